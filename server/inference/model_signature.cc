@@ -1,0 +1,213 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/inference/model_signature.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/base/status.h"
+
+namespace millrace {
+namespace {
+
+// Copies rows out of the payloads of a checked request.
+class PayloadFiller final : public Filler {
+ public:
+  PayloadFiller(absl::InlinedVector<Payload, 1> payloads, std::shared_ptr<const RowShape> shape,
+                std::shared_ptr<const void> owner)
+      : payloads_(std::move(payloads)), shape_(std::move(shape)), owner_(std::move(owner)) {}
+
+  absl::Status Fill(int64_t first_row, int64_t /*rows*/,
+                    absl::Span<const absl::Span<std::byte>> areas) const override {
+    for (size_t i = 0; i < areas.size(); ++i) {
+      payloads_[i].CopyTo(static_cast<size_t>(first_row) * shape_->row_bytes[i], areas[i]);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const absl::InlinedVector<Payload, 1> payloads_;
+  const std::shared_ptr<const RowShape> shape_;
+  const std::shared_ptr<const void> owner_;
+};
+
+std::shared_ptr<const RowShape> FixedRowShape(const std::vector<TensorSpec>& inputs) {
+  auto shape = std::make_shared<RowShape>();
+  for (const TensorSpec& input : inputs) {
+    const std::optional<int64_t> elements = ElementCount(input.dims);
+    if (!elements) return nullptr;
+    shape->dims.push_back(input.dims);
+    shape->row_bytes.push_back(static_cast<size_t>(*elements) * ElementSize(input.data_type));
+  }
+  return shape;
+}
+
+std::string Names(const std::vector<TensorSpec>& specs) {
+  return absl::StrJoin(specs, ", ", [](std::string* out, const TensorSpec& spec) {
+    absl::StrAppend(out, "'", spec.name, "'");
+  });
+}
+
+std::optional<int> IndexOf(const std::vector<TensorSpec>& specs, const std::string& name) {
+  for (size_t i = 0; i < specs.size(); ++i) {
+    if (specs[i].name == name) return static_cast<int>(i);
+  }
+  return std::nullopt;
+}
+
+// Clients choose names and shapes; a message quotes a bounded part of them.
+std::string Quoted(const std::string& text) {
+  constexpr size_t kMost = 128;
+  if (text.size() <= kMost) return absl::StrCat("'", text, "'");
+  return absl::StrCat("'", text.substr(0, kMost), "…' (", text.size(), " bytes)");
+}
+
+std::string ShapeText(absl::Span<const int64_t> dims) {
+  constexpr size_t kMost = 16;
+  if (dims.size() <= kMost) return ToString(dims);
+  return absl::StrCat(ToString(dims.subspan(0, kMost)), "… (", dims.size(), " dimensions)");
+}
+
+bool Matches(absl::Span<const int64_t> expected, absl::Span<const int64_t> dims) {
+  if (expected.size() != dims.size()) return false;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    if (dims[i] < 0 || (expected[i] >= 0 && expected[i] != dims[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+ModelSignature::ModelSignature(std::string model_name, int64_t version, int64_t max_batch_size,
+                               std::vector<TensorSpec> inputs, std::vector<TensorSpec> outputs)
+    : model_name_(std::move(model_name)),
+      version_(absl::StrCat(version)),
+      version_number_(version),
+      max_batch_size_(max_batch_size),
+      inputs_(std::move(inputs)),
+      outputs_(std::move(outputs)),
+      fixed_row_shape_(FixedRowShape(inputs_)) {}
+
+absl::StatusOr<CheckedRequest> ModelSignature::Check(Request request) const {
+  using Order = absl::InlinedVector<int, 1>;
+  MILLRACE_ASSIGN_OR_RETURN(const Order order, InputOrder(request));
+  CheckedRequest checked;
+  checked.rows = batched() ? -1 : 1;
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const InputTensor& input = request.inputs[order[i]];
+    MILLRACE_RETURN_IF_ERROR(CheckInput(inputs_[i], input, &checked.rows));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(checked.outputs, SelectOutputs(request));
+  checked.row_shape = fixed_row_shape_ ? fixed_row_shape_ : RowShapeOf(request, order);
+  absl::InlinedVector<Payload, 1> payloads;
+  for (const int index : order) payloads.push_back(std::move(request.inputs[index].payload));
+  checked.filler = std::make_unique<PayloadFiller>(std::move(payloads), checked.row_shape,
+                                                   std::move(request.payload_owner));
+  return checked;
+}
+
+// For each input of the model, where the request has it.
+absl::StatusOr<absl::InlinedVector<int, 1>> ModelSignature::InputOrder(
+    const Request& request) const {
+  absl::InlinedVector<int, 1> order(inputs_.size(), -1);
+  for (size_t i = 0; i < request.inputs.size(); ++i) {
+    const std::optional<int> index = IndexOf(inputs_, request.inputs[i].name);
+    if (!index) {
+      return absl::InvalidArgumentError(absl::StrCat("unexpected input ",
+                                                     Quoted(request.inputs[i].name), " for model '",
+                                                     model_name_, "'; it takes ", Names(inputs_)));
+    }
+    if (order[*index] >= 0) {
+      return absl::InvalidArgumentError(absl::StrCat("input '", request.inputs[i].name,
+                                                     "' for model '", model_name_,
+                                                     "' is given more than once"));
+    }
+    order[*index] = static_cast<int>(i);
+  }
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    if (order[i] < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("input '", inputs_[i].name, "' for model '", model_name_, "' is missing; ",
+                       request.inputs.size(), " of ", inputs_.size(), " inputs came"));
+    }
+  }
+  return order;
+}
+
+absl::Status ModelSignature::CheckInput(const TensorSpec& spec, const InputTensor& input,
+                                        int64_t* rows) const {
+  const auto error = [&](const auto&... pieces) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("input '", spec.name, "' for model '", model_name_, "': ", pieces...));
+  };
+  if (input.data_type != WireName(spec.data_type)) {
+    return error("data type ", Quoted(input.data_type), " came, expected '",
+                 WireName(spec.data_type), "'");
+  }
+  absl::Span<const int64_t> dims = input.shape;
+  Shape expected = spec.dims;
+  if (batched()) expected.insert(expected.begin(), -1);
+  if (!Matches(expected, dims)) {
+    return error("shape ", ShapeText(dims), " came, expected ", ToString(expected));
+  }
+  if (batched()) {
+    if (dims[0] < 1) return error("shape ", ToString(dims), " has no rows; send at least 1");
+    if (*rows >= 0 && *rows != dims[0]) {
+      return error(dims[0], " rows came, but another input of the request has ", *rows);
+    }
+    *rows = dims[0];
+  }
+  const std::optional<int64_t> elements = ElementCount(dims);
+  int64_t bytes = 0;
+  if (!elements || __builtin_mul_overflow(
+                       *elements, static_cast<int64_t>(ElementSize(spec.data_type)), &bytes)) {
+    return error("shape ", ToString(dims), " has more elements than can be addressed");
+  }
+  if (static_cast<int64_t>(input.payload.size()) != bytes) {
+    return error(input.payload.size(), " bytes came, expected ", bytes, " for shape ",
+                 ToString(dims), " of ", WireName(spec.data_type));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<absl::InlinedVector<int, 1>> ModelSignature::SelectOutputs(
+    const Request& request) const {
+  absl::InlinedVector<int, 1> selected;
+  if (request.requested_outputs.empty()) {
+    for (size_t i = 0; i < outputs_.size(); ++i) selected.push_back(static_cast<int>(i));
+    return selected;
+  }
+  for (const std::string& name : request.requested_outputs) {
+    const std::optional<int> index = IndexOf(outputs_, name);
+    if (!index) {
+      return absl::InvalidArgumentError(absl::StrCat("unexpected requested output ", Quoted(name),
+                                                     " for model '", model_name_, "'; it returns ",
+                                                     Names(outputs_)));
+    }
+    for (const int earlier : selected) {
+      if (earlier == *index) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("output '", name, "' of model '", model_name_, "' is requested twice"));
+      }
+    }
+    selected.push_back(*index);
+  }
+  return selected;
+}
+
+std::shared_ptr<const RowShape> ModelSignature::RowShapeOf(
+    const Request& request, const absl::InlinedVector<int, 1>& order) const {
+  auto shape = std::make_shared<RowShape>();
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const Shape& dims = request.inputs[order[i]].shape;
+    Shape row(dims.begin() + (batched() ? 1 : 0), dims.end());
+    const int64_t elements = *ElementCount(row);
+    shape->row_bytes.push_back(static_cast<size_t>(elements) * ElementSize(inputs_[i].data_type));
+    shape->dims.push_back(std::move(row));
+  }
+  return shape;
+}
+
+}  // namespace millrace

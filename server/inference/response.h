@@ -1,0 +1,55 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "server/inference/data_type.h"
+#include "server/inference/shape.h"
+
+namespace millrace {
+
+// One output of a response; its bytes lie in Response::memory.
+struct OutputTensor {
+  std::string name;
+  DataType data_type = DataType::kInvalid;
+  Shape shape;
+  absl::Span<const std::byte> data;
+};
+
+// What a request met on its way, for metrics and for clients that ask.
+struct Timings {
+  absl::Duration queue;    // Arrival to the start of the (last) batch, less `fill`.
+  absl::Duration fill;     // Writing the request into its batch.
+  absl::Duration execute;  // The batch in the replica.
+  int64_t batch_rows = 0;
+  int replica = -1;
+};
+
+// The one answer to a request: outputs when `status` is OK, else the error.
+struct Response {
+  absl::Status status;
+  std::string model_name;
+  std::string model_version;
+  std::string id;
+  absl::InlinedVector<OutputTensor, 1> outputs;
+  std::unique_ptr<std::byte[]> memory;  // The reply's own memory, never shared with a replica.
+  size_t memory_size = 0;               // Bytes in `memory`.
+  Timings timings;
+  bool wants_timings = false;
+
+  // An answer that is an error.
+  static Response Error(absl::Status status) {
+    Response response;
+    response.status = std::move(status);
+    return response;
+  }
+};
+
+}  // namespace millrace
