@@ -1,0 +1,242 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/placement/placement.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/base/status.h"
+#include "server/hardware/cpu_list.h"
+#include "server/placement/core_allotment.h"
+
+namespace millrace {
+namespace {
+
+// Bounds that no machine needs to exceed; they catch a slip of the pen before it forks.
+constexpr int kMaxReplicas = 1024;
+constexpr int kMaxThreads = 1024;
+
+// One model's replicas, and how many slots its configuration asks for in so many words.
+struct Demand {
+  std::vector<ReplicaPlacement> replicas;
+  int explicit_slots = 0;
+};
+
+// Plans one model, without regard to the others.
+class ModelPlanner {
+ public:
+  ModelPlanner(const Hardware& hardware, const ModelPlacementConfig& config,
+               const Measurements& measurements)
+      : hardware_(hardware), config_(config), measurements_(measurements) {}
+
+  absl::StatusOr<Demand> Plan() const {
+    const int threads = config_.intra_op_threads.value_or(1);
+    if (threads < 1 || threads > kMaxThreads) {
+      return absl::InvalidArgumentError(absl::StrCat("the number of intra-op threads is ", threads,
+                                                     "; expected 1 to ", kMaxThreads));
+    }
+    Demand demand;
+    const std::vector<InstanceGroup> automatic(1);
+    for (const InstanceGroup& group : config_.groups.empty() ? automatic : config_.groups) {
+      MILLRACE_RETURN_IF_ERROR(AddGroup(group, demand));
+      if (demand.replicas.size() > kMaxReplicas) return TooMany(demand.replicas.size());
+    }
+    return demand;
+  }
+
+ private:
+  static absl::Status TooMany(size_t replicas) {
+    return absl::InvalidArgumentError(absl::StrCat("instance_group asks for ", replicas,
+                                                   " replicas; expected at most ", kMaxReplicas));
+  }
+
+  absl::Status AddGroup(const InstanceGroup& group, Demand& demand) const {
+    if (group.count && *group.count < 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("instance_group has count ", *group.count,
+                       "; expected 1 or more, or no count to let the hardware decide"));
+    }
+    if (group.count && *group.count > kMaxReplicas) {
+      return TooMany(static_cast<size_t>(*group.count));
+    }
+    const bool gpu = group.kind == DeviceKind::kGpu ||
+                     (group.kind == DeviceKind::kAuto && !hardware_.accelerators.empty());
+    return gpu ? AddGpuGroup(group, demand) : AddCpuGroup(group, demand);
+  }
+
+  absl::Status AddCpuGroup(const InstanceGroup& group, Demand& demand) const {
+    if (group.kind == DeviceKind::kCpu && !group.gpus.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("instance_group has KIND_CPU and gpus [",
+                                                     absl::StrJoin(group.gpus, ", "),
+                                                     "]; expected no gpus, or KIND_GPU"));
+    }
+    const Measurements::Best chosen = ChooseCpuReplicas(group);
+    ReplicaPlacement replica;
+    replica.threads = chosen.threads;
+    demand.replicas.insert(demand.replicas.end(), static_cast<size_t>(chosen.replicas), replica);
+    // Without a count only a replica that is wider than the budget asks for more than there is.
+    demand.explicit_slots = group.count ? demand.explicit_slots + chosen.replicas * chosen.threads
+                                        : std::max(demand.explicit_slots, chosen.threads);
+    return absl::OkStatus();
+  }
+
+  Measurements::Best ChooseCpuReplicas(const InstanceGroup& group) const {
+    const int slots = hardware_.cpu.slots();
+    Measurements::Best chosen;
+    chosen.threads = config_.intra_op_threads.value_or(1);
+    if (group.count) {
+      chosen.replicas = *group.count;
+      return chosen;
+    }
+    chosen.replicas = std::clamp(slots / chosen.threads, 1, kMaxReplicas);
+    const auto measured = measurements_.on_cpu.find(config_.model);
+    if (measured == measurements_.on_cpu.end()) return chosen;
+    if (!config_.intra_op_threads) chosen.threads = std::clamp(measured->second.threads, 1, slots);
+    chosen.replicas = std::clamp(measured->second.replicas, 1, std::max(1, slots / chosen.threads));
+    return chosen;
+  }
+
+  absl::Status AddGpuGroup(const InstanceGroup& group, Demand& demand) const {
+    std::vector<int> gpus = group.gpus;
+    MILLRACE_RETURN_IF_ERROR(CheckGpus(gpus));
+    if (gpus.empty()) {
+      for (const Accelerator& each : hardware_.accelerators) gpus.push_back(each.index);
+    }
+    const size_t replicas = gpus.size() * static_cast<size_t>(group.count.value_or(1));
+    if (replicas > kMaxReplicas) return TooMany(replicas);
+    ReplicaPlacement replica;
+    replica.device = DeviceKind::kGpu;
+    replica.threads = config_.intra_op_threads.value_or(1);
+    for (size_t i = 0; i < replicas; ++i) {
+      replica.device_index = gpus[i % gpus.size()];
+      demand.replicas.push_back(replica);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckGpus(const std::vector<int>& wanted) const {
+    const std::vector<Accelerator>& present = hardware_.accelerators;
+    if (present.empty()) {
+      return absl::FailedPreconditionError(
+          "instance_group has KIND_GPU, but there is no GPU here that the worker can use; use "
+          "KIND_AUTO or KIND_CPU, or see to it that the worker's libtorch has CUDA");
+    }
+    std::set<int> seen;
+    for (int index : wanted) {
+      if (!seen.insert(index).second) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("instance_group lists GPU ", index,
+                         " twice; list each once and use count for several replicas on each"));
+      }
+      if (std::any_of(present.begin(), present.end(),
+                      [&](const Accelerator& each) { return each.index == index; })) {
+        continue;
+      }
+      return absl::FailedPreconditionError(
+          absl::StrCat("instance_group asks for GPU ", index, ", but the GPUs here are ",
+                       absl::StrJoin(present, ", ", [](std::string* out, const Accelerator& each) {
+                         absl::StrAppend(out, each.index, " (", each.name, ")");
+                       })));
+    }
+    return absl::OkStatus();
+  }
+
+  const Hardware& hardware_;
+  const ModelPlacementConfig& config_;
+  const Measurements& measurements_;
+};
+
+std::string OversubscriptionWarning(const ModelPlan& model, int asked, const CpuBudget& cpu) {
+  const int slots = cpu.slots();
+  return absl::StrCat(
+      "model ", model.model, " version ", model.version, " asks for ", asked, " threads in all, ",
+      "but the CPU budget is ", slots, slots == 1 ? " core (" : " cores (", cpu.source,
+      "): its threads take turns, so each batch takes longer and none is gained; replicas of "
+      "several threads wait for each other and can become ten times slower. Leave out count and "
+      "threads, or keep replicas x threads within ",
+      slots);
+}
+
+// The table's cells; a row for every run of replicas that are placed alike.
+using Row = std::array<std::string, 7>;
+
+Row FormatReplicas(const ModelPlan& model, size_t first, size_t last) {
+  const ReplicaPlacement& replica = model.replicas[first];
+  return {model.model,
+          absl::StrCat(model.version),
+          model.engine,
+          first == last ? absl::StrCat(first) : absl::StrCat(first, "-", last),
+          replica.device == DeviceKind::kGpu ? absl::StrCat("gpu ", replica.device_index) : "cpu",
+          replica.cpus.empty() ? "any" : FormatCpuList(replica.cpus),
+          absl::StrCat(replica.threads)};
+}
+
+std::vector<Row> FormatModel(const ModelPlan& model) {
+  if (!model.status.ok()) {
+    return {{model.model, absl::StrCat(model.version), model.engine, "none", "-", "-", "-"}};
+  }
+  std::vector<Row> rows;
+  for (size_t first = 0; first < model.replicas.size();) {
+    size_t last = first;
+    while (last + 1 < model.replicas.size() && model.replicas[last + 1] == model.replicas[first]) {
+      ++last;
+    }
+    rows.push_back(FormatReplicas(model, first, last));
+    first = last + 1;
+  }
+  return rows;
+}
+
+}  // namespace
+
+PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlacementConfig> models,
+                            const Measurements& measurements, const PlacementOptions& options) {
+  PlacementPlan plan;
+  plan.running_slots = hardware.cpu.slots();
+  const bool pin = options.pin || hardware.cpu.exclusive;
+  CoreAllotment cores(hardware.topology, hardware.cpu.cpus);
+  for (const ModelPlacementConfig& config : models) {
+    ModelPlan& model = plan.models.emplace_back();
+    model.model = config.model;
+    model.version = config.version;
+    model.engine = config.engine;
+    absl::StatusOr<Demand> demand = ModelPlanner(hardware, config, measurements).Plan();
+    model.status = demand.status();
+    if (!demand.ok()) continue;
+    model.replicas = std::move(demand->replicas);
+    for (ReplicaPlacement& replica : model.replicas) {
+      if (pin && replica.device == DeviceKind::kCpu) replica.cpus = cores.Take(replica.threads);
+    }
+    if (demand->explicit_slots > hardware.cpu.slots()) {
+      plan.warnings.push_back(OversubscriptionWarning(model, demand->explicit_slots, hardware.cpu));
+    }
+    plan.running_slots = std::max(plan.running_slots, demand->explicit_slots);
+  }
+  return plan;
+}
+
+std::string FormatPlan(const PlacementPlan& plan) {
+  std::vector<Row> rows = {{"model", "version", "engine", "replica", "device", "cores", "threads"}};
+  for (const ModelPlan& model : plan.models) {
+    const std::vector<Row> more = FormatModel(model);
+    rows.insert(rows.end(), more.begin(), more.end());
+  }
+  Row::size_type width[std::tuple_size_v<Row>] = {};
+  for (const Row& row : rows) {
+    for (size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
+  }
+  std::string table;
+  for (const Row& row : rows) {
+    for (size_t i = 0; i + 1 < row.size(); ++i) {
+      absl::StrAppend(&table, row[i], std::string(width[i] - row[i].size() + 2, ' '));
+    }
+    absl::StrAppend(&table, row.back(), "\n");
+  }
+  return table;
+}
+
+}  // namespace millrace

@@ -1,0 +1,102 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "server/hardware/hardware.h"
+
+namespace millrace {
+
+enum class DeviceKind { kAuto, kCpu, kGpu };
+
+// An instance_group of a model's configuration. Values as written there: an absent count is
+// nullopt, not 0.
+struct InstanceGroup {
+  DeviceKind kind = DeviceKind::kAuto;
+  std::optional<int> count;  // Replicas; on GPUs, replicas on each GPU.
+  std::vector<int> gpus;     // Empty: all there are.
+};
+
+// What placement needs to know of one version of a model.
+struct ModelPlacementConfig {
+  std::string model;
+  int64_t version = 1;
+  std::string engine;
+  std::vector<InstanceGroup> groups;  // Empty: one group of kAuto.
+  std::optional<int> intra_op_threads;
+};
+
+// What measuring the models on this hardware has found.
+struct Measurements {
+  struct Best {
+    int replicas = 1;
+    int threads = 1;
+  };
+  std::map<std::string, Best> on_cpu;  // By model name: the best number of replicas and threads.
+};
+
+// One replica: a worker process and the device it computes on.
+struct ReplicaPlacement {
+  DeviceKind device = DeviceKind::kCpu;  // kCpu or kGpu.
+  int device_index = -1;                 // The GPU; -1 on the CPU.
+  std::vector<int> cpus;                 // Ascending: where it is pinned. Empty: it floats.
+  int threads = 1;                       // Intra-op threads.
+
+  // How many slots a running batch of this replica takes: its threads, on a GPU none.
+  int slots() const { return device == DeviceKind::kCpu ? threads : 0; }
+
+  friend bool operator==(const ReplicaPlacement&, const ReplicaPlacement&) = default;
+};
+
+// What becomes of one version of a model. Where `status` isn't OK it has no replicas and the
+// message says why: a model that can't be placed here doesn't hinder the others.
+struct ModelPlan {
+  std::string model;
+  int64_t version = 1;
+  std::string engine;
+  absl::Status status;
+  std::vector<ReplicaPlacement> replicas;
+};
+
+struct PlacementPlan {
+  std::vector<ModelPlan> models;  // One for each configuration, in their order.
+  int running_slots = 1;          // How many slots the batches that run at a time may take in all.
+  std::vector<std::string> warnings;  // At most one for each model.
+};
+
+struct PlacementOptions {
+  bool pin = false;  // Pin also where the CPUs are the whole machine's.
+};
+
+// Decides how many replicas each model gets, and where each of them runs.
+//
+// Invariants:
+//  1. Without a count a model gets, on CPUs, as many replicas as fit into the budget with its
+//     threads (one where none are configured), or what measuring found best, cut to the budget; on
+//     GPUs one on each. kAuto is GPU where there is one, else CPU.
+//  2. Replicas on several GPUs are dealt in turn: two on each of four are [0,1,2,3,0,1,2,3].
+//  3. Models share the budget by taking turns: running_slots is the budget's slots, whatever the
+//     number of models. Only a model that by itself asks explicitly for more, with a count or with
+//     threads, raises it to what that model asks for, and gets a warning that says what it costs.
+//  4. CPU replicas are pinned when the budget's CPUs are fewer than the machine's or
+//     `options.pin` asks for it (see CoreAllotment for the order); under a mere quota they float,
+//     because the kernel then moves the whole group about anyway. GPU replicas float.
+//
+// Errors of a model (in its plan): FAILED_PRECONDITION when it needs a GPU that isn't there,
+// INVALID_ARGUMENT for a count, a number of threads or a list of GPUs that makes no sense.
+PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlacementConfig> models,
+                            const Measurements& measurements, const PlacementOptions& options);
+
+// Writes the plan as the table that the server prints at start: model, version, engine, replica,
+// device, cores ("any" where it floats), threads. Neighbouring replicas that are placed alike share
+// a line; a model with an error has the replica "none".
+std::string FormatPlan(const PlacementPlan& plan);
+
+}  // namespace millrace

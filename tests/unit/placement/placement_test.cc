@@ -1,0 +1,284 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/placement/placement.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/unit/placement/machines.h"
+
+namespace millrace {
+namespace {
+
+using testing::Each;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+ModelPlacementConfig Model(std::vector<InstanceGroup> groups = {},
+                           std::optional<int> threads = std::nullopt) {
+  return {"model", 1, "torchscript", std::move(groups), threads};
+}
+
+PlacementPlan Plan(const Hardware& hardware, const std::vector<ModelPlacementConfig>& models,
+                   PlacementOptions options = {}) {
+  return PlanPlacement(hardware, models, Measurements(), options);
+}
+
+std::vector<int> Gpus(const ModelPlan& model) {
+  std::vector<int> gpus;
+  for (const ReplicaPlacement& replica : model.replicas) gpus.push_back(replica.device_index);
+  return gpus;
+}
+
+std::vector<int> Threads(const ModelPlan& model) {
+  std::vector<int> threads;
+  for (const ReplicaPlacement& replica : model.replicas) threads.push_back(replica.threads);
+  return threads;
+}
+
+std::vector<std::vector<int>> Cpus(const ModelPlan& model) {
+  std::vector<std::vector<int>> cpus;
+  for (const ReplicaPlacement& replica : model.replicas) cpus.push_back(replica.cpus);
+  return cpus;
+}
+
+// Expects of a model without a count that it gets so many floating one-thread or `threads`-thread
+// replicas, and that so many slots may run.
+void ExpectAutomatic(const char* name, const Hardware& hardware, std::optional<int> threads,
+                     size_t replicas, int slots) {
+  SCOPED_TRACE(name);
+  const PlacementPlan plan = Plan(hardware, {Model({}, threads)});
+  ASSERT_TRUE(plan.models[0].status.ok());
+  EXPECT_THAT(plan.models[0].replicas, SizeIs(replicas));
+  EXPECT_THAT(Threads(plan.models[0]), Each(threads.value_or(1)));
+  EXPECT_THAT(Gpus(plan.models[0]), Each(-1));
+  EXPECT_THAT(Cpus(plan.models[0]), Each(IsEmpty()));
+  EXPECT_EQ(plan.running_slots, slots);
+  EXPECT_THAT(plan.warnings, IsEmpty());
+}
+
+TEST(Placement, AutomaticCpuPlanFillsTheBudgetAndFloats) {
+  ExpectAutomatic("one core", SimulateCpus(1), {}, 1, 1);
+  ExpectAutomatic("half a core", SimulateQuota(8, 0.5), {}, 1, 1);
+  ExpectAutomatic("one and a half cores", SimulateQuota(8, 1.5), {}, 1, 1);
+  ExpectAutomatic("two cores", SimulateCpus(2), {}, 2, 2);
+  ExpectAutomatic("quota of two", SimulateQuota(8, 2), {}, 2, 2);
+  ExpectAutomatic("quota above the CPUs", SimulateQuota(4, 16), {}, 4, 4);
+  ExpectAutomatic("SMT and two nodes", SimulateCpus(16, 2, 2), {}, 32, 32);
+  ExpectAutomatic("two threads on five cores", SimulateCpus(5), 2, 2, 5);
+  ExpectAutomatic("four threads with SMT", SimulateCpus(16, 2, 2), 4, 8, 32);
+}
+
+TEST(Placement, CpuKindWithoutCountFillsTheBudgetDespiteGpus) {
+  const PlacementPlan plan = Plan(SimulateGpus(2), {Model({{DeviceKind::kCpu, {}, {}}})});
+  EXPECT_THAT(plan.models[0].replicas, SizeIs(8));
+  EXPECT_THAT(Gpus(plan.models[0]), Each(-1));
+}
+
+TEST(Placement, ExclusiveCpusetIsPinnedPhysicalCoresFirst) {
+  // CPUs 0-3 of node 0 and the siblings of 0 and 1.
+  const Hardware hardware = SimulateCpuset(SimulateCpus(16, 2, 2), {0, 1, 2, 3, 16, 17});
+  const PlacementPlan plan = Plan(hardware, {Model()});
+  EXPECT_THAT(Cpus(plan.models[0]), ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2),
+                                                ElementsAre(3), ElementsAre(16), ElementsAre(17)));
+}
+
+TEST(Placement, ExclusiveCpusetUnderAQuotaPinsAsManyAsTheQuotaAllows) {
+  Hardware hardware = SimulateCpuset(SimulateCpus(8), {4, 5, 6, 7});
+  hardware.cpu.quota = 2.5;
+  const PlacementPlan plan = Plan(hardware, {Model()});
+  EXPECT_THAT(Cpus(plan.models[0]), ElementsAre(ElementsAre(4), ElementsAre(5)));
+  EXPECT_EQ(plan.running_slots, 2);
+}
+
+TEST(Placement, PinOnRequestSpreadsReplicasOverNodesEachOnItsOwnCpu) {
+  const PlacementPlan plan = Plan(SimulateCpus(16, 2, 2), {Model()}, {.pin = true});
+  const std::vector<std::vector<int>> cpus = Cpus(plan.models[0]);
+  std::set<int> first_half;
+  std::set<int> all;
+  for (size_t i = 0; i < cpus.size(); ++i) {
+    ASSERT_THAT(cpus[i], SizeIs(1));
+    all.insert(cpus[i][0]);
+    if (i < 16) first_half.insert(cpus[i][0]);
+    EXPECT_EQ(SimulateTopology(16, 2, 2).Find(cpus[i][0]).node, static_cast<int>(i % 2));
+  }
+  EXPECT_THAT(all, SizeIs(32));
+  EXPECT_EQ(*first_half.rbegin(), 15) << "physical cores go first";
+}
+
+TEST(Placement, PinnedReplicaOfSeveralThreadsGetsNeighbours) {
+  const PlacementPlan plan =
+      Plan(SimulateCpus(8, 2, 2), {Model({{DeviceKind::kCpu, 2, {}}}, 4)}, {.pin = true});
+  EXPECT_THAT(Cpus(plan.models[0]), ElementsAre(ElementsAre(0, 1, 2, 3), ElementsAre(4, 5, 6, 7)));
+  EXPECT_EQ(plan.running_slots, 16);
+}
+
+TEST(Placement, PinnedReplicasOfSeveralModelsUseDifferentCpusWhileThereAreSome) {
+  const ModelPlacementConfig one_replica = Model({{DeviceKind::kCpu, 1, {}}});
+  const PlacementPlan plan = Plan(SimulateCpus(2), {one_replica, one_replica}, {.pin = true});
+  EXPECT_THAT(Cpus(plan.models[0]), ElementsAre(ElementsAre(0)));
+  EXPECT_THAT(Cpus(plan.models[1]), ElementsAre(ElementsAre(1)));
+}
+
+TEST(Placement, SeveralModelsShareTheSlotsOfTheBudget) {
+  const PlacementPlan plan =
+      Plan(SimulateCpus(2), {Model(), Model(), Model({{DeviceKind::kCpu, 2, {}}})});
+  for (const ModelPlan& model : plan.models) EXPECT_THAT(model.replicas, SizeIs(2));
+  EXPECT_EQ(plan.running_slots, 2);
+  EXPECT_THAT(plan.warnings, IsEmpty());
+}
+
+TEST(Placement, MoreReplicasThanTheBudgetAreAllowedWithOneWarning) {
+  const PlacementPlan plan =
+      Plan(SimulateQuota(8, 1.5), {Model({{DeviceKind::kCpu, 3, {}}}), Model()});
+  EXPECT_THAT(plan.models[0].replicas, SizeIs(3));
+  EXPECT_EQ(plan.running_slots, 3);
+  ASSERT_THAT(plan.warnings, SizeIs(1));
+  EXPECT_THAT(plan.warnings[0], HasSubstr("asks for 3 threads in all, but the CPU budget is 1 "
+                                          "core (a quota)"));
+  EXPECT_THAT(plan.warnings[0], HasSubstr("ten times slower"));
+}
+
+TEST(Placement, GroupsOfAModelAddUp) {
+  const InstanceGroup two{DeviceKind::kCpu, 2, {}};
+  EXPECT_EQ(Plan(SimulateCpus(2), {Model({two, two})}).running_slots, 4);
+  EXPECT_EQ(Plan(SimulateCpus(4), {Model({two, two})}).running_slots, 4);
+  EXPECT_THAT(Plan(SimulateCpus(4), {Model({two, two})}).warnings, IsEmpty());
+}
+
+TEST(Placement, ReplicaWiderThanTheBudgetIsAllowedWithOneWarning) {
+  const PlacementPlan plan = Plan(SimulateCpus(2), {Model({}, 4)}, {.pin = true});
+  EXPECT_THAT(Threads(plan.models[0]), ElementsAre(4));
+  EXPECT_THAT(Cpus(plan.models[0]), ElementsAre(ElementsAre(0, 1)));
+  EXPECT_EQ(plan.running_slots, 4);
+  EXPECT_THAT(plan.warnings, SizeIs(1));
+}
+
+// Expects on which GPUs the replicas of a model with `group` are, in order.
+void ExpectGpus(const char* name, int gpus, InstanceGroup group, const std::vector<int>& expected) {
+  SCOPED_TRACE(name);
+  const PlacementPlan plan = Plan(SimulateGpus(gpus), {Model({std::move(group)})}, {.pin = true});
+  ASSERT_TRUE(plan.models[0].status.ok()) << plan.models[0].status;
+  EXPECT_EQ(Gpus(plan.models[0]), expected);
+  for (const ReplicaPlacement& replica : plan.models[0].replicas) {
+    EXPECT_EQ(replica.device, DeviceKind::kGpu);
+    EXPECT_EQ(replica.slots(), 0);
+    EXPECT_THAT(replica.cpus, IsEmpty());
+  }
+  EXPECT_EQ(plan.running_slots, 8);
+  EXPECT_THAT(plan.warnings, IsEmpty());
+}
+
+constexpr DeviceKind kAuto = DeviceKind::kAuto;
+constexpr DeviceKind kGpu = DeviceKind::kGpu;
+
+TEST(Placement, ReplicasAreDealtOverGpusInTurn) {
+  ExpectGpus("one", 1, {}, {0});
+  ExpectGpus("two", 2, {}, {0, 1});
+  ExpectGpus("four", 4, {}, {0, 1, 2, 3});
+  ExpectGpus("eight", 8, {}, {0, 1, 2, 3, 4, 5, 6, 7});
+  ExpectGpus("KIND_GPU", 2, {kGpu, {}, {}}, {0, 1});
+  ExpectGpus("three on one", 1, {kGpu, 3, {}}, {0, 0, 0});
+  ExpectGpus("two on each of four", 4, {kGpu, 2, {}}, {0, 1, 2, 3, 0, 1, 2, 3});
+  ExpectGpus("KIND_AUTO with a count", 2, {kAuto, 2, {}}, {0, 1, 0, 1});
+  ExpectGpus("two of eight", 8, {kGpu, 2, {5, 1}}, {5, 1, 5, 1});
+  ExpectGpus("one of four", 4, {kGpu, {}, {2}}, {2});
+}
+
+TEST(Placement, GroupsOnBothDevicesFollowEachOther) {
+  const PlacementPlan plan =
+      Plan(SimulateGpus(2), {Model({{DeviceKind::kGpu, 1, {}}, {DeviceKind::kCpu, 3, {}}})});
+  EXPECT_THAT(Gpus(plan.models[0]), ElementsAre(0, 1, -1, -1, -1));
+}
+
+TEST(Placement, AutomaticKindIsCpuWithoutGpus) {
+  const PlacementPlan plan = Plan(SimulateCpus(4), {Model({{DeviceKind::kAuto, 3, {}}})});
+  EXPECT_THAT(Gpus(plan.models[0]), ElementsAre(-1, -1, -1));
+}
+
+// Expects an error for `model`, and that another one is placed all the same.
+void ExpectError(const char* name, int gpus, const ModelPlacementConfig& model,
+                 absl::StatusCode code, const char* message) {
+  SCOPED_TRACE(name);
+  const PlacementPlan plan = Plan(SimulateGpus(gpus), {model, Model()});
+  EXPECT_EQ(plan.models[0].status.code(), code);
+  EXPECT_THAT(std::string(plan.models[0].status.message()), HasSubstr(message));
+  EXPECT_THAT(plan.models[0].replicas, IsEmpty());
+  EXPECT_TRUE(plan.models[1].status.ok());
+  EXPECT_FALSE(plan.models[1].replicas.empty());
+  EXPECT_EQ(plan.running_slots, 8);
+  EXPECT_THAT(plan.warnings, IsEmpty());
+}
+
+TEST(Placement, MissingGpuIsAnErrorThatNamesWhatThereIs) {
+  constexpr absl::StatusCode kMissing = absl::StatusCode::kFailedPrecondition;
+  ExpectError("none", 0, Model({{kGpu, 1, {}}}), kMissing, "there is no GPU here");
+  ExpectError("unknown", 2, Model({{kGpu, 1, {0, 2}}}), kMissing,
+              "GPU 2, but the GPUs here are 0 (Simulated), 1 (Simulated)");
+  ExpectError("KIND_AUTO", 1, Model({{kAuto, 1, {7}}}), kMissing, "GPU 7");
+}
+
+TEST(Placement, NonsenseIsAnErrorOfItsModelOnly) {
+  constexpr absl::StatusCode kInvalid = absl::StatusCode::kInvalidArgument;
+  ExpectError("GPU twice", 2, Model({{kGpu, 1, {1, 1}}}), kInvalid, "GPU 1 twice");
+  ExpectError("GPUs on CPU", 2, Model({{DeviceKind::kCpu, 1, {1}}}), kInvalid,
+              "KIND_CPU and gpus [1]");
+  ExpectError("negative count", 0, Model({{kAuto, -1, {}}}), kInvalid, "count -1");
+  ExpectError("no replica", 0, Model({{kAuto, 0, {}}}), kInvalid, "count 0");
+  ExpectError("huge count", 0, Model({{kAuto, 2000000000, {}}}), kInvalid, "at most 1024");
+  ExpectError("huge on GPUs", 8, Model({{kAuto, 1000, {}}}), kInvalid, "8000 replicas");
+  ExpectError("huge sum", 0, Model({{kAuto, 1000, {}}, {kAuto, 1000, {}}}), kInvalid,
+              "2000 replicas");
+  ExpectError("no thread", 0, Model({}, 0), kInvalid, "threads is 0");
+  ExpectError("huge threads", 0, Model({}, 2000000000), kInvalid, "expected 1 to 1024");
+}
+
+TEST(Placement, MeasuredOptimumReplacesTheAutomaticPlanOfItsModelOnly) {
+  Measurements measurements;
+  measurements.on_cpu["model"] = {2, 4};
+  ModelPlacementConfig other = Model();
+  other.model = "other";
+  const PlacementPlan plan = PlanPlacement(
+      SimulateCpus(8), {Model(), Model({{DeviceKind::kCpu, 3, {}}}), Model({}, 2), other},
+      measurements, {});
+  EXPECT_THAT(Threads(plan.models[0]), ElementsAre(4, 4));
+  EXPECT_THAT(Threads(plan.models[1]), ElementsAre(1, 1, 1)) << "an explicit count stays";
+  EXPECT_THAT(Threads(plan.models[2]), ElementsAre(2, 2)) << "explicit threads stay";
+  EXPECT_THAT(plan.models[3].replicas, SizeIs(8));
+  EXPECT_THAT(plan.warnings, IsEmpty());
+}
+
+TEST(Placement, MeasurementOfALargerMachineIsCutToTheBudget) {
+  Measurements measurements;
+  measurements.on_cpu["model"] = {8, 4};
+  const PlacementPlan plan = PlanPlacement(SimulateCpus(6), {Model()}, measurements, {});
+  EXPECT_THAT(Threads(plan.models[0]), ElementsAre(4));
+  EXPECT_EQ(plan.running_slots, 6);
+}
+
+TEST(Placement, TableHasALineForNeighboursThatArePlacedAlike) {
+  ModelPlacementConfig detector = Model({{DeviceKind::kGpu, 2, {}}});
+  detector.model = "detector";
+  detector.version = 12;
+  ModelPlacementConfig broken = Model({{DeviceKind::kGpu, 1, {9}}});
+  broken.model = "broken";
+  ModelPlacementConfig classifier = Model({{DeviceKind::kCpu, 2, {}}}, 2);
+  classifier.engine = "aotinductor";
+  const std::vector<ModelPlacementConfig> models = {detector, broken, classifier};
+  EXPECT_EQ(FormatPlan(Plan(SimulateGpus(1), models)),
+            "model     version  engine       replica  device  cores  threads\n"
+            "detector  12       torchscript  0-1      gpu 0   any    1\n"
+            "broken    1        torchscript  none     -       -      -\n"
+            "model     1        aotinductor  0-1      cpu     any    2\n");
+  EXPECT_EQ(FormatPlan(Plan(SimulateGpus(1), {classifier}, {.pin = true})),
+            "model  version  engine       replica  device  cores  threads\n"
+            "model  1        aotinductor  0        cpu     0-1    2\n"
+            "model  1        aotinductor  1        cpu     2-3    2\n");
+}
+
+}  // namespace
+}  // namespace millrace
