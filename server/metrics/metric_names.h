@@ -1,0 +1,151 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace millrace {
+
+enum class MetricType { kCounter, kGauge, kHistogram };
+
+// One metric family: its name, what it means, and the names of its labels, in order (unused
+// places are null). docs/metrics.md describes each; a test keeps the two in step.
+struct Metric {
+  const char* name;
+  MetricType type;
+  const char* help;
+  std::array<const char*, 3> labels = {};
+};
+
+// Upper bounds of the duration histograms, in nanoseconds: 10 µs to 30 s.
+inline constexpr std::array<int64_t, 20> kDurationBounds = {
+    10'000,        25'000,        50'000,        100'000,        250'000,
+    500'000,       1'000'000,     2'500'000,     5'000'000,      10'000'000,
+    25'000'000,    50'000'000,    100'000'000,   250'000'000,    500'000'000,
+    1'000'000'000, 2'500'000'000, 5'000'000'000, 10'000'000'000, 30'000'000'000};
+// Upper bounds of the batch size histogram, in rows.
+inline constexpr std::array<int64_t, 11> kRowBounds = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
+
+// ---- Per model version --------------------------------------------------------------------------
+
+inline constexpr Metric kRequestsTotal = {"millrace_requests_total",
+                                          MetricType::kCounter,
+                                          "Requests answered, by gRPC status code.",
+                                          {"model", "version", "code"}};
+inline constexpr Metric kRequestDuration = {
+    "millrace_request_duration_seconds",
+    MetricType::kHistogram,
+    "From reading a request to having its answer; successful requests.",
+    {"model", "version"}};
+inline constexpr Metric kQueueWait = {"millrace_queue_wait_seconds",
+                                      MetricType::kHistogram,
+                                      "How long requests waited until a replica took their batch.",
+                                      {"model", "version"}};
+inline constexpr Metric kFill = {"millrace_fill_seconds",
+                                 MetricType::kHistogram,
+                                 "Copying the requests of a batch into its buffer, per batch.",
+                                 {"model", "version"}};
+inline constexpr Metric kExecute = {"millrace_execute_seconds",
+                                    MetricType::kHistogram,
+                                    "Running the model, per batch.",
+                                    {"model", "version"}};
+inline constexpr Metric kBatchRows = {"millrace_batch_rows",
+                                      MetricType::kHistogram,
+                                      "Rows of the batches that were run.",
+                                      {"model", "version"}};
+inline constexpr Metric kRejectionsTotal = {"millrace_rejections_total",
+                                            MetricType::kCounter,
+                                            "Requests that were refused before they ran.",
+                                            {"model", "version", "reason"}};
+inline constexpr Metric kReplicaRestartsTotal = {"millrace_replica_restarts_total",
+                                                 MetricType::kCounter,
+                                                 "Replicas that died and were replaced.",
+                                                 {"model", "version"}};
+inline constexpr Metric kReplicaBusyTotal = {
+    "millrace_replica_busy_seconds_total",
+    MetricType::kCounter,
+    "Time the replicas spent on batches, summed over replicas; added when a batch is done.",
+    {"model", "version"}};
+inline constexpr Metric kSaturation = {
+    "millrace_saturation_ratio",
+    MetricType::kGauge,
+    "Busy time of the replicas over their time, in the last 15 seconds: 0 is idle, 1 is full.",
+    {"model", "version"}};
+inline constexpr Metric kReadyReplicas = {"millrace_ready_replicas",
+                                          MetricType::kGauge,
+                                          "Replicas that can run batches.",
+                                          {"model", "version"}};
+inline constexpr Metric kBusyReplicas = {"millrace_busy_replicas",
+                                         MetricType::kGauge,
+                                         "Replicas that are running a batch.",
+                                         {"model", "version"}};
+inline constexpr Metric kQueueDepth = {"millrace_queue_depth_rows",
+                                       MetricType::kGauge,
+                                       "Rows that wait in the queue.",
+                                       {"model", "version"}};
+inline constexpr Metric kQueueLimit = {"millrace_queue_limit_rows",
+                                       MetricType::kGauge,
+                                       "Rows that the queue holds at most.",
+                                       {"model", "version"}};
+inline constexpr Metric kQueueOldestAge = {
+    "millrace_queue_oldest_age_seconds",
+    MetricType::kGauge,
+    "How long the oldest request in the queue has waited; 0 when it is empty.",
+    {"model", "version"}};
+inline constexpr Metric kInFlight = {"millrace_in_flight_requests",
+                                     MetricType::kGauge,
+                                     "Requests admitted and not yet answered.",
+                                     {"model", "version"}};
+
+// ---- Per server ---------------------------------------------------------------------------------
+
+inline constexpr Metric kReceivedTotal = {"millrace_received_requests_total",
+                                          MetricType::kCounter,
+                                          "Inference requests read from the wire.",
+                                          {"rpc"}};
+inline constexpr Metric kServerInFlight = {
+    "millrace_server_in_flight_requests",
+    MetricType::kGauge,
+    "Inference requests read from the wire and neither answered nor abandoned by their client.",
+    {"rpc"}};
+inline constexpr Metric kUnknownModelTotal = {
+    "millrace_unknown_model_requests_total", MetricType::kCounter,
+    "Requests that named a model or version that is not served."};
+inline constexpr Metric kStreams = {"millrace_streams", MetricType::kGauge, "Open streams."};
+inline constexpr Metric kStreamsOpenedTotal = {"millrace_streams_opened_total",
+                                               MetricType::kCounter, "Streams ever opened."};
+inline constexpr Metric kCpuBudget = {
+    "millrace_cpu_budget_cores", MetricType::kGauge,
+    "Cores this process may use: its affinity, cpuset and every cgroup quota."};
+inline constexpr Metric kBuildInfo = {"millrace_build_info",
+                                      MetricType::kGauge,
+                                      "Always 1; the versions are in the labels.",
+                                      {"version", "grpc", "libtorch"}};
+
+// All of them, in the order in which they are exposed.
+inline constexpr std::array kAllMetrics = {&kRequestsTotal,
+                                           &kRequestDuration,
+                                           &kQueueWait,
+                                           &kFill,
+                                           &kExecute,
+                                           &kBatchRows,
+                                           &kRejectionsTotal,
+                                           &kReplicaRestartsTotal,
+                                           &kReplicaBusyTotal,
+                                           &kSaturation,
+                                           &kReadyReplicas,
+                                           &kBusyReplicas,
+                                           &kQueueDepth,
+                                           &kQueueLimit,
+                                           &kQueueOldestAge,
+                                           &kInFlight,
+                                           &kReceivedTotal,
+                                           &kServerInFlight,
+                                           &kUnknownModelTotal,
+                                           &kStreams,
+                                           &kStreamsOpenedTotal,
+                                           &kCpuBudget,
+                                           &kBuildInfo};
+
+}  // namespace millrace

@@ -1,0 +1,145 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/base/clock.h"
+#include "server/base/mutex.h"
+#include "server/metrics/busy_window.h"
+#include "server/metrics/histogram.h"
+#include "server/metrics/model_statistics.h"
+#include "server/metrics/sample.h"
+#include "server/metrics/sharded.h"
+
+namespace millrace {
+
+// Why a request was refused before it ran.
+enum class Rejection {
+  kQueueFull,     // The queue holds its limit of rows.
+  kDeadline,      // Its deadline passed, or couldn't be met.
+  kInvalid,       // It doesn't fit the model's signature.
+  kNotReady,      // The model has no replica that could run it.
+  kShuttingDown,  // The server or the model is draining.
+};
+inline constexpr size_t kRejections = 5;
+
+// A request that has its answer.
+struct RequestRecord {
+  int code = 0;  // absl::StatusCode as int; 0 is OK.
+  int64_t rows = 1;
+  absl::Duration total;           // From reading it to having its answer.
+  absl::Duration queue;           // Until a replica took its batch, or it failed; 0: never queued.
+  absl::Duration compute_input;   // Copying it into its batch.
+  absl::Duration compute_infer;   // Running its batch.
+  absl::Duration compute_output;  // Copying its outputs out.
+};
+
+// A batch that has run.
+struct BatchRecord {
+  int64_t rows = 0;
+  int64_t requests = 0;
+  absl::Duration fill;     // Copying its requests into its buffer, summed over requests.
+  absl::Duration execute;  // From handing it to the worker to the worker's word that it is done.
+  absl::Duration output;   // Copying its outputs out.
+};
+
+// What only the model's owner knows, at the moment of a scrape.
+struct ModelGauges {
+  int64_t queue_depth = 0;  // Rows.
+  int64_t queue_limit = 0;  // Rows.
+  absl::Duration oldest_queued_age;
+  int64_t in_flight = 0;  // Requests.
+  int ready_replicas = 0;
+  // One entry per replica that runs a batch: how long it has been running it.
+  std::vector<absl::Duration> busy_for;
+};
+
+// What one model version has done since it was loaded. Thread-safe.
+//
+// Invariants:
+//  1. The Record… methods take no lock, allocate nothing, and write only to the calling thread's
+//     shard.
+//  2. A record that happened before a scrape is in it, exactly once.
+class ModelMetrics {
+ public:
+  // `max_batch_size` as in the model's configuration: 0 and 1 mean no batching. `clock` must
+  // outlive this.
+  ModelMetrics(std::string model, std::string version, int64_t max_batch_size, Clock& clock);
+
+  // Counts a request that has its answer, also one that was rejected.
+  void RecordRequest(const RequestRecord& record);
+
+  // Counts a batch that has run just now. Its rows count as max_batch_size where there are more.
+  void RecordBatch(const BatchRecord& record);
+
+  // Counts why a request was refused; its answer is counted by RecordRequest.
+  void RecordRejection(Rejection reason);
+
+  // Counts a replica that died and is being replaced.
+  void RecordReplicaRestart();
+
+  // Tells where the gauges come from. Scrapes call `gauges` from their threads, one at a time; it
+  // must not call back into this object.
+  void SetGauges(std::function<ModelGauges()> gauges) ABSL_LOCKS_EXCLUDED(gauges_mutex_);
+
+  // Forgets the source of the gauges and waits for a scrape that is just asking it: after the
+  // return it isn't called again. Scrapes then leave the gauges out.
+  void ClearGauges() ABSL_LOCKS_EXCLUDED(gauges_mutex_);
+
+  // The figures of KServe's ModelStatistics. `date` is the wall clock's time, from which that of
+  // the last inference is told.
+  ModelStatistics Statistics(absl::Time date) const;
+
+  // Every series of this model version, for a scrape.
+  std::vector<Sample> Collect() const ABSL_LOCKS_EXCLUDED(gauges_mutex_);
+
+  const std::string& model() const { return model_; }
+  const std::string& version() const { return version_; }
+
+ private:
+  static constexpr size_t kCodes = 17;  // absl::StatusCode: 0 to 16.
+
+  struct BatchSizeShard {
+    Counter batches, fill_ns, execute_ns, output_ns;
+  };
+
+  // What one thread has recorded.
+  struct Shard {
+    explicit Shard(size_t batch_sizes);
+
+    std::array<Counter, kCodes> answers;
+    std::array<Counter, kRejections> rejections;
+    Counter restarts;
+    Counter rows, success_ns, fail_ns, queue_ns, input_ns, infer_ns, output_ns;  // By requests.
+    Histogram request, queue, fill, execute, batch_rows;
+    Counter busy_ns;
+    BusyWindow busy;
+    std::atomic<int64_t> last_batch_ns{0};  // The clock's time since its origin; 0: none yet.
+    std::vector<BatchSizeShard> by_size;    // [rows - 1]
+  };
+
+  void CollectCounters(std::vector<Sample>& samples) const;
+  void CollectHistograms(std::vector<Sample>& samples) const;
+  void CollectGauges(std::vector<Sample>& samples) const ABSL_LOCKS_EXCLUDED(gauges_mutex_);
+  double Saturation(const ModelGauges& gauges) const;
+
+  const std::string model_;
+  const std::string version_;
+  Clock& clock_;
+  const absl::Time created_;
+  Sharded<Shard> shards_;
+
+  mutable Mutex gauges_mutex_;
+  std::function<ModelGauges()> gauges_ ABSL_GUARDED_BY(gauges_mutex_);
+};
+
+}  // namespace millrace

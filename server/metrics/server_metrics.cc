@@ -1,0 +1,41 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/metrics/server_metrics.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace millrace {
+namespace {
+
+constexpr std::array<const char*, 2> kRpcNames = {"ModelInfer", "ModelStreamInfer"};
+
+// What has begun and not ended. The ends were counted first, so a scrape in between sees too many
+// rather than fewer than none.
+double Open(uint64_t ended, uint64_t begun) {
+  return static_cast<double>(begun - std::min(begun, ended));
+}
+
+}  // namespace
+
+ServerMetrics::ServerMetrics(BuildVersions versions) : versions_(std::move(versions)) {}
+
+std::vector<Sample> ServerMetrics::Collect() const {
+  std::vector<Sample> samples;
+  for (size_t rpc = 0; rpc < kRpcs; ++rpc) {
+    const uint64_t finished = shards_.Sum([&](const Shard& s) { return s.finished[rpc].value(); });
+    const uint64_t received = shards_.Sum([&](const Shard& s) { return s.received[rpc].value(); });
+    samples.push_back({&kReceivedTotal, {kRpcNames[rpc]}, static_cast<double>(received)});
+    samples.push_back({&kServerInFlight, {kRpcNames[rpc]}, Open(finished, received)});
+  }
+  const uint64_t closed = shards_.Sum([](const Shard& s) { return s.streams_closed.value(); });
+  const uint64_t opened = shards_.Sum([](const Shard& s) { return s.streams_opened.value(); });
+  const uint64_t unknown = shards_.Sum([](const Shard& s) { return s.unknown_models.value(); });
+  samples.push_back({&kUnknownModelTotal, {}, static_cast<double>(unknown)});
+  samples.push_back({&kStreams, {}, Open(closed, opened)});
+  samples.push_back({&kStreamsOpenedTotal, {}, static_cast<double>(opened)});
+  samples.push_back({&kBuildInfo, {versions_.millrace, versions_.grpc, versions_.libtorch}, 1.0});
+  return samples;
+}
+
+}  // namespace millrace

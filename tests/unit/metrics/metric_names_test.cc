@@ -1,0 +1,81 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/metrics/metric_names.h"
+
+#include <gmock/gmock.h>
+
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <string>
+
+namespace millrace {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+std::string ReadDocumentation() {
+  std::ifstream file(MILLRACE_SOURCE_DIR "/docs/metrics.md");
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::string TypeName(const Metric& metric) {
+  switch (metric.type) {
+    case MetricType::kCounter:
+      return "counter";
+    case MetricType::kGauge:
+      return "gauge";
+    case MetricType::kHistogram:
+      return "histogram";
+  }
+  return "";
+}
+
+// The line of the documentation's tables that describes `metric` begins like this.
+std::string RowOf(const Metric& metric) {
+  std::string labels;
+  for (const char* label : metric.labels) {
+    if (label != nullptr) labels += (labels.empty() ? "" : ", ") + std::string(label);
+  }
+  return std::string("| `") + metric.name + "` | " + TypeName(metric) + " | " +
+         (labels.empty() ? "–" : labels) + " |";
+}
+
+TEST(MetricNames, EveryMetricIsDocumentedWithItsTypeAndLabels) {
+  const std::string text = ReadDocumentation();
+  for (const Metric* metric : kAllMetrics) EXPECT_THAT(text, HasSubstr(RowOf(*metric)));
+}
+
+TEST(MetricNames, EveryNameInTheDocumentationExists) {
+  std::set<std::string> names;
+  for (const Metric* metric : kAllMetrics) {
+    names.insert(metric->name);
+    if (metric->type != MetricType::kHistogram) continue;
+    for (const char* suffix : {"_bucket", "_sum", "_count"}) {
+      names.insert(std::string(metric->name) + suffix);
+    }
+  }
+  const std::string text = ReadDocumentation();
+  for (size_t at = text.find("millrace_"); at != std::string::npos;
+       at = text.find("millrace_", at + 1)) {
+    const size_t end = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_", at);
+    EXPECT_THAT(names, Contains(text.substr(at, end - at)));
+  }
+}
+
+TEST(MetricNames, NamesAreUniqueAndSayTheirUnit) {
+  std::set<std::string> names;
+  for (const Metric* metric : kAllMetrics) {
+    const std::string name = metric->name;
+    EXPECT_TRUE(names.insert(name).second) << name;
+    EXPECT_EQ(name.rfind("millrace_", 0), 0u) << name;
+    const bool total = name.size() > 6 && name.substr(name.size() - 6) == "_total";
+    EXPECT_EQ(total, metric->type == MetricType::kCounter) << name;
+  }
+}
+
+}  // namespace
+}  // namespace millrace

@@ -1,0 +1,81 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// Lets Prometheus's own linter judge what we expose. promtool is $MILLRACE_PROMTOOL, or what the
+// project's setup put into .cache/tools; without it the test is skipped.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "server/metrics/metrics_registry.h"
+#include "server/metrics/server_metrics.h"
+#include "tests/fakes/fake_clock.h"
+
+namespace millrace {
+namespace {
+
+std::string PromtoolPath() {
+  const char* path = std::getenv("MILLRACE_PROMTOOL");
+  return path != nullptr ? path : MILLRACE_SOURCE_DIR "/.cache/tools/usr/bin/promtool";
+}
+
+// promtool's exit status for `exposition`; it says on stderr what it dislikes.
+int CheckMetrics(const std::string& exposition) {
+  FILE* promtool = popen(absl::StrCat("'", PromtoolPath(), "' check metrics").c_str(), "w");
+  if (promtool == nullptr) return -1;
+  fwrite(exposition.data(), 1, exposition.size(), promtool);
+  const int status = pclose(promtool);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+class PromtoolTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (access(PromtoolPath().c_str(), X_OK) != 0) {
+      GTEST_SKIP() << PromtoolPath() << " not found; set MILLRACE_PROMTOOL to promtool's path.";
+    }
+    registry_.AddSource([this] { return server_.Collect(); });
+    registry_.AddSource([] { return std::vector<Sample>{{&kCpuBudget, {}, 2.0}}; });
+  }
+
+  FakeClock clock_;
+  ServerMetrics server_{{"0.1.0", "1.51.1", "2.13.0"}};
+  MetricsRegistry registry_;
+};
+
+TEST_F(PromtoolTest, AcceptsAServerWithoutModels) {
+  EXPECT_EQ(CheckMetrics(registry_.Render()), 0);
+}
+
+TEST_F(PromtoolTest, AcceptsAServerWithModels) {
+  const auto idle = std::make_shared<ModelMetrics>("idle \"quoted\"\\", "1", 0, clock_);
+  const auto busy = std::make_shared<ModelMetrics>("busy", "2", 8, clock_);
+  registry_.AddModel(idle);
+  registry_.AddModel(busy);
+  busy->SetGauges([] { return ModelGauges{}; });
+  busy->RecordRequest({});
+  BatchRecord batch;
+  batch.rows = 3;
+  batch.execute = absl::Milliseconds(7);
+  busy->RecordBatch(batch);
+  const std::string exposition = registry_.Render();
+  for (const Metric* metric : kAllMetrics) {
+    EXPECT_NE(exposition.find(metric->name), std::string::npos) << metric->name;
+  }
+  EXPECT_EQ(CheckMetrics(exposition), 0);
+}
+
+TEST_F(PromtoolTest, RefusesABadName) {
+  EXPECT_NE(CheckMetrics("# HELP a_count_total_ms x\n# TYPE a_count_total_ms counter\n"
+                         "a_count_total_ms 1\n"),
+            0);
+}
+
+}  // namespace
+}  // namespace millrace

@@ -1,0 +1,50 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/metrics/server_metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+#include "server/base/thread.h"
+
+namespace millrace {
+namespace {
+
+double Value(const ServerMetrics& metrics, const Metric& metric, const std::string& label = "") {
+  for (const Sample& sample : metrics.Collect()) {
+    if (sample.metric == &metric && (label.empty() || sample.labels.front() == label)) {
+      return std::get<double>(sample.value);
+    }
+  }
+  return -1;
+}
+
+TEST(ServerMetrics, StreamsAndRequestsBegunByOneThreadMayEndOnAnother) {
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  for (int i = 0; i < 100; ++i) {
+    metrics.StreamOpened();
+    metrics.RequestReceived(InferRpc::kModelStreamInfer);
+    metrics.RequestReceived(InferRpc::kModelInfer);
+  }
+  auto ends = std::make_unique<Thread>("end", [&metrics] {
+    for (int i = 0; i < 60; ++i) metrics.StreamClosed();
+    for (int i = 0; i < 70; ++i) metrics.RequestFinished(InferRpc::kModelStreamInfer);
+    metrics.UnknownModel();
+  });
+  ends.reset();
+  EXPECT_EQ(Value(metrics, kStreams), 40);
+  EXPECT_EQ(Value(metrics, kStreamsOpenedTotal), 100);
+  EXPECT_EQ(Value(metrics, kServerInFlight, "ModelStreamInfer"), 30);
+  EXPECT_EQ(Value(metrics, kServerInFlight, "ModelInfer"), 100);
+  EXPECT_EQ(Value(metrics, kReceivedTotal, "ModelInfer"), 100);
+  EXPECT_EQ(Value(metrics, kUnknownModelTotal), 1);
+}
+
+TEST(ServerMetrics, BuildInfoCarriesTheVersions) {
+  const ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  EXPECT_EQ(Value(metrics, kBuildInfo, "1.2.3"), 1);
+}
+
+}  // namespace
+}  // namespace millrace
