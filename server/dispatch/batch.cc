@@ -1,0 +1,91 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/dispatch/batch.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/container/inlined_vector.h"
+#include "server/base/check.h"
+
+namespace millrace {
+
+bool Batch::HasRoom(int64_t rows) const {
+  if (closed_) return false;
+  if (end_row_ + rows <= capacity_) return true;
+  return std::any_of(holes_.begin(), holes_.end(),
+                     [rows](const Hole& hole) { return hole.rows == rows; });
+}
+
+size_t Batch::Claim(std::shared_ptr<PendingRequest> request, int64_t first_row, int64_t rows) {
+  Member member = {.request = std::move(request),
+                   .first_row = first_row,
+                   .rows = rows,
+                   .batch_row = end_row_,
+                   .filling = true};
+  const auto hole = std::find_if(holes_.begin(), holes_.end(),
+                                 [rows](const Hole& candidate) { return candidate.rows == rows; });
+  if (hole != holes_.end()) {
+    member.batch_row = hole->row;
+    holes_.erase(hole);
+  } else {
+    MILLRACE_CHECK(end_row_ + rows <= capacity_, "Claim() needs HasRoom().");
+    end_row_ += rows;
+  }
+  rows_ += rows;
+  ++filling_;
+  oldest_arrival_ = std::min(oldest_arrival_, member.request->arrival);
+  members_.push_back(std::move(member));
+  return members_.size() - 1;
+}
+
+absl::Status Batch::Fill(const PendingRequest& request, int64_t first_row, int64_t rows,
+                         int64_t batch_row) {
+  absl::InlinedVector<absl::Span<std::byte>, 4> areas;
+  for (size_t input = 0; input < shape_->dims.size(); ++input) {
+    areas.push_back(buffer_->InputRows(static_cast<int>(input), batch_row, rows));
+  }
+  return request.filler().Fill(first_row, rows, areas);
+}
+
+void Batch::Filled(size_t member, absl::Duration took) {
+  members_[member].filling = false;
+  --filling_;
+  fill_time_ += took;
+  if (members_[member].vacated) AddHole(members_[member]);
+}
+
+void Batch::Vacate(size_t member) {
+  if (members_[member].vacated) return;
+  members_[member].vacated = true;
+  rows_ -= members_[member].rows;
+  if (!members_[member].filling) AddHole(members_[member]);
+}
+
+void Batch::Seal() {
+  MILLRACE_CHECK(filling_ == 0, "Rows that are being written can't move.");
+  closed_ = true;
+  if (!holes_.empty()) {
+    std::erase_if(members_, [](const Member& member) { return member.vacated; });
+    std::sort(members_.begin(), members_.end(),
+              [](const Member& a, const Member& b) { return a.batch_row < b.batch_row; });
+    int64_t row = 0;
+    for (Member& member : members_) {
+      for (size_t input = 0; input < shape_->dims.size() && row != member.batch_row; ++input) {
+        const auto from =
+            buffer_->InputRows(static_cast<int>(input), member.batch_row, member.rows);
+        const auto to = buffer_->InputRows(static_cast<int>(input), row, member.rows);
+        std::memmove(to.data(), from.data(), from.size());
+      }
+      member.batch_row = row;
+      row += member.rows;
+    }
+    holes_.clear();
+  }
+  std::erase_if(members_, [](const Member& member) { return member.vacated; });
+  end_row_ = rows_;
+  buffer_->Seal(rows_);
+}
+
+}  // namespace millrace

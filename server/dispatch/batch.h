@@ -1,0 +1,96 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/dispatch/pending_request.h"
+#include "server/inference/batch_buffer.h"
+
+namespace millrace {
+
+// Rows of requests gathered in a buffer, to be run together. The dispatcher guards it while it is
+// staged; from Run() to Finish() it is its replica's. Thread-compatible.
+class Batch {
+ public:
+  // Some rows of a request, and where in the batch they are.
+  struct Member {
+    std::shared_ptr<PendingRequest> request;
+    int64_t first_row = 0;  // Of the request.
+    int64_t rows = 0;
+    int64_t batch_row = 0;
+    bool filling = false;
+    bool vacated = false;  // Runs no more; its rows are a hole.
+  };
+
+  // `buffer` is open for `capacity` rows of `shape`.
+  Batch(BatchBuffer* buffer, std::shared_ptr<const RowShape> shape, int64_t capacity)
+      : buffer_(buffer), shape_(std::move(shape)), capacity_(capacity) {}
+
+  BatchBuffer* buffer() const { return buffer_; }
+  const RowShape& shape() const { return *shape_; }
+  const std::vector<Member>& members() const { return members_; }
+  // Rows claimed and not vacated.
+  int64_t rows() const { return rows_; }
+  // Members whose rows are being written.
+  int filling() const { return filling_; }
+  // Nobody may join any more.
+  bool closed() const { return closed_ || rows_ == capacity_; }
+  void Close() { closed_ = true; }
+  // The earliest arrival among the members.
+  absl::Time oldest_arrival() const { return oldest_arrival_; }
+
+  // How many of a request's `left` rows go into one batch: all, or as many as a batch can hold.
+  int64_t PieceOf(int64_t left) const { return std::min(left, capacity_); }
+
+  // Whether `rows` rows may join.
+  bool HasRoom(int64_t rows) const;
+
+  // Claims rows for the request's rows from `first_row` on and returns the member's index, to be
+  // filled and then marked by Filled(). REQUIRES: HasRoom(rows).
+  size_t Claim(std::shared_ptr<PendingRequest> request, int64_t first_row, int64_t rows);
+
+  // Writes a member's rows into the buffer. The one method that needs no guard.
+  absl::Status Fill(const PendingRequest& request, int64_t first_row, int64_t rows,
+                    int64_t batch_row);
+
+  // Marks a member as written, `took` being the time it took.
+  void Filled(size_t member, absl::Duration took);
+
+  // Gives a member's rows back, to be claimed again.
+  void Vacate(size_t member);
+
+  // Moves rows into the holes that vacated members left and tells the buffer how many there are.
+  // REQUIRES: filling() == 0.
+  void Seal();
+
+  absl::Duration fill_time() const { return fill_time_; }
+  absl::Time started;  // Set when a replica takes it.
+  bool retry = false;  // Gathered again after a run that failed.
+
+ private:
+  struct Hole {
+    int64_t row;
+    int64_t rows;
+  };
+
+  void AddHole(const Member& member) { holes_.push_back({member.batch_row, member.rows}); }
+
+  BatchBuffer* const buffer_;
+  const std::shared_ptr<const RowShape> shape_;
+  const int64_t capacity_;
+  std::vector<Member> members_;
+  std::vector<Hole> holes_;
+  int64_t rows_ = 0;
+  int64_t end_row_ = 0;  // Rows from here on were never claimed.
+  int filling_ = 0;
+  bool closed_ = false;
+  absl::Time oldest_arrival_ = absl::InfiniteFuture();
+  absl::Duration fill_time_;
+};
+
+}  // namespace millrace

@@ -1,0 +1,50 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/dispatch/core_leases.h"
+
+#include <algorithm>
+
+namespace millrace {
+
+bool CoreLeases::TryAcquire(const std::shared_ptr<LeaseClaimant>& claimant, int cores) {
+  MutexLock lock(mutex_);
+  const bool first = line_.empty() || line_.front().identity == claimant.get();
+  if (first && free_ >= Clamp(cores)) {
+    free_ -= Clamp(cores);
+    if (!line_.empty()) line_.pop_front();
+    return true;
+  }
+  const bool waits = std::any_of(line_.begin(), line_.end(), [&](const Waiting& waiting) {
+    return waiting.identity == claimant.get();
+  });
+  if (!waits) line_.push_back({claimant, claimant.get(), cores});
+  return false;
+}
+
+void CoreLeases::Withdraw(const LeaseClaimant& claimant) {
+  MutexLock lock(mutex_);
+  std::erase_if(line_, [&](const Waiting& waiting) { return waiting.identity == &claimant; });
+}
+
+void CoreLeases::Release(int cores) {
+  {
+    MutexLock lock(mutex_);
+    free_ += Clamp(cores);
+  }
+  WakeFirst();
+}
+
+void CoreLeases::WakeFirst() {
+  std::shared_ptr<LeaseClaimant> next;
+  {
+    MutexLock lock(mutex_);
+    while (!line_.empty() && next == nullptr) {
+      if (free_ < Clamp(line_.front().cores)) return;
+      next = line_.front().claimant.lock();
+      if (next == nullptr) line_.pop_front();
+    }
+  }
+  if (next != nullptr) next->TryAgain();
+}
+
+}  // namespace millrace

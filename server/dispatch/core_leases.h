@@ -1,0 +1,64 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <deque>
+#include <memory>
+
+#include "server/base/mutex.h"
+
+namespace millrace {
+
+// Whoever wants to run batches on leased cores: a model's dispatcher.
+class LeaseClaimant {
+ public:
+  virtual ~LeaseClaimant() = default;
+
+  // Cores may have become free for this claimant; it should try again. Called without locks held.
+  virtual void TryAgain() = 0;
+};
+
+// Shares the budgeted cores among models: at most `slots` cores' worth of batches run at once,
+// granted to the models in turn, so that several models on one machine don't oversubscribe it.
+// Thread-safe.
+//
+// Invariants:
+//  1. The leases given out never exceed `slots`, but for a single one that alone is wider.
+//  2. A claimant that was refused waits in line; nobody overtakes it, so each gets its turn.
+class CoreLeases {
+ public:
+  explicit CoreLeases(int slots) : free_(slots), slots_(slots) {}
+
+  // Takes `cores` for a batch. False when they aren't free or others wait: then the claimant
+  // stands in line, and TryAgain() is called when it is its turn.
+  bool TryAcquire(const std::shared_ptr<LeaseClaimant>& claimant, int cores)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Leaves the line, e.g. because nothing is left to run.
+  void Withdraw(const LeaseClaimant& claimant) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Gives cores back and calls the next in line. Call without locks held.
+  void Release(int cores) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Calls the first in line where there are free cores. Call without locks held.
+  void WakeFirst() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  int slots() const { return slots_; }
+
+ private:
+  struct Waiting {
+    std::weak_ptr<LeaseClaimant> claimant;
+    const LeaseClaimant* identity;
+    int cores;
+  };
+
+  // A lease wider than all slots counts as all of them.
+  int Clamp(int cores) const { return cores < slots_ ? cores : slots_; }
+
+  Mutex mutex_;
+  int free_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Waiting> line_ ABSL_GUARDED_BY(mutex_);
+  const int slots_;
+};
+
+}  // namespace millrace

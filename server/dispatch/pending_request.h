@@ -1,0 +1,83 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/base/mutex.h"
+#include "server/dispatch/flow.h"
+#include "server/inference/batch_buffer.h"
+#include "server/inference/model_signature.h"
+#include "server/inference/responder.h"
+#include "server/inference/response.h"
+
+namespace millrace {
+
+// A request on its way from Submit() to its answer. The dispatcher guards the fields that say how
+// far it has come; the answer has a lock of its own, since parts of a large request may come back
+// from several replicas at once.
+class PendingRequest {
+ public:
+  PendingRequest(CheckedRequest checked, Responder responder, std::shared_ptr<const Flow> flow)
+      : checked_(std::move(checked)), flow_(std::move(flow)), responder_(std::move(responder)) {}
+
+  // Set before Submit().
+  std::string id;
+  bool wants_timings = false;
+  absl::Time arrival;
+  absl::Time deadline = absl::InfiniteFuture();
+  absl::AnyInvocable<void()> on_unparked;  // Called once when a parked request has left the door.
+
+  // The dispatcher's, under its lock.
+  int64_t rows_claimed = 0;  // Rows that found their place in a batch.
+  int deaths = 0;            // Replicas that died while they ran it.
+
+  int64_t rows() const { return checked_.rows; }
+  const std::shared_ptr<const RowShape>& row_shape() const { return checked_.row_shape; }
+  const Filler& filler() const { return *checked_.filler; }
+  const Flow& flow() const { return *flow_; }
+
+  // An answer that is complete, and the right to give it.
+  struct Answer {
+    Responder responder;
+    Response response;
+  };
+
+  // Copies the rows [first_row, first_row + rows) from a batch's outputs, where they lie from
+  // `batch_row` on. Returns the answer when they were the last, or when they don't fit the others.
+  std::optional<Answer> AddRows(const ModelSignature& signature,
+                                absl::Span<const OutputView> outputs, int64_t batch_row,
+                                int64_t first_row, int64_t rows, const Timings& timings)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The answer that is an error; nullopt where the request has been answered.
+  std::optional<Answer> Fail(const ModelSignature& signature, const absl::Status& status)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  bool answered() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  void AllocateOutputs(const ModelSignature& signature, absl::Span<const OutputView> outputs)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CopyRows(const ModelSignature& signature, absl::Span<const OutputView> outputs,
+                        int64_t batch_row, int64_t first_row, int64_t rows)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Answer TakeAnswer(const ModelSignature& signature) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const CheckedRequest checked_;
+  const std::shared_ptr<const Flow> flow_;
+
+  mutable Mutex mutex_;
+  Responder responder_ ABSL_GUARDED_BY(mutex_);
+  Response response_ ABSL_GUARDED_BY(mutex_);  // Grows until all rows are there.
+  int64_t rows_done_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace millrace
