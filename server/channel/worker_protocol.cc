@@ -1,0 +1,124 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/channel/worker_protocol.h"
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+
+namespace millrace {
+
+using Json = nlohmann::json;
+
+// nlohmann::json finds these by argument-dependent lookup; the names are the library's.
+NLOHMANN_JSON_SERIALIZE_ENUM(EngineKind, {{EngineKind::kTorchScript, "torchscript"},
+                                          {EngineKind::kAotInductor, "aotinductor"}})
+
+static std::vector<int64_t> ToVector(const Shape& shape) { return {shape.begin(), shape.end()}; }
+
+static Shape ToShape(const Json& json) {
+  const auto dims = json.get<std::vector<int64_t>>();
+  return {dims.begin(), dims.end()};
+}
+
+static Json StatusToJson(const absl::Status& status) {
+  return {{"code", static_cast<int>(status.code())}, {"message", std::string(status.message())}};
+}
+
+static absl::Status StatusFromJson(const Json& json) {
+  return absl::Status(static_cast<absl::StatusCode>(json.at("code").get<int>()),
+                      json.at("message").get<std::string>());
+}
+
+static void to_json(Json& json, const TensorSpec& spec) {
+  json = {{"name", spec.name},
+          {"data_type", static_cast<int>(spec.data_type)},
+          {"dims", ToVector(spec.dims)}};
+}
+
+static void from_json(const Json& json, TensorSpec& spec) {
+  spec.name = json.at("name");
+  spec.data_type = static_cast<DataType>(json.at("data_type").get<int>());
+  spec.dims = ToShape(json.at("dims"));
+}
+
+static void to_json(Json& json, const WarmupInput& input) {
+  json = {{"name", input.name}, {"dims", ToVector(input.dims)}, {"random", input.random}};
+}
+
+static void from_json(const Json& json, WarmupInput& input) {
+  input.name = json.at("name");
+  input.dims = ToShape(json.at("dims"));
+  input.random = json.at("random");
+}
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WarmupSample, rows, count, inputs, declared)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LoadCommand, engine, model_name, version, max_batch_size, inputs,
+                                   outputs, optimize, inference_mode, inter_op_threads, warmup,
+                                   on_gpu, server_pid)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ForkCommand, mailbox, cpus, threads, device_index)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription::Gpu, index, name, total_memory_bytes,
+                                   free_memory_bytes)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription, libtorch_version, gpus)
+
+static void to_json(Json& json, const LoadedReply& reply) {
+  json = {{"status", StatusToJson(reply.status)}, {"notes", reply.notes}};
+}
+
+static void from_json(const Json& json, LoadedReply& reply) {
+  reply.status = StatusFromJson(json.at("status"));
+  reply.notes = json.at("notes").get<std::vector<std::string>>();
+}
+
+static void to_json(Json& json, const ForkedReply& reply) {
+  json = {{"status", StatusToJson(reply.status)}, {"pid", reply.pid}};
+}
+
+static void from_json(const Json& json, ForkedReply& reply) {
+  reply.status = StatusFromJson(json.at("status"));
+  reply.pid = json.at("pid");
+}
+
+static void to_json(Json& json, const ReadyReply& reply) {
+  json = {{"status", StatusToJson(reply.status)}, {"notes", reply.notes}};
+}
+
+static void from_json(const Json& json, ReadyReply& reply) {
+  reply.status = StatusFromJson(json.at("status"));
+  reply.notes = json.at("notes").get<std::vector<std::string>>();
+}
+
+// Messages may quote a model's own bytes: what isn't UTF-8 is replaced, never thrown.
+static std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string ToJson(const LoadCommand& command) { return Dump(Json(command)); }
+std::string ToJson(const LoadedReply& reply) { return Dump(Json(reply)); }
+std::string ToJson(const ForkCommand& command) { return Dump(Json(command)); }
+std::string ToJson(const ForkedReply& reply) { return Dump(Json(reply)); }
+std::string ToJson(const ReadyReply& reply) { return Dump(Json(reply)); }
+std::string ToJson(const WorkerDescription& description) { return Dump(Json(description)); }
+
+template <typename Message>
+absl::StatusOr<Message> FromJson(const std::string& text) {
+  try {
+    return Json::parse(text).get<Message>();
+  } catch (const Json::exception& error) {
+    return absl::InternalError(absl::StrCat("A control message made no sense: ", error.what()));
+  }
+}
+
+template absl::StatusOr<LoadCommand> FromJson(const std::string&);
+template absl::StatusOr<LoadedReply> FromJson(const std::string&);
+template absl::StatusOr<ForkCommand> FromJson(const std::string&);
+template absl::StatusOr<ForkedReply> FromJson(const std::string&);
+template absl::StatusOr<ReadyReply> FromJson(const std::string&);
+template absl::StatusOr<WorkerDescription> FromJson(const std::string&);
+
+bool IsLoadCommand(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return json.is_object() && json.contains("engine");
+}
+
+}  // namespace millrace

@@ -1,0 +1,94 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/inference/engine_kind.h"
+#include "server/inference/model_signature.h"
+#include "server/inference/warmup.h"
+
+namespace millrace {
+
+// What server and worker say to each other over control sockets, as JSON, one struct per message.
+// Template: Load → Loaded, then any number of Fork → Forked. Replica: Ready, once, on its own
+// socket; its end-of-file tells the server that the replica died.
+
+// The worker finds its control socket at this file descriptor.
+inline constexpr int kWorkerControlFd = 3;
+
+// Server → template, with two file descriptors: the model file and the model's memory.
+struct LoadCommand {
+  EngineKind engine = EngineKind::kTorchScript;
+  std::string model_name;
+  int64_t version = 0;
+  int64_t max_batch_size = 0;
+  std::vector<TensorSpec> inputs;
+  std::vector<TensorSpec> outputs;
+  bool optimize = true;        // Freeze and optimise a TorchScript module.
+  bool inference_mode = true;  // Else no_grad.
+  int inter_op_threads = 1;
+  std::vector<WarmupSample> warmup;
+  bool on_gpu = false;  // The template then only loads; the replicas move, optimise and warm.
+  int server_pid = 0;
+};
+
+// Template → server.
+struct LoadedReply {
+  absl::Status status;             // Why the model can't serve.
+  std::vector<std::string> notes;  // For the log: what was skipped or failed without harm.
+};
+
+// Server → template, with two file descriptors: the replica's control socket and its completion
+// event (an eventfd).
+struct ForkCommand {
+  int mailbox = 0;        // The replica's index.
+  std::vector<int> cpus;  // Pinned to these; empty: floats.
+  int threads = 1;        // Intra-op.
+  int device_index = -1;  // The GPU; -1 is the CPU.
+};
+
+// Template → server.
+struct ForkedReply {
+  absl::Status status;
+  int pid = 0;  // A child of the server.
+};
+
+// Replica → server.
+struct ReadyReply {
+  absl::Status status;  // Why the replica can't serve, e.g. out of device memory.
+  std::vector<std::string> notes;
+};
+
+// What `millrace-worker --describe` prints: one line of JSON.
+struct WorkerDescription {
+  struct Gpu {
+    int index = 0;
+    std::string name;
+    uint64_t total_memory_bytes = 0;
+    uint64_t free_memory_bytes = 0;
+  };
+  std::string libtorch_version;
+  std::vector<Gpu> gpus;
+};
+
+std::string ToJson(const LoadCommand& command);
+std::string ToJson(const LoadedReply& reply);
+std::string ToJson(const ForkCommand& command);
+std::string ToJson(const ForkedReply& reply);
+std::string ToJson(const ReadyReply& reply);
+std::string ToJson(const WorkerDescription& description);
+
+// A message parsed again; INTERNAL where the text isn't one. `Message` is one of the above.
+template <typename Message>
+absl::StatusOr<Message> FromJson(const std::string& text);
+
+// The template's messages come as either command.
+bool IsLoadCommand(const std::string& text);
+
+}  // namespace millrace

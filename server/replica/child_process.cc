@@ -1,0 +1,155 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/replica/child_process.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/mutex.h"
+#include "server/base/status.h"
+#include "server/channel/worker_protocol.h"
+
+extern char** environ;
+
+namespace millrace {
+namespace {
+
+// The children that somebody waits for.
+class KnownChildren {
+ public:
+  void Add(pid_t pid) {
+    MutexLock lock(mutex_);
+    pids_.insert(pid);
+  }
+  void Remove(pid_t pid) {
+    MutexLock lock(mutex_);
+    pids_.erase(pid);
+  }
+  bool Contains(pid_t pid) {
+    MutexLock lock(mutex_);
+    return pids_.count(pid) > 0;
+  }
+
+ private:
+  Mutex mutex_;
+  std::set<pid_t> pids_ ABSL_GUARDED_BY(mutex_);
+};
+
+KnownChildren& Known() {
+  static auto* const known = new KnownChildren();
+  return *known;
+}
+
+std::string Ending(const siginfo_t& info) {
+  if (info.si_code == CLD_EXITED) return absl::StrCat("exited with code ", info.si_status);
+  return absl::StrCat("was killed by signal ", info.si_status, " (", strsignal(info.si_status),
+                      ")");
+}
+
+// The environment of workers: the server's, and idle intra-op threads that sleep instead of
+// spinning on cores that other replicas need, unless the operator said otherwise.
+std::vector<std::string> WorkerEnvironment() {
+  std::vector<std::string> environment;
+  for (char** entry = environ; *entry != nullptr; ++entry) environment.emplace_back(*entry);
+  if (getenv("OMP_WAIT_POLICY") == nullptr && getenv("GOMP_SPINCOUNT") == nullptr) {
+    environment.emplace_back("OMP_WAIT_POLICY=passive");
+  }
+  return environment;
+}
+
+std::vector<char*> Pointers(std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  for (std::string& string : strings) pointers.push_back(string.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+}  // namespace
+
+ChildProcess::ChildProcess(pid_t pid) : pid_(pid) { Known().Add(pid); }
+
+ChildProcess::ChildProcess(ChildProcess&& other) noexcept : pid_(std::exchange(other.pid_, 0)) {}
+
+ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
+  if (this != &other) {
+    KillAndReap();
+    pid_ = std::exchange(other.pid_, 0);
+  }
+  return *this;
+}
+
+absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::string& program,
+                                                 const std::vector<std::string>& arguments,
+                                                 const ControlSocket& control) {
+  std::vector<std::string> words = {program};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<std::string> environment = WorkerEnvironment();
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_adddup2(&files, control.fd(), kWorkerControlFd);
+  posix_spawn_file_actions_addclosefrom_np(&files, kWorkerControlFd + 1);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t signals;
+  sigemptyset(&signals);
+  posix_spawnattr_setsigmask(&attributes, &signals);
+  sigfillset(&signals);
+  posix_spawnattr_setsigdefault(&attributes, &signals);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  posix_spawnattr_setflags(&attributes,
+                           POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+  pid_t pid = 0;
+  const int error = posix_spawn(&pid, program.c_str(), &files, &attributes, Pointers(words).data(),
+                                Pointers(environment).data());
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&files);
+  if (error != 0) return ErrnoStatus(error, absl::StrCat("starting ", program));
+  return ChildProcess(pid);
+}
+
+std::string ChildProcess::KillAndReap() {
+  if (pid_ == 0) return "";
+  const pid_t pid = std::exchange(pid_, 0);
+  kill(pid, SIGKILL);  // Without effect on one that has ended; its number is ours until reaped.
+  siginfo_t info = {};
+  int result;
+  do {
+    result = waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED);
+  } while (result != 0 && errno == EINTR);
+  Known().Remove(pid);
+  return result == 0 ? Ending(info) : "was not a child of this process";
+}
+
+absl::Status BecomeSubreaper() {
+  if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, "becoming a child subreaper");
+}
+
+void ReapStrangers() {
+  DIR* const tasks = opendir("/proc/self/task");
+  if (tasks == nullptr) return;
+  while (const dirent* task = readdir(tasks)) {
+    std::ifstream children(absl::StrCat("/proc/self/task/", task->d_name, "/children"));
+    for (pid_t pid; children >> pid;) {
+      siginfo_t info = {};
+      if (!Known().Contains(pid)) {
+        waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG);
+      }
+    }
+  }
+  closedir(tasks);
+}
+
+}  // namespace millrace

@@ -1,0 +1,51 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/channel/control_socket.h"
+
+namespace millrace {
+
+// A child of this process, killed and reaped when it is destroyed. Thread-compatible.
+class ChildProcess {
+ public:
+  ChildProcess() = default;
+  // Adopts a child that nobody else waits for.
+  explicit ChildProcess(pid_t pid);
+  ChildProcess(ChildProcess&& other) noexcept;
+  ChildProcess& operator=(ChildProcess&& other) noexcept;
+  ~ChildProcess() { KillAndReap(); }
+
+  // Starts `program` with `arguments` in a process group of its own (a terminal's Ctrl-C is the
+  // server's to handle), with no signal blocked, and with `control` as its file descriptor
+  // kWorkerControlFd and no others but the standard ones. Call on a thread that lives as long as
+  // the child may: the kernel's parent-death signal follows the thread.
+  static absl::StatusOr<ChildProcess> Spawn(const std::string& program,
+                                            const std::vector<std::string>& arguments,
+                                            const ControlSocket& control);
+
+  // 0 when there is none.
+  pid_t pid() const { return pid_; }
+
+  // Ends the process, where it hasn't ended, and waits until it has. Returns how it ended, e.g.
+  // "was killed by signal 9 (Killed)"; empty where there was none.
+  std::string KillAndReap();
+
+ private:
+  pid_t pid_ = 0;
+};
+
+// Makes this process the one that orphaned descendants become children of.
+absl::Status BecomeSubreaper();
+
+// Reaps children that have ended and that no ChildProcess stands for: what a template leaves
+// behind when it dies in the middle of a fork.
+void ReapStrangers();
+
+}  // namespace millrace

@@ -1,0 +1,61 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/base/mutex.h"
+#include "server/channel/control_socket.h"
+#include "server/channel/worker_protocol.h"
+#include "server/replica/child_process.h"
+
+namespace millrace {
+
+// A replica's process as the template forked it: its own socket, and the event by which it says
+// that a batch has completed.
+struct ForkedReplica {
+  ChildProcess process;
+  ControlSocket control;
+  UniqueFd completion_event;
+};
+
+// The process that has loaded one model version and forks its replicas. Thread-safe.
+class ModelTemplate {
+ public:
+  // Starts `worker_program` and has it load the model from `model_fd`. Blocks until it is loaded
+  // and warm, at most `timeout`. What the worker has to remark is added to `notes`. Call on a
+  // thread that lives as long as the template.
+  static absl::StatusOr<std::unique_ptr<ModelTemplate>> Start(const std::string& worker_program,
+                                                              const LoadCommand& command,
+                                                              int model_fd, int memory_fd,
+                                                              absl::Duration timeout,
+                                                              std::vector<std::string>* notes);
+
+  // Forks a replica. UNAVAILABLE when the template has died. Blocks for milliseconds.
+  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The socket to watch for the template's death.
+  int control_fd() const { return control_.fd(); }
+  pid_t pid() const { return process_.pid(); }
+
+  // Ends the process and says how it ended.
+  std::string KillAndReap() { return process_.KillAndReap(); }
+
+ private:
+  ModelTemplate(ChildProcess process, ControlSocket control)
+      : process_(std::move(process)), control_(std::move(control)) {}
+
+  ChildProcess process_;
+  const ControlSocket control_;
+  Mutex mutex_;  // Held from a command to its reply.
+};
+
+// What the worker program says of itself and of this machine's GPUs. Blocks for as long as
+// libtorch takes to load.
+absl::StatusOr<WorkerDescription> DescribeWorker(const std::string& worker_program);
+
+}  // namespace millrace

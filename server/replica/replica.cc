@@ -1,0 +1,203 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/replica/replica.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/check.h"
+#include "server/base/log.h"
+#include "server/base/status.h"
+
+namespace millrace {
+namespace {
+
+void Signal(int event) {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(event, &one, sizeof(one));
+}
+
+void Clear(int event) {
+  uint64_t count;
+  [[maybe_unused]] const ssize_t got = read(event, &count, sizeof(count));
+}
+
+}  // namespace
+
+Replica::Replica(Options options, Context context)
+    : options_(std::move(options)),
+      context_(std::move(context)),
+      mailbox_(context_.memory->mailbox(static_cast<size_t>(options_.index))),
+      stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      thread_(absl::StrCat("replica-", options_.index), [this] { Live(); }) {
+  MILLRACE_CHECK(stop_event_.valid(), "The process has run out of file descriptors.");
+}
+
+Replica::~Replica() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    changed_.NotifyAll();
+  }
+  Signal(stop_event_.get());
+}
+
+std::string Replica::Name() const {
+  return absl::StrCat("model '", context_.signature->model_name(), "' version ",
+                      context_.signature->version(), " replica ", options_.index);
+}
+
+// ---- Called by the dispatcher ----
+
+void Replica::Run(std::unique_ptr<Batch> batch) {
+  auto& buffer = static_cast<SharedBatchBuffer&>(*batch->buffer());
+  buffer.WriteHeader(*context_.signature);
+  {
+    MutexLock lock(mutex_);
+    batch_ = std::move(batch);
+    changed_.NotifyAll();
+  }
+  mailbox_.Post(buffer.index());
+}
+
+pid_t Replica::pid() const {
+  MutexLock lock(mutex_);
+  return pid_;
+}
+
+std::optional<absl::Duration> Replica::busy_for() const {
+  MutexLock lock(mutex_);
+  if (batch_ == nullptr) return std::nullopt;
+  return context_.clock->Now() - batch_->started;
+}
+
+// ---- The replica's thread ----
+
+void Replica::Live() {
+  while (!stopping()) {
+    const absl::Time started = context_.clock->Now();
+    const absl::Status status = StartProcess();
+    if (status.ok()) {
+      context_.on_state(options_.index, absl::OkStatus());
+      context_.dispatcher->AddRunner(this);
+      Serve();
+      BuryProcess();
+    } else if (!stopping()) {
+      LogError(Name(), " can't start: ", std::string(status.message()));
+      context_.on_state(options_.index, status);
+      process_.reset();
+    }
+    if (stopping()) return;
+    context_.metrics->RecordReplicaRestart();
+    Pause(backoff_.NextPause(context_.clock->Now() - started, random_));
+  }
+}
+
+absl::Status Replica::StartProcess() {
+  MILLRACE_ASSIGN_OR_RETURN(process_,
+                            context_.fork({.mailbox = options_.index,
+                                           .cpus = options_.placement.cpus,
+                                           .threads = options_.placement.threads,
+                                           .device_index = options_.placement.device_index}));
+  mailbox_.Reset();
+  const absl::StatusOr<ControlMessage> message = process_->control.Receive(options_.start_timeout);
+  if (!message.ok()) {
+    return absl::UnavailableError(
+        absl::StrCat("its process ", process_->process.KillAndReap(), " before it could serve"));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const ReadyReply ready, FromJson<ReadyReply>(message->text));
+  for (const std::string& note : ready.notes) LogInfo(Name(), ": ", note);
+  MILLRACE_RETURN_IF_ERROR(ready.status);
+  MutexLock lock(mutex_);
+  pid_ = process_->process.pid();
+  return absl::OkStatus();
+}
+
+bool Replica::WaitForReply() {
+  pollfd entries[] = {{.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
+                      {.fd = stop_event_.get(), .events = POLLIN, .revents = 0}};
+  const auto timeout = static_cast<int>(absl::ToInt64Milliseconds(options_.start_timeout));
+  while (poll(entries, 2, timeout) < 0 && errno == EINTR) {
+  }
+  return entries[1].revents == 0;
+}
+
+void Replica::Serve() {
+  bool just_posted = false;  // Then a result may be near, and a short spin saves a sleep.
+  for (;;) {
+    if (mailbox_.TakeCompletion(just_posted)) {
+      FinishBatch();
+      MutexLock lock(mutex_);
+      just_posted = batch_ != nullptr;
+    } else {
+      just_posted = false;
+      if (!WaitForEvent()) return;
+    }
+  }
+}
+
+bool Replica::WaitForEvent() {
+  if (!mailbox_.PrepareToSleep()) return true;
+  pollfd entries[] = {{.fd = process_->completion_event.get(), .events = POLLIN, .revents = 0},
+                      {.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
+                      {.fd = stop_event_.get(), .events = POLLIN, .revents = 0}};
+  int ready;
+  do {
+    ready = poll(entries, 3, -1);
+  } while (ready < 0 && errno == EINTR);
+  mailbox_.WokeUp();
+  if (entries[0].revents != 0) {
+    Clear(process_->completion_event.get());
+    return true;  // What completed before a death still counts.
+  }
+  return entries[1].revents == 0 && entries[2].revents == 0;
+}
+
+void Replica::FinishBatch() {
+  std::unique_ptr<Batch> batch = TakeBatch();
+  auto& buffer = static_cast<SharedBatchBuffer&>(*batch->buffer());
+  const absl::Duration execute = context_.clock->Now() - batch->started;
+  const absl::StatusOr<std::vector<OutputView>> outputs = buffer.ReadOutputs();
+  context_.dispatcher->Finish(this, std::move(batch), outputs, execute, options_.index);
+}
+
+void Replica::BuryProcess() {
+  const std::string ending = process_->process.KillAndReap();
+  process_.reset();
+  {
+    MutexLock lock(mutex_);
+    pid_ = 0;
+  }
+  if (!stopping()) {
+    LogWarning(Name(), " ", ending, "; starting another");
+    context_.on_state(options_.index, absl::UnavailableError(absl::StrCat("its process ", ending)));
+  }
+  if (context_.dispatcher->RemoveIdleRunner(this)) return;
+  context_.dispatcher->Requeue(this, TakeBatch());
+}
+
+std::unique_ptr<Batch> Replica::TakeBatch() {
+  MutexLock lock(mutex_);
+  // Where the dispatcher has decided to run a batch here, another thread is just bringing it.
+  while (batch_ == nullptr) changed_.Wait(mutex_);
+  return std::move(batch_);
+}
+
+bool Replica::stopping() const {
+  MutexLock lock(mutex_);
+  return stopping_;
+}
+
+void Replica::Pause(absl::Duration duration) {
+  const absl::Time until = context_.clock->Now() + duration;
+  MutexLock lock(mutex_);
+  while (!stopping_ && context_.clock->Now() < until) {
+    context_.clock->WaitUntil(changed_, mutex_, until);
+  }
+}
+
+}  // namespace millrace

@@ -1,0 +1,102 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/random/random.h"
+#include "server/base/clock.h"
+#include "server/base/mutex.h"
+#include "server/base/thread.h"
+#include "server/base/unique_fd.h"
+#include "server/channel/mailbox.h"
+#include "server/channel/model_memory.h"
+#include "server/dispatch/dispatcher.h"
+#include "server/metrics/model_metrics.h"
+#include "server/placement/placement.h"
+#include "server/replica/model_template.h"
+#include "server/replica/restart_backoff.h"
+
+namespace millrace {
+
+// One replica of a model: a worker process, and the thread that starts it, takes its results and
+// replaces it when it dies. Thread-safe.
+//
+// Invariants:
+//  1. A batch that Run() took ends in exactly one Finish() or Requeue().
+//  2. A dead process's batch is given back only after the process has really ended, so nobody
+//     writes into its buffer any more.
+class Replica final : public BatchRunner {
+ public:
+  struct Options {
+    int index = 0;  // Its number in the pool, and its mailbox.
+    ReplicaPlacement placement;
+    absl::Duration start_timeout = absl::Minutes(10);
+  };
+  // What a replica uses; all of it outlives the replica.
+  struct Context {
+    const ModelSignature* signature;
+    ModelMemory* memory;
+    Dispatcher* dispatcher;
+    ModelMetrics* metrics;
+    Clock* clock;
+    std::function<absl::StatusOr<ForkedReplica>(const ForkCommand&)> fork;
+    std::function<void(int replica, const absl::Status& state)> on_state;  // OK: it serves.
+  };
+
+  Replica(Options options, Context context);
+
+  // Ends the process; a batch that it runs is given back. Blocks until that is done.
+  ~Replica() override;
+
+  // BatchRunner.
+  void Run(std::unique_ptr<Batch> batch) override ABSL_LOCKS_EXCLUDED(mutex_);
+  int lease_cores() const override { return options_.placement.slots(); }
+
+  // The process, 0 while there is none.
+  pid_t pid() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // For how long the running batch has been running; nullopt when none is.
+  std::optional<absl::Duration> busy_for() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  void Live() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Starts a process and waits until it can serve.
+  absl::Status StartProcess() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Sleeps until the new process has said something or the time for it is over. False when the
+  // replica is to stop.
+  bool WaitForReply();
+  // Takes results until the process dies or the replica is to stop.
+  void Serve() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Sleeps until something happens. False when the process has died or the replica is to stop.
+  bool WaitForEvent();
+  void FinishBatch() ABSL_LOCKS_EXCLUDED(mutex_);
+  void BuryProcess() ABSL_LOCKS_EXCLUDED(mutex_);
+  std::unique_ptr<Batch> TakeBatch() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits, at most until the replica is to stop.
+  void Pause(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::string Name() const;
+
+  const Options options_;
+  const Context context_;
+  Mailbox mailbox_;
+  const UniqueFd stop_event_;
+
+  // The thread's own.
+  std::optional<ForkedReplica> process_;
+  RestartBackoff backoff_;
+  absl::BitGen random_;
+
+  mutable Mutex mutex_;
+  CondVar changed_;
+  std::unique_ptr<Batch> batch_ ABSL_GUARDED_BY(mutex_);
+  pid_t pid_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  Thread thread_;  // Last: it uses all of the above.
+};
+
+}  // namespace millrace

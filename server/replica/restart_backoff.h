@@ -1,0 +1,26 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "absl/random/bit_gen_ref.h"
+#include "absl/time/time.h"
+
+namespace millrace {
+
+// How long to wait before a dead replica is started again: not at all the first time, then longer
+// and longer while it keeps dying soon after its start. Thread-compatible.
+class RestartBackoff {
+ public:
+  static constexpr absl::Duration kFirst = absl::Milliseconds(100);
+  static constexpr absl::Duration kMost = absl::Seconds(30);
+  static constexpr absl::Duration kHealthyAfter = absl::Seconds(10);
+
+  // Takes note of a death (or a failed start) after `lived`, and returns the pause before the next
+  // start: half of the step for certain, the rest at random, so that replicas don't start in step.
+  absl::Duration NextPause(absl::Duration lived, absl::BitGenRef random);
+
+ private:
+  int deaths_in_a_row_ = 0;
+};
+
+}  // namespace millrace
