@@ -1,0 +1,221 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/repository/model_directory.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/base/log.h"
+#include "server/base/status.h"
+#include "server/repository/model_config.h"
+#include "server/repository/names.h"
+
+namespace millrace {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMostConfigBytes = 1 << 20;
+constexpr char kStartingConfig[] =
+    "max_batch_size: 8 "
+    "input [ { name: \"INPUT__0\" data_type: TYPE_FP32 dims: [ 3, 224, 224 ] } ] "
+    "output [ { name: \"OUTPUT__0\" data_type: TYPE_FP32 dims: [ 1000 ] } ]";
+
+// The names of the directories in a directory, links to directories included, in order.
+absl::StatusOr<std::vector<std::string>> Subdirectories(const std::string& path) {
+  std::vector<std::string> names;
+  std::error_code error;
+  fs::directory_iterator entries(path, error);
+  while (!error && entries != fs::directory_iterator()) {
+    const std::string name = entries->path().filename().string();
+    std::error_code not_there;  // A dangling link, or gone meanwhile: no directory.
+    if (name.front() != '.' && entries->is_directory(not_there)) names.push_back(name);
+    entries.increment(error);
+  }
+  if (error) return ErrnoStatus(error.value(), absl::StrCat("can't list '", path, "'"));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+bool IsFile(const std::string& path) {
+  std::error_code error;
+  return fs::is_regular_file(path, error);
+}
+
+absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
+  if (!IsFile(path)) {
+    return absl::NotFoundError(absl::StrCat(
+        path, ": no such file; start from this one and adapt types and dims: ", kStartingConfig));
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string text(kMostConfigBytes + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (file.bad() || !file.is_open()) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(path, ": can't be read; check its permissions"));
+  }
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (text.size() > kMostConfigBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": larger than ", kMostConfigBytes, " bytes; this is no config.pbtxt"));
+  }
+  return text;
+}
+
+absl::StatusOr<std::vector<int64_t>> VersionsIn(const std::string& path) {
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<std::string> names, Subdirectories(path));
+  std::vector<int64_t> versions;
+  for (const std::string& name : names) {
+    if (const std::optional<int64_t> version = ParseVersion(name)) {
+      versions.push_back(*version);
+    } else {
+      LogInfo(path, "/", name,
+              " is ignored: a version's name is a positive number without leading zeros");
+    }
+  }
+  std::sort(versions.begin(), versions.end());
+  return versions;
+}
+
+// The engine whose file lies in a version's directory, by the default names.
+absl::StatusOr<EngineKind> EngineInside(const std::string& directory) {
+  const bool script = IsFile(absl::StrCat(directory, "/model.pt"));
+  const bool package = IsFile(absl::StrCat(directory, "/model.pt2"));
+  if (script && package) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory,
+                     " holds model.pt and model.pt2; remove one, or set platform in config.pbtxt "
+                     "to pytorch_libtorch or torch_aoti"));
+  }
+  if (!script && !package) {
+    return absl::NotFoundError(absl::StrCat(
+        directory, " holds neither model.pt (TorchScript) nor model.pt2 (AOTInductor)"));
+  }
+  return script ? EngineKind::kTorchScript : EngineKind::kAotInductor;
+}
+
+absl::Status FindModelFile(const ModelSettings& settings, const std::string& directory,
+                           ModelVersion* version) {
+  std::error_code error;
+  if (!fs::is_directory(directory, error)) {
+    return absl::NotFoundError(
+        absl::StrCat(directory, ": no such directory, but version_policy names it"));
+  }
+  if (settings.engine) {
+    version->engine = *settings.engine;
+  } else {
+    MILLRACE_ASSIGN_OR_RETURN(version->engine, EngineInside(directory));
+  }
+  version->path =
+      absl::StrCat(directory, "/", settings.filename.value_or(DefaultFilename(version->engine)));
+  if (IsFile(version->path)) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat(version->path, ": no such file; config.pbtxt asks for it"));
+}
+
+absl::Status ReadInto(ModelDirectory* model) {
+  const std::string config_path = absl::StrCat(model->path, "/config.pbtxt");
+  MILLRACE_ASSIGN_OR_RETURN(const std::string text, ReadConfigFile(config_path));
+  MILLRACE_ASSIGN_OR_RETURN(const ModelSettings settings,
+                            ParseModelConfig(text, config_path, model->name));
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<int64_t> available, VersionsIn(model->path));
+  for (const int64_t number : SelectVersions(settings.version_policy, available)) {
+    ModelVersion version;
+    version.number = number;
+    version.status = FindModelFile(settings, absl::StrCat(model->path, "/", number), &version);
+    model->versions.push_back(std::move(version));
+  }
+  if (model->versions.empty()) {
+    return absl::NotFoundError(absl::StrCat(model->path,
+                                            " has no version; put the model's file at ",
+                                            model->path, "/1/model.pt (or model.pt2)"));
+  }
+  model->settings = settings;
+  return absl::OkStatus();
+}
+
+// One entry that stands for all directories of the same name.
+ModelDirectory RefuseDuplicates(const std::vector<std::string>& paths) {
+  ModelDirectory model;
+  model.name = fs::path(paths.front()).filename().string();
+  model.path = paths.front();
+  model.status = absl::AlreadyExistsError(absl::StrCat(
+      "several repositories hold this model: ", absl::StrJoin(paths, " and "), "; keep one"));
+  return model;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<ModelDirectory>> ScanRepositories(
+    absl::Span<const std::string> repositories) {
+  std::map<std::string, std::vector<std::string>> paths_by_name;
+  std::set<std::string> seen;
+  for (const std::string& repository : repositories) {
+    std::error_code error;
+    const fs::path real = fs::canonical(repository, error);
+    if (error) {
+      return ErrnoStatus(error.value(), absl::StrCat("model repository '", repository, "'"));
+    }
+    if (!seen.insert(real.string()).second) continue;  // The same one, named twice.
+    MILLRACE_ASSIGN_OR_RETURN(const std::vector<std::string> names, Subdirectories(repository));
+    for (const std::string& name : names) {
+      if (IsName(name)) {
+        paths_by_name[name].push_back((fs::path(repository) / name).string());
+      } else {
+        LogWarning(repository, "/", absl::CHexEscape(name),
+                   " is ignored: a model's name is UTF-8 without control ", "characters");
+      }
+    }
+  }
+  std::vector<ModelDirectory> models;
+  for (const auto& [name, paths] : paths_by_name) {
+    models.push_back(paths.size() == 1 ? ReadModelDirectory(paths.front())
+                                       : RefuseDuplicates(paths));
+  }
+  return models;
+}
+
+ModelDirectory ReadModelDirectory(const std::string& path) {
+  ModelDirectory model;
+  model.name = fs::path(path).filename().string();
+  model.path = path;
+  model.status = ReadInto(&model);
+  return model;
+}
+
+std::vector<int64_t> SelectVersions(const VersionPolicy& policy,
+                                    absl::Span<const int64_t> available) {
+  switch (policy.kind) {
+    case VersionPolicy::Kind::kSpecific:
+      return policy.specific;
+    case VersionPolicy::Kind::kLatest: {
+      const size_t count = std::min(available.size(), static_cast<size_t>(policy.latest));
+      available.remove_prefix(available.size() - count);
+      break;
+    }
+    case VersionPolicy::Kind::kAll:
+      break;
+  }
+  return std::vector<int64_t>(available.begin(), available.end());
+}
+
+std::optional<int64_t> ParseVersion(absl::string_view name) {
+  int64_t number = 0;
+  const bool digits = std::all_of(name.begin(), name.end(), absl::ascii_isdigit);
+  if (!digits || name.empty() || name.front() == '0' || !absl::SimpleAtoi(name, &number)) {
+    return std::nullopt;
+  }
+  return number;
+}
+
+}  // namespace millrace

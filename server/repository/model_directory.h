@@ -1,0 +1,55 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "server/inference/engine_kind.h"
+#include "server/repository/model_settings.h"
+
+namespace millrace {
+
+// A version of a model on disk.
+struct ModelVersion {
+  int64_t number = 0;
+  absl::Status status;  // Why it can't be served.
+  EngineKind engine = EngineKind::kTorchScript;
+  std::string path;  // Of the model's file.
+};
+
+// What lies on disk for one model: <repository>/<name>/config.pbtxt and
+// <repository>/<name>/<version>/model.pt or model.pt2. A value of the moment it was read.
+struct ModelDirectory {
+  std::string name;
+  std::string path;
+  absl::Status status;                    // Why no version can be served; `settings` needs OK.
+  std::optional<ModelSettings> settings;  // The checked configuration.
+  std::vector<ModelVersion> versions;     // Those that the version policy selects, ascending.
+};
+
+// Reads every model of the repositories, ordered by name. A model that can't be served is listed
+// with the reason and never hinders others; a name that several repositories hold is listed once,
+// as refused. Follows symbolic links, skips hidden entries, opens nothing but config.pbtxt.
+// NOT_FOUND or another error where a repository can't be listed. Blocks on the disk.
+absl::StatusOr<std::vector<ModelDirectory>> ScanRepositories(
+    absl::Span<const std::string> repositories);
+
+// Reads one model, whose name is that of its directory.
+ModelDirectory ReadModelDirectory(const std::string& path);
+
+// Picks from the versions on disk (ascending) those that the policy selects, ascending. A version
+// that the policy names is picked whether it is there or not.
+std::vector<int64_t> SelectVersions(const VersionPolicy& policy,
+                                    absl::Span<const int64_t> available);
+
+// The number in a version directory's name: a positive decimal number without leading zeros, sign
+// or anything else; nullopt where it isn't one.
+std::optional<int64_t> ParseVersion(absl::string_view name);
+
+}  // namespace millrace

@@ -1,0 +1,76 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "proto/model_config.pb.h"
+#include "server/inference/engine_kind.h"
+#include "server/inference/model_signature.h"
+#include "server/placement/placement.h"
+
+namespace millrace {
+
+// Which versions of a model are served.
+struct VersionPolicy {
+  enum class Kind { kLatest, kAll, kSpecific };
+
+  Kind kind = Kind::kLatest;
+  int64_t latest = 1;             // kLatest: how many of the highest.
+  std::vector<int64_t> specific;  // kSpecific: these, ascending.
+};
+
+// A request that the configuration wants to be run before the model serves.
+struct DeclaredWarmup {
+  struct Input {
+    Shape dims;           // Without the batch dimension; no -1.
+    bool random = false;  // Else zeros.
+  };
+
+  std::string name;
+  int64_t rows = 1;
+  std::optional<int> count;   // How often; nullopt leaves it to the engine.
+  std::vector<Input> inputs;  // In the order of the model's inputs.
+};
+
+// A model's configuration in plain values, checked. Thread-compatible.
+struct ModelSettings {
+  std::string name;
+  std::optional<EngineKind> engine;     // Nullopt: the file that a version holds decides.
+  std::optional<std::string> filename;  // Of the model in a version's folder; nullopt: by engine.
+  int64_t max_batch_size = 0;
+  std::vector<TensorSpec> inputs;
+  std::vector<TensorSpec> outputs;
+  VersionPolicy version_policy;
+  std::vector<InstanceGroup> instance_groups;
+  std::vector<int64_t> preferred_batch_sizes;  // Ascending, each at most max_batch_size.
+  absl::Duration max_queue_delay = absl::ZeroDuration();
+  int64_t max_queue_size = 0;  // Rows; 0: automatic.
+  std::vector<DeclaredWarmup> warmup;
+  std::optional<int> intra_op_threads;
+  std::optional<int> inter_op_threads;
+  bool disable_optimized_execution = false;
+  bool inference_mode = true;
+
+  // The configuration as written, with defaults filled in but for what depends on a version.
+  inference::ModelConfig config;
+
+  // What a version of the model takes and returns.
+  ModelSignature SignatureOf(int64_t version) const;
+
+  // The whole configuration of a version that runs on `version_engine`, as the ModelConfig RPC
+  // answers it.
+  inference::ModelConfig ConfigOf(EngineKind version_engine) const;
+};
+
+// The name of a version's file where the configuration gives none: "model.pt" or "model.pt2".
+const char* DefaultFilename(EngineKind engine);
+
+// The name of the platform in a configuration: "pytorch_libtorch" or "torch_aoti".
+const char* PlatformName(EngineKind engine);
+
+}  // namespace millrace

@@ -1,0 +1,78 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "proto/model_config.pb.h"
+#include "server/dispatch/dispatcher.h"
+#include "server/dispatch/flow.h"
+#include "server/inference/model_signature.h"
+#include "server/inference/request.h"
+#include "server/inference/responder.h"
+#include "server/metrics/model_metrics.h"
+#include "server/replica/replica_pool.h"
+#include "server/repository/model_settings.h"
+
+namespace millrace {
+
+// One model version that is loaded: its signature, its config, and the replicas that run it.
+// Thread-safe.
+class ServedModel {
+ public:
+  // `replicas.signature` and `replicas.dispatch` are taken from the settings. Blocks until the
+  // replicas serve. What `context` points to outlives the model.
+  static absl::StatusOr<std::shared_ptr<ServedModel>> Load(const ModelSettings& settings,
+                                                           int64_t version, EngineKind engine,
+                                                           ReplicaPool::Options replicas,
+                                                           std::shared_ptr<ModelMetrics> metrics,
+                                                           ReplicaPool::Context context);
+  ~ServedModel();
+
+  const ModelSignature& signature() const { return *signature_; }
+  const inference::ModelConfig& config() const { return config_; }
+  const ModelMetrics& metrics() const { return *metrics_; }
+  const char* platform() const { return PlatformName(engine_); }
+  // Why no replica can serve; OK when one can.
+  absl::Status readiness() const { return pool_->readiness(); }
+
+  // How a request is to be treated.
+  struct Terms {
+    absl::Time arrival;
+    absl::Time deadline = absl::InfiniteFuture();
+    Dispatcher::WhenFull when_full = Dispatcher::WhenFull::kReject;
+    absl::AnyInvocable<void()> on_unparked;  // See Dispatcher::Submit().
+  };
+
+  // Checks a request against the signature and queues it, or answers it at once. Never blocks.
+  // False when the request is parked, see Dispatcher::Submit().
+  bool Submit(Request request, Responder responder, std::shared_ptr<const Flow> flow, Terms terms);
+
+  // Drops what waits of a cancelled flow. REQUIRES: flow.cancelled().
+  void Cancel(const Flow& flow) { pool_->dispatcher().Cancel(flow); }
+
+ private:
+  ServedModel(const ModelSettings& settings, EngineKind engine,
+              std::shared_ptr<const ModelSignature> signature,
+              std::shared_ptr<ModelMetrics> metrics, Clock& clock)
+      : signature_(std::move(signature)),
+        config_(settings.ConfigOf(engine)),
+        engine_(engine),
+        metrics_(std::move(metrics)),
+        clock_(clock) {}
+
+  void ShowGauges(int64_t queue_limit);
+
+  const std::shared_ptr<const ModelSignature> signature_;
+  const inference::ModelConfig config_;
+  const EngineKind engine_;
+  const std::shared_ptr<ModelMetrics> metrics_;
+  Clock& clock_;
+  std::unique_ptr<ReplicaPool> pool_;
+};
+
+}  // namespace millrace

@@ -1,0 +1,506 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/repository/model_config.h"
+
+#include <algorithm>
+#include <iostream>
+#include <iterator>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/util/message_differencer.h"
+#include "gtest/gtest.h"
+
+namespace millrace {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr char kTensors[] = R"(
+input [ { name: "IN" data_type: TYPE_FP32 dims: [ 3, 4 ] } ]
+output [ { name: "OUT" data_type: TYPE_INT64 dims: [ 1 ] } ]
+)";
+
+// Everything that is acted on, in one configuration.
+constexpr char kEverything[] = R"(# A comment.
+name: "mill"
+platform: "pytorch_libtorch"
+backend: "pytorch"
+default_model_filename: "net.pt"
+max_batch_size: 16
+input [
+  { name: "IMAGE" data_type: TYPE_UINT8 dims: [ 576, 768, 3 ] },
+  { name: "SCALE" data_type: TYPE_FP32 dims: [ -1 ] }
+]
+output { name: "BOXES" data_type: TYPE_FP32 dims: [ 64, 4 ] }
+output { name: "COUNT" data_type: TYPE_INT32 dims: 1 }
+version_policy { specific { versions: [ 7, 3, 7 ] } }
+instance_group [
+  { name: "cores" kind: KIND_CPU count: 2 },
+  { kind: KIND_GPU gpus: [ 0, 2 ] }
+]
+dynamic_batching {
+  preferred_batch_size: [ 8, 4, 8 ]
+  max_queue_delay_microseconds: 250
+  preserve_ordering: true
+  default_queue_policy { max_queue_size: 99 }
+}
+model_warmup {
+  name: "full"
+  batch_size: 16
+  count: 3
+  inputs { key: "SCALE" value { data_type: TYPE_FP32 dims: [ 5 ] random_data: true } }
+  inputs { key: "IMAGE" value { data_type: TYPE_UINT8 dims: [ 576, 768, 3 ] zero_data: true } }
+}
+parameters { key: "INTRA_OP_THREAD_COUNT" value { string_value: "4" } }
+parameters { key: "INTER_OP_THREAD_COUNT" value { string_value: "2" } }
+parameters { key: "DISABLE_OPTIMIZED_EXECUTION" value { string_value: "true" } }
+parameters { key: "INFERENCE_MODE" value { string_value: "false" } }
+parameters { key: "metadata" value { string_value: "for clients" } }
+millrace {}
+)";
+
+absl::StatusOr<ModelSettings> Parse(const std::string& text) {
+  return ParseModelConfig(text, "models/mill/config.pbtxt", "mill");
+}
+
+std::string ErrorOf(const std::string& text) {
+  const absl::StatusOr<ModelSettings> settings = Parse(text);
+  EXPECT_NE(settings.status().code(), absl::StatusCode::kUnknown);
+  return std::string(settings.status().message());
+}
+
+TEST(ModelConfig, EverySupportedFieldIsRead) {
+  const absl::StatusOr<ModelSettings> settings = Parse(kEverything);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ(settings->name, "mill");
+  EXPECT_EQ(settings->engine, EngineKind::kTorchScript);
+  EXPECT_EQ(settings->filename, "net.pt");
+  EXPECT_EQ(settings->max_batch_size, 16);
+  ASSERT_EQ(settings->inputs.size(), 2u);
+  EXPECT_EQ(settings->inputs[0].name, "IMAGE");
+  EXPECT_EQ(settings->inputs[0].data_type, DataType::kUint8);
+  EXPECT_THAT(settings->inputs[0].dims, ElementsAre(576, 768, 3));
+  EXPECT_THAT(settings->inputs[1].dims, ElementsAre(-1));
+  ASSERT_EQ(settings->outputs.size(), 2u);
+  EXPECT_EQ(settings->outputs[1].data_type, DataType::kInt32);
+  EXPECT_THAT(settings->outputs[1].dims, ElementsAre(1));
+  EXPECT_EQ(settings->version_policy.kind, VersionPolicy::Kind::kSpecific);
+  EXPECT_THAT(settings->version_policy.specific, ElementsAre(3, 7));
+  EXPECT_THAT(settings->preferred_batch_sizes, ElementsAre(4, 8));
+  EXPECT_EQ(settings->max_queue_delay, absl::Microseconds(250));
+  EXPECT_EQ(settings->max_queue_size, 99);
+  ASSERT_EQ(settings->instance_groups.size(), 2u);
+  EXPECT_EQ(settings->instance_groups[0].kind, DeviceKind::kCpu);
+  EXPECT_EQ(settings->instance_groups[0].count, 2);
+  EXPECT_EQ(settings->instance_groups[1].kind, DeviceKind::kGpu);
+  EXPECT_EQ(settings->instance_groups[1].count, std::nullopt);
+  EXPECT_THAT(settings->instance_groups[1].gpus, ElementsAre(0, 2));
+  EXPECT_EQ(settings->intra_op_threads, 4);
+  EXPECT_EQ(settings->inter_op_threads, 2);
+  EXPECT_TRUE(settings->disable_optimized_execution);
+  EXPECT_FALSE(settings->inference_mode);
+}
+
+TEST(ModelConfig, WarmupInputsComeInTheModelsOrder) {
+  const absl::StatusOr<ModelSettings> settings = Parse(kEverything);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  ASSERT_EQ(settings->warmup.size(), 1u);
+  const DeclaredWarmup& warmup = settings->warmup[0];
+  EXPECT_EQ(warmup.name, "full");
+  EXPECT_EQ(warmup.rows, 16);
+  EXPECT_EQ(warmup.count, 3);
+  ASSERT_EQ(warmup.inputs.size(), 2u);
+  EXPECT_THAT(warmup.inputs[0].dims, ElementsAre(576, 768, 3));
+  EXPECT_FALSE(warmup.inputs[0].random);
+  EXPECT_THAT(warmup.inputs[1].dims, ElementsAre(5));
+  EXPECT_TRUE(warmup.inputs[1].random);
+}
+
+TEST(ModelConfig, TensorsAloneAreEnough) {
+  const absl::StatusOr<ModelSettings> settings = Parse(kTensors);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ(settings->name, "mill");
+  EXPECT_EQ(settings->engine, std::nullopt);
+  EXPECT_EQ(settings->filename, std::nullopt);
+  EXPECT_EQ(settings->max_batch_size, 0);
+  EXPECT_EQ(settings->version_policy.kind, VersionPolicy::Kind::kLatest);
+  EXPECT_EQ(settings->version_policy.latest, 1);
+  EXPECT_THAT(settings->instance_groups, IsEmpty());
+  EXPECT_EQ(settings->max_queue_delay, absl::ZeroDuration());
+  EXPECT_EQ(settings->intra_op_threads, std::nullopt);
+  EXPECT_FALSE(settings->disable_optimized_execution);
+  EXPECT_TRUE(settings->inference_mode);
+}
+
+TEST(ModelConfig, TheSignatureIsThatOfTheVersion) {
+  const absl::StatusOr<ModelSettings> settings = Parse(kEverything);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  const ModelSignature signature = settings->SignatureOf(7);
+  EXPECT_EQ(signature.model_name(), "mill");
+  EXPECT_EQ(signature.version(), "7");
+  EXPECT_EQ(signature.max_batch_size(), 16);
+  EXPECT_EQ(signature.inputs()[1].name, "SCALE");
+  EXPECT_EQ(signature.outputs()[0].name, "BOXES");
+}
+
+TEST(ModelConfig, TheMessageForClientsIsComplete) {
+  const absl::StatusOr<ModelSettings> settings = Parse(absl::StrCat("max_batch_size: 8", kTensors));
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  const inference::ModelConfig config = settings->ConfigOf(EngineKind::kAotInductor);
+  EXPECT_EQ(config.name(), "mill");
+  EXPECT_EQ(config.backend(), "pytorch");
+  EXPECT_EQ(config.platform(), "torch_aoti");
+  EXPECT_EQ(config.default_model_filename(), "model.pt2");
+  EXPECT_EQ(config.version_policy().latest().num_versions(), 1u);
+  EXPECT_TRUE(config.has_dynamic_batching());
+  ASSERT_EQ(config.instance_group_size(), 1);
+  EXPECT_EQ(config.instance_group(0).name(), "mill_0");
+  EXPECT_EQ(config.input(0).name(), "IN");
+  EXPECT_EQ(config.output(0).data_type(), inference::TYPE_INT64);
+}
+
+TEST(ModelConfig, TheMessageForClientsKeepsWhatIsWritten) {
+  const absl::StatusOr<ModelSettings> settings = Parse(kEverything);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  const inference::ModelConfig config = settings->ConfigOf(EngineKind::kTorchScript);
+  EXPECT_EQ(config.platform(), "pytorch_libtorch");
+  EXPECT_EQ(config.default_model_filename(), "net.pt");
+  EXPECT_EQ(config.instance_group(0).name(), "cores");
+  EXPECT_EQ(config.dynamic_batching().max_queue_delay_microseconds(), 250u);
+  EXPECT_EQ(config.parameters().at("metadata").string_value(), "for clients");
+  EXPECT_EQ(config.model_warmup(0).inputs().size(), 2u);
+}
+
+TEST(ModelConfig, ReadingTheCompletedMessageAgainChangesNothing) {
+  const absl::StatusOr<ModelSettings> settings = Parse(kEverything);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  const inference::ModelConfig config = settings->ConfigOf(EngineKind::kTorchScript);
+  const absl::StatusOr<ModelSettings> again = Parse(config.DebugString());
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(
+      again->ConfigOf(EngineKind::kTorchScript), config));
+}
+
+struct EngineCase {
+  std::string text;
+  std::optional<EngineKind> engine;
+};
+
+TEST(ModelConfig, PlatformBackendAndFilenameDecideTheEngine) {
+  const EngineCase cases[] = {
+      {"", std::nullopt},
+      {R"(backend: "pytorch")", std::nullopt},
+      {R"(platform: "pytorch_libtorch")", EngineKind::kTorchScript},
+      {R"(backend: "pytorch" platform: "pytorch_libtorch")", EngineKind::kTorchScript},
+      {R"(platform: "torch_aoti")", EngineKind::kAotInductor},
+      {R"(backend: "pytorch" platform: "torch_aoti")", EngineKind::kAotInductor},
+      {R"(default_model_filename: "a.pt")", EngineKind::kTorchScript},
+      {R"(default_model_filename: "a.pt2")", EngineKind::kAotInductor},
+      {R"(platform: "pytorch_libtorch" default_model_filename: "a.bin")", EngineKind::kTorchScript},
+  };
+  for (const EngineCase& c : cases) {
+    const absl::StatusOr<ModelSettings> settings = Parse(absl::StrCat(c.text, kTensors));
+    ASSERT_TRUE(settings.ok()) << settings.status();
+    EXPECT_EQ(settings->engine, c.engine) << c.text;
+  }
+}
+
+struct ErrorCase {
+  std::string text;
+  std::string line;   // Of the file; "" where the error concerns the whole.
+  std::string field;  // As the message has it, with its quotes.
+  std::string problem;
+};
+
+void ExpectErrors(const std::vector<ErrorCase>& cases) {
+  for (const ErrorCase& c : cases) {
+    const std::string place =
+        absl::StrCat("models/mill/config.pbtxt", c.line.empty() ? "" : ":", c.line, ": ");
+    const std::string message = ErrorOf(c.text);
+    EXPECT_EQ(message.substr(0, place.size()), place) << c.text << "\n" << message;
+    EXPECT_THAT(message, HasSubstr(c.field)) << c.text;
+    EXPECT_THAT(message, HasSubstr(c.problem)) << c.text;
+  }
+}
+
+TEST(ModelConfig, MalformedTextNamesLineAndField) {
+  ExpectErrors({
+      {"\nmax_batchsize: 8", "2", "\"max_batchsize\"", "no field named"},
+      {"input {\n  nam: \"x\"\n}", "2", "\"nam\"", "no field named"},
+      {"name: \"mill\"\nmax_batch_size: \"8\"", "2", "'max_batch_size'", "Expected integer"},
+      {"name: \"mill\"\nmax_batch_size 8", "2", "'max_batch_size'", "Expected \":\""},
+      {"name: mill", "1", "'name'", "Expected string"},
+      {"max_batch_size: 4294967296", "1", "'max_batch_size'", "out of range"},
+      {"input {\n\tname: \"x\" dims: [ 1,\n 2.5 ]\n}", "3", "'dims'", "Expected integer"},
+      {"input {\n data_type: TYPE_FLOAT }", "2", "\"data_type\"", "Unknown enumeration value"},
+      {"name: \"mill\"\nname: \"mill\"", "2", "\"name\"", "specified multiple times"},
+      {"dynamic_batching {}\nsequence_batching {}", "2", "\"sequence_batching\"", "oneof"},
+      {"# dims: 1 {\ninput {", "2", "'input'", "Expected identifier"},
+      {"[google.protobuf.Any]: {}", "1", "", "google.protobuf.Any"},
+      {"\xff", "1", "", ""},
+  });
+}
+
+TEST(ModelConfig, WhatIsNotActedOnIsRefusedByName) {
+  const auto with = [](const char* text) { return absl::StrCat(kTensors, text); };
+  ExpectErrors({
+      {with("\nsequence_batching {}"), "5", "'sequence_batching'", "not supported yet; remove it"},
+      {with("ensemble_scheduling {}"), "4", "'ensemble_scheduling'", "not supported by this"},
+      {with("model_transaction_policy {\n decoupled: true }"), "5",
+       "'model_transaction_policy.decoupled'", "not supported yet"},
+      {with("response_cache { enable: true }"), "4", "'response_cache.enable'", "yet"},
+      {with("optimization {\n cuda { graphs: true } }"), "5", "'optimization.cuda.graphs'", "yet"},
+      {with("optimization { graph { level: 1 } }"), "4", "'optimization.graph.level'", "by this"},
+      {with("optimization { input_pinned_memory { enable: true } }"), "4",
+       "'optimization.input_pinned_memory.enable'", "yet"},
+      {with("batch_input [ {} ]"), "4", "'batch_input'", "by this server"},
+      {with("metric_tags { key: \"a\" value: \"b\" }"), "4", "'metric_tags'", "by this server"},
+      {with("runtime: \"python\""), "4", "'runtime'", "by this server"},
+      {with("instance_group { count: 1\n host_policy: \"a\" }"), "5",
+       "'instance_group[0].host_policy'", "yet"},
+      {with("instance_group {} instance_group {\n rate_limiter { priority: 1 } }"), "5",
+       "'instance_group[1].rate_limiter.priority'", "by this server"},
+      {with("instance_group {\n kind: KIND_MODEL }"), "5", "'instance_group[0].kind'",
+       "expected KIND_CPU"},
+      {with("dynamic_batching {\n priority_levels: 2 }"), "5", "'dynamic_batching.priority_levels'",
+       "yet"},
+      {with("dynamic_batching {\n default_queue_policy {\n timeout_action: DELAY } }"), "6",
+       "'dynamic_batching.default_queue_policy.timeout_action'", "yet"},
+      {with("dynamic_batching { priority_queue_policy { key: 1 value {} } }"), "4",
+       "'dynamic_batching.priority_queue_policy'", "yet"},
+      {with("model_warmup { inputs { key: \"IN\" value { input_data_file: \"x\" } } }"), "4",
+       "'model_warmup[0].inputs['IN'].input_data_file'", "by this server"},
+      {"input [\n { name: \"A\" },\n { name: \"B\"\n   optional: true } ]", "4",
+       "'input[1].optional'", "yet"},
+      {"input {\n reshape { shape: [ 1 ] } }", "2", "'input[0].reshape.shape'", "yet"},
+      {"input {\n format: FORMAT_NCHW }", "2", "'input[0].format'", "by this server"},
+      {"output {\n label_filename: \"l.txt\" }", "2", "'output[0].label_filename'", "yet"},
+      {"output {\n data_type: TYPE_STRING name: \"x\" } input { name: \"i\" data_type: TYPE_FP32 "
+       "dims: 1 }",
+       "2", "'output[0].data_type'", "not supported yet"},
+      {with("parameters { key: \"ENABLE_JIT_PROFILING\" value { string_value: \"true\" } }"), "4",
+       "'parameters['ENABLE_JIT_PROFILING']'", "INTRA_OP_THREAD_COUNT"},
+  });
+}
+
+TEST(ModelConfig, UnsupportedFieldsThatAskForNothingPass) {
+  for (const char* text : {
+           "optimization { input_pinned_memory { enable: false } priority: PRIORITY_DEFAULT }",
+           "model_transaction_policy { decoupled: false }",
+           "response_cache {}",
+           "instance_group { rate_limiter {} passive: false }",
+           "dynamic_batching { default_queue_policy { timeout_action: REJECT } }",
+           "model_operations {}",
+       }) {
+    const absl::StatusOr<ModelSettings> settings = Parse(absl::StrCat(kTensors, text));
+    EXPECT_TRUE(settings.ok()) << text << ": " << settings.status();
+  }
+}
+
+TEST(ModelConfig, ValuesThatMakeNoSenseAreRefused) {
+  const auto with = [](const char* text) { return absl::StrCat(kTensors, text); };
+  const auto input = [](const char* text) {
+    return absl::StrCat("max_batch_size: 4\ninput { name: \"I\" data_type: TYPE_FP32\n", text,
+                        " }\noutput { name: \"O\" data_type: TYPE_FP32 dims: 1 }");
+  };
+  ExpectErrors({
+      {"", "", "'input'", "missing"},
+      {"input { name: \"I\" data_type: TYPE_FP32 dims: 1 }", "", "'output'", "missing"},
+      {with("name: \"other\""), "4", "'name'", "differs from the directory 'mill'"},
+      {with("platform: \"onnxruntime_onnx\""), "4", "'platform'", "expected pytorch"},
+      {with("backend: \"python\""), "4", "'backend'", "expected pytorch"},
+      {with("platform: \"torch_aoti\"\nbackend: \"pytorch_libtorch\""), "5", "'backend'",
+       "contradicts"},
+      {with("platform: \"torch_aoti\" default_model_filename: \"a.pt\""), "4",
+       "'default_model_filename'", "contradicts"},
+      {with("default_model_filename: \"a.bin\""), "4", "'default_model_filename'", "set platform"},
+      {with("default_model_filename: \"../a.pt\""), "4", "'default_model_filename'",
+       "without a path"},
+      {with("max_batch_size: -1"), "4", "'max_batch_size'", "expected 0 or more"},
+      {"input { name: \"I\" data_type: TYPE_FP32 }", "1", "'input[0].dims'", "missing"},
+      {"input { name: \"I\" data_type: TYPE_FP32 dims: [] }", "1", "'input[0].dims'", "missing"},
+      {input(""), "2", "'input[0].dims'", "write []"},
+      {input("dims: [ 3, 0 ]"), "3", "'input[0].dims[1]'", "0 came"},
+      {input("dims: 3\ndims: -2"), "4", "'input[0].dims[1]'", "-2 came"},
+      {input("dims: [ 1, 1, 1, 1, 1, 1, 1, 1 ]"), "3", "'input[0].dims'", "at most 7"},
+      {input("dims: [ 4611686018427387904, 2 ]"), "3", "'input[0].dims'", "addressed"},
+      {input("dims: [ 4611686018427387904 ]"), "3", "'input[0].dims'", "addressed"},
+      {"input {\n data_type: TYPE_FP32 dims: 1 }", "1", "'input[0].name'", "missing"},
+      {"input { name: \"a\\nb\"\n data_type: TYPE_FP32 dims: 1 }", "1", "'input[0].name'",
+       "control characters"},
+      {"input { name: \"a\"\n data_type: 77 dims: 1 }", "2", "'input[0].data_type'", "77 is no"},
+      {"input { name: \"a\" dims: 1 }", "1", "'input[0].data_type'", "missing"},
+      {input("dims: 1 } input {\n name: \"I\" data_type: TYPE_FP32 dims: 1"), "4",
+       "'input[1].name'", "given twice"},
+      {with("default_model_filename: \"\\377.pt\""), "4", "'default_model_filename'", "UTF-8"},
+      {with("version_policy { specific {} }"), "4", "'version_policy.specific.versions'",
+       "missing"},
+      {with("version_policy { specific {\n versions: [ 1, 0 ] } }"), "5",
+       "'version_policy.specific.versions'", "0 came"},
+      {with("max_batch_size: 4 dynamic_batching {\n preferred_batch_size: [ 4, 5 ] }"), "5",
+       "'dynamic_batching.preferred_batch_size[1]'", "expected 1 to max_batch_size, which is 4"},
+      {with("dynamic_batching { preferred_batch_size: 1 }"), "4",
+       "'dynamic_batching.preferred_batch_size[0]'", "which is 0"},
+      {with("dynamic_batching { max_queue_delay_microseconds: 18446744073709551615 }"), "4",
+       "'dynamic_batching.max_queue_delay_microseconds'", "at most an hour"},
+      {with("instance_group {\n count: -1 }"), "5", "'instance_group[0].count'", "expected 1 to"},
+      {with("instance_group {\n count: 5000 }"), "5", "'instance_group[0].count'", "expected 1 to"},
+      {with("instance_group { kind: KIND_CPU\n gpus: 0 }"), "5", "'instance_group[0].gpus'",
+       "KIND_CPU uses none"},
+      {with("instance_group { kind: KIND_GPU\n gpus: -1 }"), "5", "'instance_group[0].gpus[0]'",
+       "0 or more"},
+  });
+}
+
+TEST(ModelConfig, ParametersAreChecked) {
+  const auto parameter = [](const char* key, const char* value) {
+    return absl::StrCat(kTensors, "parameters {\n key: \"", key, "\"\n value { string_value: \"",
+                        value, "\" } }");
+  };
+  ExpectErrors({
+      {parameter("INTRA_OP_THREAD_COUNT", "0"), "6", "'parameters['INTRA_OP_THREAD_COUNT']'",
+       "'0' came, expected a number from 1"},
+      {parameter("INTER_OP_THREAD_COUNT", "many"), "6", "'parameters['INTER_OP_THREAD_COUNT']'",
+       "expected a number"},
+      {parameter("INFERENCE_MODE", "perhaps"), "6", "'parameters['INFERENCE_MODE']'",
+       "expected true or false"},
+      {parameter("intra_op_thread_count", "2"), "5", "'parameters['intra_op_thread_count']'",
+       "write it as INTRA_OP_THREAD_COUNT"},
+      {absl::StrCat(parameter("a", "1"), "\nparameters { key: \"a\" }"), "7", "'parameters['a']'",
+       "given twice"},
+  });
+}
+
+TEST(ModelConfig, WarmupThatTheModelCannotTakeIsRefused) {
+  const auto warmup = [](const char* text) {
+    return absl::StrCat("max_batch_size: 4", kTensors, "model_warmup {\n", text, " }");
+  };
+  const auto in = [&](const char* text) {
+    return warmup(absl::StrCat("inputs { key: \"IN\"\n value { ", text, " } }").c_str());
+  };
+  ExpectErrors({
+      {warmup(""), "4", "'model_warmup[0].inputs'", "'IN' is missing"},
+      {warmup("batch_size: 5"), "5", "'model_warmup[0].batch_size'", "expected at most 4"},
+      {warmup("count: 4000000000"), "5", "'model_warmup[0].count'", "expected at most"},
+      {warmup("inputs {\n key: \"X\" }"), "6", "'model_warmup[0].inputs['X']'", "no input of this"},
+      {in("data_type: TYPE_FP16 dims: [ 3, 4 ] zero_data: true"), "6",
+       "'model_warmup[0].inputs['IN'].data_type'", "TYPE_FP32"},
+      {in("data_type: TYPE_FP32 dims: [ 3 ] zero_data: true"), "6",
+       "'model_warmup[0].inputs['IN'].dims'", "[3] came, expected sizes for [3,4]"},
+      {in("data_type: TYPE_FP32 dims: [ 3, 5 ] zero_data: true"), "6",
+       "'model_warmup[0].inputs['IN'].dims'", "[3,5] came"},
+      {in("data_type: TYPE_FP32 dims: [ 3, 4 ]"), "6", "'model_warmup[0].inputs['IN'].zero_data'",
+       "random_data: true"},
+  });
+}
+
+TEST(ModelConfig, WarmupOfADimensionThatVariesNeedsASize) {
+  const std::string text = R"(
+input { name: "IN" data_type: TYPE_FP32 dims: -1 }
+output { name: "OUT" data_type: TYPE_FP32 dims: -1 }
+model_warmup { inputs { key: "IN" value { data_type: TYPE_FP32 zero_data: true dims: )";
+  EXPECT_TRUE(Parse(text + "9 } } }").ok());
+  EXPECT_THAT(ErrorOf(text + "-1 } } }"), HasSubstr("[-1] came, expected sizes"));
+}
+
+TEST(ModelConfig, ARowMayBeASingleElementIfThatIsWritten) {
+  const absl::StatusOr<ModelSettings> settings = Parse(R"(
+max_batch_size: 2
+input { name: "IN" data_type: TYPE_FP32 dims: [] }
+output { name: "OUT" data_type: TYPE_INT64 dims: [] }
+)");
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_THAT(settings->inputs[0].dims, IsEmpty());
+  EXPECT_THAT(settings->outputs[0].dims, IsEmpty());
+}
+
+TEST(ModelConfig, AtMost32TensorsAreSupported) {
+  std::string text = "output { name: \"O\" data_type: TYPE_FP32 dims: 1 }\n";
+  for (int i = 0; i < 32; ++i) {
+    absl::StrAppend(&text, "input { name: \"I", i, "\" data_type: TYPE_FP32 dims: 1 }\n");
+  }
+  EXPECT_TRUE(Parse(text).ok());
+  absl::StrAppend(&text, "input { name: \"last\" data_type: TYPE_FP32 dims: 1 }\n");
+  EXPECT_THAT(ErrorOf(text), HasSubstr("33 came, at most 32"));
+}
+
+TEST(ModelConfig, EveryDataTypeButStringIsTaken) {
+  const google::protobuf::EnumDescriptor* types = inference::DataType_descriptor();
+  int taken = 0;
+  for (int i = 0; i < types->value_count(); ++i) {
+    const std::string name = types->value(i)->name();
+    const absl::StatusOr<ModelSettings> settings =
+        Parse(absl::StrCat("output { name: \"O\" data_type: TYPE_FP32 dims: 1 }\n",
+                           "input { name: \"I\" dims: 1 data_type: ", name, " }"));
+    if (!settings.ok()) continue;
+    ++taken;
+    EXPECT_EQ(absl::StrCat("TYPE_", WireName(settings->inputs[0].data_type)), name);
+  }
+  EXPECT_EQ(taken, 13);
+}
+
+// Deletes, repeats, swaps and replaces pieces of the text.
+std::string Mutate(std::string text, std::mt19937* random) {
+  static const char* const kPieces[] = {
+      "{",           "}",         "[", "]", "\"",   ":",       "-1",    "\n", "0",   "\xff",
+      "99999999999", "TYPE_FP32", "'", "#", "dims", "value {", "\\377", "\t", "true"};
+  const auto pick = [&](size_t bound) { return (*random)() % std::max<size_t>(bound, 1); };
+  for (size_t change = 1 + pick(6); change > 0; --change) {
+    const size_t at = pick(text.size());
+    const size_t length = std::min(text.size() - at, 1 + pick(20));
+    switch (pick(5)) {
+      case 0:
+        text.erase(at, length);
+        break;
+      case 1:
+        text.insert(pick(text.size()), text.substr(at, length));
+        break;
+      case 2:
+        text.replace(at, length, kPieces[pick(std::size(kPieces))]);
+        break;
+      case 3:
+        text.insert(at, kPieces[pick(std::size(kPieces))]);
+        break;
+      default:
+        text.resize(at);
+    }
+  }
+  return text;
+}
+
+TEST(ModelConfig, MutatedTextsAreEitherReadOrRefusedWithAReason) {
+  const uint32_t seed = std::random_device()();
+  SCOPED_TRACE(absl::StrCat("seed ", seed));
+  std::cout << "seed " << seed << "\n";
+  std::mt19937 random(seed);
+  int read = 0;
+  int refused = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    const std::string text = Mutate(kEverything, &random);
+    const absl::StatusOr<ModelSettings> settings = Parse(text);
+    if (settings.ok()) {
+      ++read;
+      // What was accepted is whole: it goes over the wire and comes back.
+      const inference::ModelConfig config = settings->ConfigOf(EngineKind::kTorchScript);
+      inference::ModelConfig copy;
+      ASSERT_TRUE(copy.ParseFromString(config.SerializeAsString())) << text;
+      ASSERT_FALSE(settings->inputs.empty()) << text;
+    } else {
+      ++refused;
+      ASSERT_EQ(settings.status().code(), absl::StatusCode::kInvalidArgument) << text;
+      ASSERT_EQ(settings.status().message().substr(0, 24), "models/mill/config.pbtxt") << text;
+    }
+  }
+  EXPECT_GT(read, 100);
+  EXPECT_GT(refused, 1000);
+}
+
+}  // namespace
+}  // namespace millrace

@@ -1,0 +1,262 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/repository/model_directory.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/repository/model_config.h"
+
+namespace millrace {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr char kConfig[] = R"(
+input { name: "IN" data_type: TYPE_FP32 dims: 1 }
+output { name: "OUT" data_type: TYPE_FP32 dims: 1 }
+)";
+
+// Repositories in a folder that is removed afterwards.
+class ModelDirectoryTest : public testing::Test {
+ protected:
+  ModelDirectoryTest() {
+    std::string pattern = (fs::path(testing::TempDir()) / "millrace-XXXXXX").string();
+    root_ = ::mkdtemp(pattern.data());
+    fs::create_directories(Path("models"));
+  }
+  ~ModelDirectoryTest() override { fs::remove_all(root_); }
+
+  std::string Path(const std::string& within) const { return (root_ / within).string(); }
+
+  void Write(const std::string& within, const std::string& text) const {
+    fs::create_directories(fs::path(Path(within)).parent_path());
+    std::ofstream(Path(within)) << text;
+  }
+
+  void WriteModel(const std::string& name, const std::string& config = kConfig) const {
+    Write(absl::StrCat(name, "/config.pbtxt"), config);
+    Write(absl::StrCat(name, "/1/model.pt"), "");
+  }
+
+  std::vector<ModelDirectory> Scan() const {
+    const absl::StatusOr<std::vector<ModelDirectory>> models = ScanRepositories({Path("models")});
+    EXPECT_TRUE(models.ok()) << models.status();
+    return *models;
+  }
+
+  fs::path root_;
+};
+
+std::vector<std::string> Names(const std::vector<ModelDirectory>& models) {
+  std::vector<std::string> names;
+  for (const ModelDirectory& model : models) names.push_back(model.name);
+  return names;
+}
+
+std::vector<int64_t> Numbers(const ModelDirectory& model) {
+  std::vector<int64_t> numbers;
+  for (const ModelVersion& version : model.versions) numbers.push_back(version.number);
+  return numbers;
+}
+
+std::string Text(const absl::Status& status) { return std::string(status.message()); }
+
+TEST_F(ModelDirectoryTest, EachSubdirectoryIsAModel) {
+  WriteModel("models/b");
+  WriteModel("models/a");
+  WriteModel("models/.hidden");
+  Write("models/README", "not a model");
+  const std::vector<ModelDirectory> models = Scan();
+  ASSERT_THAT(Names(models), ElementsAre("a", "b"));
+  EXPECT_TRUE(models[0].status.ok()) << models[0].status;
+  EXPECT_EQ(models[0].path, Path("models/a"));
+  EXPECT_EQ(models[0].settings->inputs[0].name, "IN");
+  ASSERT_EQ(models[0].versions.size(), 1u);
+  EXPECT_EQ(models[0].versions[0].path, Path("models/a/1/model.pt"));
+}
+
+TEST_F(ModelDirectoryTest, AnEmptyRepositoryHoldsNoModels) { EXPECT_THAT(Scan(), IsEmpty()); }
+
+TEST_F(ModelDirectoryTest, AMissingRepositoryIsAnError) {
+  const absl::Status status = ScanRepositories({Path("nowhere")}).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(Text(status), HasSubstr("nowhere"));
+}
+
+TEST_F(ModelDirectoryTest, TheReasonForAMissingConfigIsAConfigToStartFrom) {
+  Write("models/a/1/model.pt", "");
+  WriteModel("models/b");
+  const std::vector<ModelDirectory> models = Scan();
+  ASSERT_THAT(Names(models), ElementsAre("a", "b"));
+  const std::string reason = Text(models[0].status);
+  EXPECT_THAT(reason, HasSubstr(Path("models/a/config.pbtxt")));
+  const std::string start = reason.substr(reason.find("max_batch_size"));
+  const absl::StatusOr<ModelSettings> settings = ParseModelConfig(start, "config.pbtxt", "a");
+  EXPECT_TRUE(settings.ok()) << settings.status();
+  EXPECT_TRUE(models[1].status.ok());
+}
+
+TEST_F(ModelDirectoryTest, AFaultInTheConfigNamesFileAndLine) {
+  WriteModel("models/a", "\nshape: 3");
+  EXPECT_THAT(Text(Scan()[0].status),
+              HasSubstr(absl::StrCat(Path("models/a/config.pbtxt"), ":2: ")));
+}
+
+TEST_F(ModelDirectoryTest, AConfigOfMoreThanAMegabyteIsRefused) {
+  WriteModel("models/a", std::string((1 << 20) + 1, '\n'));
+  EXPECT_THAT(Text(Scan()[0].status), HasSubstr("larger than 1048576 bytes"));
+}
+
+TEST_F(ModelDirectoryTest, AConfigThatIsNoFileIsNotOpened) {
+  fs::create_directories(Path("models/a/config.pbtxt"));
+  EXPECT_THAT(Text(Scan()[0].status), HasSubstr("no such file"));
+}
+
+TEST_F(ModelDirectoryTest, TheConfigNamesTheDirectory) {
+  WriteModel("models/a", absl::StrCat("name: \"b\"", kConfig));
+  EXPECT_THAT(Text(Scan()[0].status), HasSubstr("'b' differs from the directory 'a'"));
+}
+
+TEST_F(ModelDirectoryTest, OnlyPositiveNumbersAreVersions) {
+  WriteModel("models/a", absl::StrCat("version_policy { all {} }", kConfig));
+  for (const char* name : {"10", "2", "0", "01", "-1", "+1", "1a", "old", "99999999999999999999"}) {
+    Write(absl::StrCat("models/a/", name, "/model.pt"), "");
+  }
+  EXPECT_THAT(Numbers(Scan()[0]), ElementsAre(1, 2, 10));
+}
+
+TEST_F(ModelDirectoryTest, AFileThatIsCalledLikeAVersionIsNone) {
+  WriteModel("models/a", absl::StrCat("version_policy { all {} }", kConfig));
+  Write("models/a/2", "");
+  EXPECT_THAT(Numbers(Scan()[0]), ElementsAre(1));
+}
+
+TEST_F(ModelDirectoryTest, AModelWithoutVersionsIsRefused) {
+  Write("models/a/config.pbtxt", kConfig);
+  const std::vector<ModelDirectory> models = Scan();
+  EXPECT_THAT(Text(models[0].status), HasSubstr("has no version; put the model's file at"));
+  EXPECT_FALSE(models[0].settings.has_value());
+}
+
+TEST_F(ModelDirectoryTest, ASpecificVersionThatIsMissingIsNamed) {
+  WriteModel("models/a",
+             absl::StrCat("version_policy { specific { versions: [ 1, 5 ] } }", kConfig));
+  const ModelDirectory model = Scan()[0];
+  ASSERT_THAT(Numbers(model), ElementsAre(1, 5));
+  EXPECT_TRUE(model.status.ok());
+  EXPECT_TRUE(model.versions[0].status.ok());
+  EXPECT_THAT(Text(model.versions[1].status), HasSubstr(Path("models/a/5")));
+}
+
+TEST_F(ModelDirectoryTest, TheFileOfAVersionDecidesItsEngine) {
+  WriteModel("models/a", absl::StrCat("version_policy { all {} }", kConfig));
+  Write("models/a/2/model.pt2", "");
+  Write("models/a/3/model.pt", "");
+  Write("models/a/3/model.pt2", "");
+  Write("models/a/4/model.onnx", "");
+  const ModelDirectory model = Scan()[0];
+  ASSERT_THAT(Numbers(model), ElementsAre(1, 2, 3, 4));
+  EXPECT_EQ(model.versions[0].engine, EngineKind::kTorchScript);
+  EXPECT_EQ(model.versions[1].engine, EngineKind::kAotInductor);
+  EXPECT_EQ(model.versions[1].path, Path("models/a/2/model.pt2"));
+  EXPECT_THAT(Text(model.versions[2].status), HasSubstr("holds model.pt and model.pt2"));
+  EXPECT_THAT(Text(model.versions[3].status), HasSubstr("holds neither model.pt"));
+}
+
+TEST_F(ModelDirectoryTest, TheConfiguredPlatformDecidesBetweenTwoFiles) {
+  WriteModel("models/a", absl::StrCat("platform: \"torch_aoti\"", kConfig));
+  Write("models/a/1/model.pt2", "");
+  const ModelDirectory model = Scan()[0];
+  EXPECT_EQ(model.versions[0].engine, EngineKind::kAotInductor);
+  EXPECT_EQ(model.versions[0].path, Path("models/a/1/model.pt2"));
+}
+
+TEST_F(ModelDirectoryTest, TheConfiguredFileMustBeThere) {
+  WriteModel("models/a", absl::StrCat("default_model_filename: \"net.pt\"", kConfig));
+  EXPECT_THAT(Text(Scan()[0].versions[0].status), HasSubstr("1/net.pt: no such file"));
+  Write("models/a/1/net.pt", "");
+  EXPECT_EQ(Scan()[0].versions[0].path, Path("models/a/1/net.pt"));
+}
+
+TEST_F(ModelDirectoryTest, SymbolicLinksAreFollowed) {
+  WriteModel("elsewhere/a");
+  fs::create_directory_symlink(Path("elsewhere/a"), Path("models/linked"));
+  fs::create_symlink(Path("nowhere"), Path("models/dangling"));
+  const std::vector<ModelDirectory> models = Scan();
+  ASSERT_THAT(Names(models), ElementsAre("linked"));
+  EXPECT_TRUE(models[0].status.ok()) << models[0].status;
+  EXPECT_TRUE(models[0].versions[0].status.ok());
+}
+
+TEST_F(ModelDirectoryTest, ANameInTwoRepositoriesIsRefusedAndNamesBoth) {
+  WriteModel("models/a");
+  WriteModel("more/a");
+  WriteModel("more/b");
+  const absl::StatusOr<std::vector<ModelDirectory>> models =
+      ScanRepositories({Path("models"), Path("more")});
+  ASSERT_TRUE(models.ok()) << models.status();
+  ASSERT_THAT(Names(*models), ElementsAre("a", "b"));
+  EXPECT_THAT(Text((*models)[0].status), HasSubstr(Path("models/a")));
+  EXPECT_THAT(Text((*models)[0].status), HasSubstr(Path("more/a")));
+  EXPECT_FALSE((*models)[0].settings.has_value());
+  EXPECT_TRUE((*models)[1].status.ok());
+}
+
+TEST_F(ModelDirectoryTest, TheSameRepositoryGivenTwiceCountsOnce) {
+  WriteModel("models/a");
+  fs::create_directory_symlink(Path("models"), Path("link"));
+  const absl::StatusOr<std::vector<ModelDirectory>> models =
+      ScanRepositories({Path("models"), Path("models/"), Path("link")});
+  ASSERT_TRUE(models.ok()) << models.status();
+  ASSERT_EQ(models->size(), 1u);
+  EXPECT_TRUE((*models)[0].status.ok()) << (*models)[0].status;
+}
+
+TEST_F(ModelDirectoryTest, ANameThatIsNoTextIsSkipped) {
+  WriteModel("models/a");
+  WriteModel("models/\xff");
+  WriteModel("models/two\nlines");
+  EXPECT_THAT(Names(Scan()), ElementsAre("a"));
+}
+
+VersionPolicy Policy(VersionPolicy::Kind kind, int64_t latest = 1) {
+  VersionPolicy policy;
+  policy.kind = kind;
+  policy.latest = latest;
+  return policy;
+}
+
+TEST(SelectVersions, FollowsThePolicy) {
+  using Kind = VersionPolicy::Kind;
+  EXPECT_THAT(SelectVersions(VersionPolicy(), {1, 2, 10}), ElementsAre(10));
+  EXPECT_THAT(SelectVersions(Policy(Kind::kLatest, 2), {1, 2, 10}), ElementsAre(2, 10));
+  EXPECT_THAT(SelectVersions(Policy(Kind::kLatest, 9), {1, 2, 10}), ElementsAre(1, 2, 10));
+  EXPECT_THAT(SelectVersions(Policy(Kind::kLatest), {}), IsEmpty());
+  EXPECT_THAT(SelectVersions(Policy(Kind::kAll), {1, 2, 10}), ElementsAre(1, 2, 10));
+  EXPECT_THAT(SelectVersions(Policy(Kind::kAll), {}), IsEmpty());
+  VersionPolicy specific = Policy(Kind::kSpecific);
+  specific.specific = {2, 3};
+  EXPECT_THAT(SelectVersions(specific, {1, 2, 10}), ElementsAre(2, 3));
+}
+
+TEST(ParseVersion, TakesPositiveDecimalNumbersOnly) {
+  EXPECT_EQ(ParseVersion("1"), 1);
+  EXPECT_EQ(ParseVersion("9223372036854775807"), 9223372036854775807);
+  for (const char* name :
+       {"", "0", "01", "-1", "+1", " 1", "1 ", "1.0", "0x1", "one", "9223372036854775808"}) {
+    EXPECT_EQ(ParseVersion(name), std::nullopt) << name;
+  }
+}
+
+}  // namespace
+}  // namespace millrace
