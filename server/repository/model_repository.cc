@@ -35,6 +35,18 @@ size_t LargestRequestBytes(const ModelSignature& signature) {
   return bytes * static_cast<size_t>(std::max<int64_t>(1, signature.max_batch_size()));
 }
 
+// An AOTInductor package is compiled for one kind of device. Where the config leaves the kind open
+// that is the CPU; a package for GPUs says KIND_GPU.
+std::vector<InstanceGroup> GroupsOf(const ModelSettings& settings, EngineKind engine) {
+  std::vector<InstanceGroup> groups = settings.instance_groups;
+  if (engine != EngineKind::kAotInductor) return groups;
+  if (groups.empty()) groups.emplace_back();
+  for (InstanceGroup& group : groups) {
+    if (group.kind == DeviceKind::kAuto) group.kind = DeviceKind::kCpu;
+  }
+  return groups;
+}
+
 }  // namespace
 
 ModelRepository::ModelRepository(Options options, Hardware hardware, Context context)
@@ -84,7 +96,7 @@ std::vector<ModelRepository::Planned> ModelRepository::Plan() {
       configs.push_back({.model = name,
                          .version = number,
                          .engine = EngineName(version.on_disk.engine),
-                         .groups = model.directory.settings->instance_groups,
+                         .groups = GroupsOf(*model.directory.settings, version.on_disk.engine),
                          .intra_op_threads = model.directory.settings->intra_op_threads});
     }
   }

@@ -1,0 +1,101 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <variant>
+
+#include "absl/synchronization/mutex.h"
+#include "server/app/server_app.h"
+#include "server/base/log.h"
+#include "server/base/thread.h"
+#include "server/config/flags.h"
+
+namespace millrace {
+namespace {
+
+// SIGTERM and SIGINT, waited for by a thread. They must be blocked in every thread.
+class StopSignals {
+ public:
+  static sigset_t Block() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    return signals;
+  }
+
+  explicit StopSignals(const sigset_t& signals)
+      : thread_("signals", [this, signals] { Watch(signals); }) {}
+
+  // Blocks until the first signal has come; from now on one no longer ends the process at once.
+  void Wait() {
+    MutexLock lock(mutex_);
+    waiting_ = true;
+    while (!came_) changed_.Wait(mutex_);
+  }
+
+ private:
+  [[noreturn]] void Watch(sigset_t signals) {
+    for (int number;;) {
+      sigwait(&signals, &number);
+      MutexLock lock(mutex_);
+      // While models are being loaded nobody's request is lost; and a second signal means "now".
+      // The workers end with this process.
+      if (!waiting_ || came_) {
+        LogWarning("stopping at once on a signal");
+        std::_Exit(came_ ? 1 : 0);
+      }
+      came_ = true;
+      changed_.NotifyAll();
+    }
+  }
+
+  Mutex mutex_;
+  CondVar changed_;
+  bool waiting_ ABSL_GUARDED_BY(mutex_) = false;
+  bool came_ ABSL_GUARDED_BY(mutex_) = false;
+  Thread thread_;
+};
+
+int Serve(const ServerConfig& config) {
+  signal(SIGPIPE, SIG_IGN);
+  // Never destroyed: its thread waits for signals until the process ends.
+  auto* const signals = new StopSignals(StopSignals::Block());
+  ConfigureLog(config.log_level, config.log_format, "millrace-server");
+  absl::StatusOr<std::unique_ptr<ServerApp>> app = ServerApp::Start(config);
+  if (!app.ok()) {
+    LogError("can't start: ", std::string(app.status().message()));
+    return 1;
+  }
+  signals->Wait();
+  const bool in_time = (*app)->Stop();
+  app->reset();
+  LogInfo("stopped");
+  return in_time ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace millrace
+
+int main(int argc, char** argv) {
+  // Debian builds abseil with deadlock detection: every lock in gRPC would take a process-wide
+  // lock, and a false cycle would abort the process. Must come before the first gRPC object.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  const auto parsed = millrace::ParseFlags(argc, argv);
+  if (const auto* const leave = std::get_if<millrace::ExitNow>(&parsed)) {
+    std::fputs(leave->text.c_str(), leave->code == 0 ? stdout : stderr);
+    return leave->code;
+  }
+  const auto& config = std::get<millrace::ServerConfig>(parsed);
+  if (config.show_version) {
+    std::fputs(millrace::DescribeVersions(config.worker_program).c_str(), stdout);
+    return 0;
+  }
+  return millrace::Serve(config);
+}

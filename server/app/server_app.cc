@@ -1,0 +1,155 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/app/server_app.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "grpcpp/grpcpp.h"
+#include "server/base/log.h"
+#include "server/base/status.h"
+#include "server/hardware/hardware.h"
+#include "server/metrics/metric_names.h"
+#include "server/replica/child_process.h"
+#include "server/replica/model_template.h"
+
+namespace millrace {
+namespace {
+
+constexpr char kServiceName[] = "inference.GRPCInferenceService";
+
+// Reading and writing connections is cheap beside computing: a thread per four cores keeps up.
+int IoThreads(int configured, int cpu_slots) {
+  return configured > 0 ? configured : std::clamp(cpu_slots / 4, 1, 16);
+}
+
+std::string WorkerProgram(const ServerConfig& config) {
+  return config.worker_program.empty() ? DefaultWorkerProgram() : config.worker_program;
+}
+
+Hardware DetectAll(const WorkerDescription& worker) {
+  Hardware hardware = DetectHardware();
+  for (const WorkerDescription::Gpu& gpu : worker.gpus) {
+    hardware.accelerators.push_back({.index = gpu.index,
+                                     .name = gpu.name,
+                                     .total_memory_bytes = gpu.total_memory_bytes,
+                                     .free_memory_bytes = gpu.free_memory_bytes});
+  }
+  return hardware;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ServerApp>> ServerApp::Start(ServerConfig config) {
+  std::unique_ptr<ServerApp> app(new ServerApp(std::move(config)));
+  MILLRACE_RETURN_IF_ERROR(app->Build());
+  return app;
+}
+
+absl::Status ServerApp::Build() {
+  MILLRACE_RETURN_IF_ERROR(BecomeSubreaper());
+  const std::string worker_program = WorkerProgram(config_);
+  MILLRACE_ASSIGN_OR_RETURN(const WorkerDescription worker, DescribeWorker(worker_program));
+  const Hardware hardware = DetectAll(worker);
+  LogInfo("Millrace ", MILLRACE_VERSION, ", gRPC ", grpc::Version(), ", libtorch ",
+          worker.libtorch_version);
+  LogInfo(DescribeHardware(hardware));
+
+  const auto max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
+  repository_ = std::make_unique<ModelRepository>(
+      ModelRepository::Options{.directories = config_.model_repositories,
+                               .worker_program = worker_program,
+                               .max_message_bytes = max_message_bytes,
+                               .load_timeout = config_.load_timeout,
+                               .placement = {.pin = config_.pin}},
+      hardware,
+      ModelRepository::Context{.clock = &Clock::Real(), .timer = &timer_, .metrics = &registry_});
+  MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, hardware.cpu.slots()));
+  ShowMetrics(std::min(hardware.cpu.quota, static_cast<double>(hardware.cpu.cpus.size())));
+
+  MILLRACE_RETURN_IF_ERROR(repository_->Load());
+  for (const std::string& name : repository_->Names()) {
+    const auto model = repository_->Find(name, "");
+    rpc_->SetHealth(name, model.ok());
+  }
+  rpc_->SetHealth(kServiceName, true);
+  rpc_->SetHealth("", true);
+  loaded_ = true;
+  LogInfo("ready");
+  return absl::OkStatus();
+}
+
+absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int cpu_slots) {
+  metrics_ = std::make_unique<ServerMetrics>(BuildVersions{
+      .millrace = MILLRACE_VERSION, .grpc = grpc::Version(), .libtorch = libtorch_version});
+  MILLRACE_ASSIGN_OR_RETURN(
+      http_, HttpServer::Create({.host = config_.http_host, .port = config_.http_port},
+                                {.metrics = [this] { return registry_.Render(); },
+                                 .live = [] { return true; },
+                                 .ready = [this] { return readiness(); }}));
+  LogInfo("HTTP listens on ", config_.http_host, ":", http_->port());
+  MILLRACE_ASSIGN_OR_RETURN(
+      rpc_,
+      RpcServer::Create(
+          {.listen = config_.grpc_listen,
+           .io_threads = IoThreads(config_.io_threads, cpu_slots),
+           .max_message_bytes = config_.max_message_bytes,
+           .streams = {.max_streams = static_cast<size_t>(config_.max_streams),
+                       .default_window = config_.stream_window,
+                       .max_window = config_.max_stream_window},
+           .control = {.version = MILLRACE_VERSION, .ready = [this] { return readiness(); }}},
+          {.clock = &Clock::Real(), .repository = repository_.get(), .metrics = metrics_.get()}));
+  for (const std::string& address : rpc_->addresses()) LogInfo("gRPC listens on ", address);
+  return absl::OkStatus();
+}
+
+void ServerApp::ShowMetrics(double cpu_budget) {
+  registry_.AddSource([this] { return metrics_->Collect(); });
+  registry_.AddSource([cpu_budget] { return std::vector<Sample>{{&kCpuBudget, {}, cpu_budget}}; });
+}
+
+absl::Status ServerApp::readiness() const {
+  if (draining_) return absl::UnavailableError("the server is shutting down");
+  if (!loaded_) return absl::UnavailableError("models are being loaded");
+  return repository_->Readiness();
+}
+
+bool ServerApp::Stop() {
+  draining_ = true;
+  rpc_->DrainHealth();
+  LogInfo("not ready any more; serving goes on for ", absl::FormatDuration(config_.drain_delay),
+          " until balancers have noticed");
+  Clock::Real().SleepFor(config_.drain_delay);
+  LogInfo("answering what was read");
+  const bool in_time = rpc_->Stop(Clock::Real().Now() + config_.drain_timeout);
+  if (!in_time) {
+    LogWarning("cancelled what was not answered after ",
+               absl::FormatDuration(config_.drain_timeout));
+  }
+  return in_time;
+}
+
+ServerApp::~ServerApp() {
+  rpc_.reset();  // No request any more,
+  http_.reset();
+  repository_.reset();  // then no replica.
+}
+
+std::string DefaultWorkerProgram() {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return (self.parent_path() / "millrace-worker").string();
+}
+
+std::string DescribeVersions(const std::string& worker_program) {
+  const auto worker =
+      DescribeWorker(worker_program.empty() ? DefaultWorkerProgram() : worker_program);
+  return absl::StrCat(
+      "millrace ", MILLRACE_VERSION, "\ngRPC ", grpc::Version(), "\nlibtorch ",
+      worker.ok() ? worker->libtorch_version : absl::StrCat("unknown: ", worker.status().message()),
+      "\n");
+}
+
+}  // namespace millrace

@@ -1,0 +1,61 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/base/clock.h"
+#include "server/base/timer.h"
+#include "server/config/server_config.h"
+#include "server/http/http_server.h"
+#include "server/metrics/metrics_registry.h"
+#include "server/metrics/server_metrics.h"
+#include "server/repository/model_repository.h"
+#include "server/rpc/rpc_server.h"
+
+namespace millrace {
+
+// The composition root: builds every part in order, and ends them in reverse. Confined to main's
+// thread, but for readiness().
+class ServerApp {
+ public:
+  // Finds out what the machine has, starts the listeners, and loads the models. Blocks until every
+  // model is loaded or refused.
+  static absl::StatusOr<std::unique_ptr<ServerApp>> Start(ServerConfig config);
+
+  // Ends everything at once where Stop() hasn't been called.
+  ~ServerApp();
+
+  // Says "not ready", waits for the drain delay, answers every request that was read, and ends the
+  // streams. Blocks. False when something had to be cancelled at the drain timeout.
+  bool Stop();
+
+ private:
+  explicit ServerApp(ServerConfig config) : config_(std::move(config)), timer_(Clock::Real()) {}
+
+  absl::Status Build();
+  absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);
+  void ShowMetrics(double cpu_budget);
+  absl::Status readiness() const;
+
+  const ServerConfig config_;
+  Timer timer_;
+  MetricsRegistry registry_;
+  std::unique_ptr<ServerMetrics> metrics_;
+  std::unique_ptr<ModelRepository> repository_;
+  std::unique_ptr<RpcServer> rpc_;
+  std::unique_ptr<HttpServer> http_;
+  std::atomic<bool> loaded_{false};
+  std::atomic<bool> draining_{false};
+};
+
+// "millrace-worker" in the directory of this program.
+std::string DefaultWorkerProgram();
+
+// The versions of Millrace and gRPC, and of the worker's libtorch where it can be asked.
+std::string DescribeVersions(const std::string& worker_program);
+
+}  // namespace millrace

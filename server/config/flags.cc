@@ -1,0 +1,148 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config/flags.h"
+
+#include <CLI/CLI.hpp>
+#include <map>
+#include <sstream>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace millrace {
+namespace {
+
+// Durations are written "5s", "250ms", "1m30s"; a bare number is seconds.
+std::string ParseDuration(const std::string& text, absl::Duration* duration) {
+  double seconds = 0;
+  if (absl::SimpleAtod(text, &seconds)) {
+    *duration = absl::Seconds(seconds);
+  } else if (!absl::ParseDuration(text, duration)) {
+    return absl::StrCat("'", text, "' is no duration; write 5s, 250ms or 1m30s");
+  }
+  return *duration < absl::ZeroDuration() ? absl::StrCat("'", text, "' is negative") : "";
+}
+
+void AddDuration(CLI::App& app, const std::string& flag, absl::Duration* duration,
+                 const std::string& help) {
+  app.add_option_function<std::string>(
+         flag,
+         [flag, duration](const std::string& text) {
+           const std::string error = ParseDuration(text, duration);
+           if (!error.empty()) throw CLI::ValidationError(flag, error);
+         },
+         help)
+      ->type_name("DURATION")
+      ->default_str(absl::FormatDuration(*duration));
+}
+
+// Splits host:port. IPv6 hosts stand in brackets.
+std::string ParseHostPort(const std::string& text, std::string* host, int* port) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(text.substr(colon + 1), port) ||
+      *port < 0 || *port > 65535) {
+    return absl::StrCat("'", text, "' is not of the form host:port");
+  }
+  *host = text.substr(0, colon);
+  if (host->front() == '[' && host->back() == ']') *host = host->substr(1, host->size() - 2);
+  return "";
+}
+
+std::string CheckGrpcAddress(const std::string& text) {
+  if (text.rfind("unix:", 0) == 0) {
+    return text.size() > 5 ? "" : "'unix:' needs a path, e.g. unix:/run/millrace.sock";
+  }
+  std::string host;
+  int port = 0;
+  return ParseHostPort(text, &host, &port);
+}
+
+void AddFlags(CLI::App& app, ServerConfig& config) {
+  app.add_option("--model-repository", config.model_repositories,
+                 "Directory of models; may be given several times")
+      ->type_name("DIR")
+      ->check(CLI::ExistingDirectory);
+  app.add_option("--grpc-listen", config.grpc_listen,
+                 "Where gRPC listens: host:port or unix:/path; may be given several times")
+      ->type_name("ADDRESS")
+      ->check(CheckGrpcAddress)
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--http-listen",
+         [&config](const std::string& text) {
+           const std::string error = ParseHostPort(text, &config.http_host, &config.http_port);
+           if (!error.empty()) throw CLI::ValidationError("--http-listen", error);
+         },
+         "Where /metrics, /livez and /readyz listen: host:port")
+      ->type_name("ADDRESS")
+      ->default_str("127.0.0.1:8002");
+  app.add_option("--worker", config.worker_program,
+                 "The worker program; default: millrace-worker beside this program")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile);
+  app.add_option("--io-threads", config.io_threads,
+                 "Threads that read and write connections; 0: one per four budgeted cores")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  app.add_option("--max-message-bytes", config.max_message_bytes,
+                 "The largest message that gRPC takes; a larger one ends its stream")
+      ->check(CLI::Range(1 << 10, 1 << 30))
+      ->capture_default_str();
+  app.add_option("--max-streams", config.max_streams, "Streams that may be open at once")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--stream-window", config.stream_window,
+                 "Requests of a stream that are read before their answers are written")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  app.add_option("--max-stream-window", config.max_stream_window,
+                 "The most that a stream's metadata `millrace-window` may ask for")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  app.add_flag("--pin", config.pin,
+               "Pin CPU replicas to cores also where the machine is not shared");
+  AddDuration(app, "--load-timeout", &config.load_timeout, "How long a model may take to load");
+  AddDuration(app, "--drain-delay", &config.drain_delay,
+              "From saying not ready to refusing requests, when the server is told to stop");
+  AddDuration(app, "--drain-timeout", &config.drain_timeout,
+              "How long requests that were read may take to be answered, when the server stops");
+  app.add_option("--log-level", config.log_level, "debug, info, warning or error")
+      ->transform(
+          CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
+                                                                  {"info", LogLevel::kInfo},
+                                                                  {"warning", LogLevel::kWarning},
+                                                                  {"error", LogLevel::kError}}))
+      ->default_str("info");
+  app.add_option("--log-format", config.log_format, "text or json")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
+      ->default_str("text");
+  app.add_flag("--version", config.show_version, "Print the versions and leave");
+}
+
+}  // namespace
+
+std::variant<ServerConfig, ExitNow> ParseFlags(int argc, const char* const* argv) {
+  ServerConfig config;
+  CLI::App app("Millrace serves PyTorch models over gRPC.", "millrace-server");
+  AddFlags(app, config);
+  try {
+    app.parse(argc, argv);
+    if (!config.show_version && config.model_repositories.empty()) {
+      throw CLI::RequiredError("--model-repository");
+    }
+    if (config.stream_window > config.max_stream_window) {
+      throw CLI::ValidationError(
+          "--stream-window",
+          absl::StrCat(config.stream_window, " is more than --max-stream-window, ",
+                       config.max_stream_window));
+    }
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream out;
+    const int code = app.exit(error, out, out);
+    return ExitNow{code == 0 ? 0 : 2, out.str()};
+  }
+  return config;
+}
+
+}  // namespace millrace

@@ -1,0 +1,23 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <variant>
+
+#include "server/config/server_config.h"
+
+namespace millrace {
+
+// The program is to end now, with this code, after printing `text` (on stdout when the code is 0,
+// else on stderr).
+struct ExitNow {
+  int code = 0;
+  std::string text;
+};
+
+// Turns the command line into a config, or says why the program ends: --help, or a flag that makes
+// no sense, named with what came and what was expected.
+std::variant<ServerConfig, ExitNow> ParseFlags(int argc, const char* const* argv);
+
+}  // namespace millrace

@@ -1,0 +1,38 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/base/log.h"
+
+namespace millrace {
+
+// Everything that an operator can set, checked. Immutable after ParseFlags().
+struct ServerConfig {
+  std::vector<std::string> model_repositories;
+  std::vector<std::string> grpc_listen = {"127.0.0.1:8001"};
+  std::string http_host = "127.0.0.1";
+  int http_port = 8002;
+  std::string worker_program;  // Empty: millrace-worker beside this program.
+
+  int io_threads = 0;  // 0: chosen by the CPU budget.
+  int max_message_bytes = 64 << 20;
+  int max_streams = 4096;
+  int stream_window = 32;
+  int max_stream_window = 256;
+
+  bool pin = false;
+  absl::Duration load_timeout = absl::Minutes(10);
+  absl::Duration drain_delay = absl::Seconds(5);
+  absl::Duration drain_timeout = absl::Seconds(30);
+
+  LogLevel log_level = LogLevel::kInfo;
+  LogFormat log_format = LogFormat::kText;
+
+  bool show_version = false;  // Print the versions and leave.
+};
+
+}  // namespace millrace

@@ -1,0 +1,227 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/control_service.h"
+
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/clock.h"
+#include "server/rpc/status_conversion.h"
+#include "server/rpc/unary_method.h"
+
+namespace millrace {
+namespace {
+
+// `statistics` must be among them for perf_analyzer to read server-side figures.
+constexpr const char* kExtensions[] = {"model_configuration", "model_repository", "parameters",
+                                       "statistics"};
+
+void SetTiming(const ModelStatistics::Timing& from, inference::StatisticDuration* to) {
+  to->set_count(from.count);
+  to->set_ns(from.ns);
+}
+
+void FillStatistics(const ServedModel& model, inference::ModelStatistics* to) {
+  const ModelStatistics from = model.metrics().Statistics(WallTime());
+  to->set_name(model.signature().model_name());
+  to->set_version(model.signature().version());
+  to->set_last_inference(static_cast<uint64_t>(from.last_inference_ms));
+  to->set_inference_count(from.inference_count);
+  to->set_execution_count(from.execution_count);
+  inference::InferStatistics& stats = *to->mutable_inference_stats();
+  SetTiming(from.success, stats.mutable_success());
+  SetTiming(from.fail, stats.mutable_fail());
+  SetTiming(from.queue, stats.mutable_queue());
+  SetTiming(from.compute_input, stats.mutable_compute_input());
+  SetTiming(from.compute_infer, stats.mutable_compute_infer());
+  SetTiming(from.compute_output, stats.mutable_compute_output());
+  stats.mutable_cache_hit();
+  stats.mutable_cache_miss();
+  for (const ModelStatistics::BatchSize& batch : from.batches) {
+    inference::InferBatchStatistics& batch_to = *to->add_batch_stats();
+    batch_to.set_batch_size(batch.rows);
+    SetTiming(batch.compute_input, batch_to.mutable_compute_input());
+    SetTiming(batch.compute_infer, batch_to.mutable_compute_infer());
+    SetTiming(batch.compute_output, batch_to.mutable_compute_output());
+  }
+}
+
+template <typename TensorList>
+void FillTensors(const std::vector<TensorSpec>& specs, bool batched, TensorList* to) {
+  for (const TensorSpec& spec : specs) {
+    auto& tensor = *to->Add();
+    tensor.set_name(spec.name);
+    tensor.set_datatype(std::string(WireName(spec.data_type)));
+    if (batched) tensor.add_shape(-1);
+    for (const int64_t dim : spec.dims) tensor.add_shape(dim);
+  }
+}
+
+}  // namespace
+
+// One UnaryMethod per RPC, and what they answer.
+class ControlService::Methods {
+ public:
+  using Service = RawInferenceService;
+  template <typename Request, typename Response>
+  using Answer = grpc::Status (Methods::*)(const Request&, Response*);
+
+  Methods(CallGate& gate, Service& service, ModelRepository& repository, Options options)
+      : repository_(repository), options_(std::move(options)) {
+    Offer(gate, service, &Service::RequestServerLive, &Methods::ServerLive);
+    Offer(gate, service, &Service::RequestServerReady, &Methods::ServerReady);
+    Offer(gate, service, &Service::RequestModelReady, &Methods::ModelReady);
+    Offer(gate, service, &Service::RequestServerMetadata, &Methods::ServerMetadata);
+    Offer(gate, service, &Service::RequestModelMetadata, &Methods::ModelMetadata);
+    Offer(gate, service, &Service::RequestModelConfig, &Methods::ModelConfig);
+    Offer(gate, service, &Service::RequestModelStatistics, &Methods::ModelStatisticsOf);
+    Offer(gate, service, &Service::RequestRepositoryIndex, &Methods::RepositoryIndex);
+    Refuse(gate, service, &Service::RequestRepositoryModelLoad);
+    Refuse(gate, service, &Service::RequestRepositoryModelUnload);
+    Refuse(gate, service, &Service::RequestSystemSharedMemoryStatus);
+    Refuse(gate, service, &Service::RequestSystemSharedMemoryRegister);
+    Refuse(gate, service, &Service::RequestSystemSharedMemoryUnregister);
+    Refuse(gate, service, &Service::RequestCudaSharedMemoryStatus);
+    Refuse(gate, service, &Service::RequestCudaSharedMemoryRegister);
+    Refuse(gate, service, &Service::RequestCudaSharedMemoryUnregister);
+    Refuse(gate, service, &Service::RequestTraceSetting);
+    Refuse(gate, service, &Service::RequestLogSettings);
+  }
+
+  void Start(grpc::ServerCompletionQueue* queue) {
+    for (const auto& start : starts_) start(queue);
+  }
+
+ private:
+  // What the generated Request… methods look like.
+  template <typename Declaring, typename Request, typename Response>
+  using RequestMethod = void (Declaring::*)(grpc::ServerContext*, Request*,
+                                            grpc::ServerAsyncResponseWriter<Response>*,
+                                            grpc::CompletionQueue*, grpc::ServerCompletionQueue*,
+                                            void*);
+
+  template <typename Declaring, typename Request, typename Response>
+  void Offer(CallGate& gate, Service& service, RequestMethod<Declaring, Request, Response> method,
+             Answer<Request, Response> answer) {
+    Add<Declaring, Request, Response>(gate, service, method,
+                                      [this, answer](const Request& request, Response* response) {
+                                        return (this->*answer)(request, response);
+                                      });
+  }
+
+  template <typename Declaring, typename Request, typename Response>
+  void Refuse(CallGate& gate, Service& service,
+              RequestMethod<Declaring, Request, Response> method) {
+    Add<Declaring, Request, Response>(gate, service, method, [](const Request&, Response*) {
+      return grpc::Status(grpc::StatusCode::UNIMPLEMENTED,
+                          absl::StrCat("Millrace does not offer this method (it takes a ",
+                                       std::string(Request::descriptor()->name()), ")"));
+    });
+  }
+
+  template <typename Declaring, typename Request, typename Response>
+  void Add(CallGate& gate, Service& service, RequestMethod<Declaring, Request, Response> method,
+           typename UnaryMethod<Request, Response>::Answer answer) {
+    auto made =
+        std::make_shared<UnaryMethod<Request, Response>>(gate, service, method, std::move(answer));
+    starts_.push_back([made](grpc::ServerCompletionQueue* queue) { made->Start(queue); });
+  }
+
+  grpc::Status ServerLive(const inference::ServerLiveRequest&, inference::ServerLiveResponse* to) {
+    to->set_live(true);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ServerReady(const inference::ServerReadyRequest&,
+                           inference::ServerReadyResponse* to) {
+    to->set_ready(options_.ready().ok());
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ModelReady(const inference::ModelReadyRequest& request,
+                          inference::ModelReadyResponse* to) {
+    const auto model = repository_.Find(request.name(), request.version());
+    if (absl::IsNotFound(model.status())) return ToGrpc(model.status());
+    to->set_ready(model.ok() && (*model)->readiness().ok());
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ServerMetadata(const inference::ServerMetadataRequest&,
+                              inference::ServerMetadataResponse* to) {
+    to->set_name("millrace");
+    to->set_version(options_.version);
+    for (const char* extension : kExtensions) to->add_extensions(extension);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ModelMetadata(const inference::ModelMetadataRequest& request,
+                             inference::ModelMetadataResponse* to) {
+    const auto model = repository_.Find(request.name(), request.version());
+    if (!model.ok()) return ToGrpc(model.status());
+    const ModelSignature& signature = (*model)->signature();
+    to->set_name(signature.model_name());
+    const auto versions = repository_.Versions(signature.model_name());
+    for (const std::string& version : *versions) to->add_versions(version);
+    to->set_platform((*model)->platform());
+    FillTensors(signature.inputs(), signature.batched(), to->mutable_inputs());
+    FillTensors(signature.outputs(), signature.batched(), to->mutable_outputs());
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ModelConfig(const inference::ModelConfigRequest& request,
+                           inference::ModelConfigResponse* to) {
+    const auto model = repository_.Find(request.name(), request.version());
+    if (!model.ok()) return ToGrpc(model.status());
+    *to->mutable_config() = (*model)->config();
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ModelStatisticsOf(const inference::ModelStatisticsRequest& request,
+                                 inference::ModelStatisticsResponse* to) {
+    if (request.name().empty()) {
+      for (const auto& model : repository_.Loaded()) FillStatistics(*model, to->add_model_stats());
+      return grpc::Status::OK;
+    }
+    if (!request.version().empty()) {
+      const auto model = repository_.Find(request.name(), request.version());
+      if (!model.ok()) return ToGrpc(model.status());
+      FillStatistics(**model, to->add_model_stats());
+      return grpc::Status::OK;
+    }
+    const auto versions = repository_.Versions(request.name());
+    if (!versions.ok()) return ToGrpc(versions.status());
+    for (const std::string& version : *versions) {
+      const auto model = repository_.Find(request.name(), version);
+      if (model.ok()) FillStatistics(**model, to->add_model_stats());
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status RepositoryIndex(const inference::RepositoryIndexRequest& request,
+                               inference::RepositoryIndexResponse* to) {
+    for (const ModelRepository::IndexEntry& entry : repository_.Index()) {
+      if (request.ready() && entry.state != "READY") continue;
+      inference::RepositoryIndexResponse::ModelIndex& model = *to->add_models();
+      model.set_name(entry.name);
+      model.set_version(entry.version);
+      model.set_state(entry.state);
+      model.set_reason(entry.reason);
+    }
+    return grpc::Status::OK;
+  }
+
+  ModelRepository& repository_;
+  const Options options_;
+  std::vector<std::function<void(grpc::ServerCompletionQueue*)>> starts_;
+};
+
+ControlService::ControlService(CallGate& gate, RawInferenceService& service,
+                               ModelRepository& repository, Options options)
+    : methods_(std::make_unique<Methods>(gate, service, repository, std::move(options))) {}
+
+ControlService::~ControlService() = default;
+
+void ControlService::Start(grpc::ServerCompletionQueue* queue) { methods_->Start(queue); }
+
+}  // namespace millrace

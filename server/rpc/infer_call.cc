@@ -1,0 +1,107 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/infer_call.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/rpc/infer_codec.h"
+#include "server/rpc/status_conversion.h"
+
+namespace millrace {
+namespace {
+
+// When a client whose request found the queue full should try again.
+constexpr char kPushbackMilliseconds[] = "100";
+
+// The call's deadline on the server's clock.
+absl::Time DeadlineOf(const grpc::ServerContext& context, absl::Time now) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return now + (absl::FromChrono(deadline) - WallTime());
+}
+
+}  // namespace
+
+void InferCall::Accept(const InferContext& context, grpc::ServerCompletionQueue* queue) {
+  CallGate::Pass pass = context.gate->TryEnter();
+  if (!pass) return;
+  std::shared_ptr<InferCall> call(new InferCall(context, queue, std::move(pass)));
+  {
+    MutexLock lock(call->mutex_);
+    call->self_ = call;
+  }
+  call->server_context_.AsyncNotifyWhenDone(static_cast<CompletionTag*>(&call->on_done_));
+  context.service->RequestModelInfer(&call->server_context_, &call->message_, &call->writer_, queue,
+                                     queue, static_cast<CompletionTag*>(&call->on_accepted_));
+}
+
+void InferCall::OnAccepted(bool ok) {
+  if (!ok) {  // The server shuts down; the done tag of a call that never began doesn't come.
+    ReleaseOne();
+    return ReleaseOne();
+  }
+  Accept(context_, queue_);
+  Submit();
+}
+
+void InferCall::Submit() {
+  const absl::Time now = context_.clock->Now();
+  context_.metrics->RequestReceived(InferRpc::kModelInfer);
+  Responder responder(shared_from_this(), 0);
+  DecodedRequest decoded = DecodeInferRequest(message_);
+  message_.Clear();
+  if (!decoded.status.ok()) return responder.Respond(Response::Error(decoded.status));
+  Request& request = decoded.request;
+  auto model = context_.repository->Find(request.model_name, request.model_version);
+  if (!model.ok()) {
+    context_.metrics->UnknownModel();
+    return responder.Respond(Response::Error(model.status()));
+  }
+  {
+    MutexLock lock(mutex_);
+    model_ = *model;
+  }
+  ServedModel::Terms terms;
+  terms.arrival = now;
+  terms.deadline = DeadlineOf(server_context_, now);
+  terms.when_full = Dispatcher::WhenFull::kReject;
+  (*model)->Submit(std::move(request), std::move(responder), flow_, std::move(terms));
+}
+
+void InferCall::Deliver(uint64_t /*place*/, Response response) {
+  CompletionTag* const tag = &on_finished_;
+  if (response.status.ok()) {
+    return writer_.Finish(EncodeInferResponse(std::move(response)), grpc::Status::OK, tag);
+  }
+  if (absl::IsResourceExhausted(response.status)) {
+    server_context_.AddTrailingMetadata("grpc-retry-pushback-ms", kPushbackMilliseconds);
+  }
+  writer_.FinishWithError(ToGrpc(response.status), tag);
+}
+
+void InferCall::OnFinished(bool /*ok*/) {
+  context_.metrics->RequestFinished(InferRpc::kModelInfer);
+  ReleaseOne();
+}
+
+void InferCall::OnDone(bool /*ok*/) {
+  if (server_context_.IsCancelled()) {
+    flow_->Cancel();
+    std::shared_ptr<ServedModel> model;
+    {
+      MutexLock lock(mutex_);
+      model = model_;
+    }
+    if (model != nullptr) model->Cancel(*flow_);
+  }
+  ReleaseOne();
+}
+
+void InferCall::ReleaseOne() {
+  std::shared_ptr<InferCall> last;  // Freed after the lock.
+  MutexLock lock(mutex_);
+  if (--owed_tags_ == 0) last = std::move(self_);
+}
+
+}  // namespace millrace

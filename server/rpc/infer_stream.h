@@ -1,0 +1,114 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/async_stream.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "server/base/mutex.h"
+#include "server/dispatch/flow.h"
+#include "server/ordering/response_sequencer.h"
+#include "server/rpc/call_gate.h"
+#include "server/rpc/completion_tag.h"
+#include "server/rpc/infer_context.h"
+
+namespace millrace {
+
+class OpenStreams;
+
+// One ModelStreamInfer call, from its accept to its last tag: reads requests while there is room in
+// the window, and writes the answers in request order. Thread-safe: I/O threads complete its tags,
+// any thread answers.
+//
+// Invariants:
+//  1. A request stands in the window from its Read until its answer has been written; a Read is
+//     posted only while there is room, nothing is parked, and the stream isn't ending. So the
+//     memory of a stream whose peer doesn't read is bounded.
+//  2. One Read and one Write are out at a time; Finish comes after the last Write.
+//  3. Lives until every operation that it started has come back.
+class InferStream final : public std::enable_shared_from_this<InferStream> {
+ public:
+  // Waits for a stream on `queue`; each one that comes makes place for the next. Does nothing once
+  // the gate is closed.
+  static void Accept(const InferContext& context, OpenStreams& open_streams,
+                     grpc::ServerCompletionQueue* queue);
+
+  ~InferStream();
+
+  // Posts no more Reads, and ends the stream with UNAVAILABLE and the trailer `millrace-answered`
+  // once every request that was read is answered.
+  void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  InferStream(const InferContext& context, OpenStreams& open_streams,
+              grpc::ServerCompletionQueue* queue, CallGate::Pass pass);
+
+  // Tags.
+  void OnAccepted(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnRead(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnWritten(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnFinished(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnDone(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Reads the stream's metadata; not OK where it asks for what can't be.
+  absl::Status TakeMetadata() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Brings a request on its way.
+  void TakeRequest(const grpc::ByteBuffer& message) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnUnparked() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The sequencer's next answer.
+  void TakeAnswer(Response response) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Drops everything that waits: nobody reads the answers any more.
+  void Abandon() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Starts whatever can be started now: a Write, a Read, the Finish. Called after every change.
+  void Proceed() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool MayRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool MayFinish() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartFinish(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // An operation has come back; frees the stream after the last.
+  void ReleaseTag() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const InferContext& context_;
+  OpenStreams& open_streams_;
+  grpc::ServerCompletionQueue* const queue_;
+  const CallGate::Pass pass_;
+  grpc::ServerContext server_context_;
+  grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> stream_;
+  const std::shared_ptr<Flow> flow_ = std::make_shared<Flow>();
+  std::shared_ptr<ResponseSequencer> sequencer_;
+
+  MethodTag<InferStream, &InferStream::OnAccepted> on_accepted_;
+  MethodTag<InferStream, &InferStream::OnRead> on_read_;
+  MethodTag<InferStream, &InferStream::OnWritten> on_written_;
+  MethodTag<InferStream, &InferStream::OnFinished> on_finished_;
+  MethodTag<InferStream, &InferStream::OnDone> on_done_;
+
+  // The reading thread's own; a Read is out on one thread at a time.
+  grpc::ByteBuffer message_;
+
+  mutable Mutex mutex_;
+  int window_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool ends_on_error_ ABSL_GUARDED_BY(mutex_) = false;  // `triton_grpc_error`
+  int in_window_ ABSL_GUARDED_BY(mutex_) = 0;
+  int parked_ ABSL_GUARDED_BY(mutex_) = 0;  // Briefly below 0 when unparking overtakes parking.
+  uint64_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;  // No more requests will come.
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool gone_ ABSL_GUARDED_BY(mutex_) = false;       // The peer has cancelled or vanished.
+  absl::Status early_end_ ABSL_GUARDED_BY(mutex_);  // Not OK: ends with this once all is written.
+  std::deque<grpc::ByteBuffer> outbox_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<ServedModel>> models_ ABSL_GUARDED_BY(mutex_);  // Those it has used.
+  int owed_tags_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::shared_ptr<InferStream> self_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace millrace

@@ -1,0 +1,38 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/open_streams.h"
+
+#include "server/rpc/infer_stream.h"
+
+namespace millrace {
+
+bool OpenStreams::Add(const std::shared_ptr<InferStream>& stream) {
+  bool draining;
+  {
+    MutexLock lock(mutex_);
+    if (streams_.size() >= limit_) return false;
+    streams_.emplace(stream.get(), stream);
+    draining = draining_;
+  }
+  if (draining) stream->Drain();
+  return true;
+}
+
+void OpenStreams::Remove(const InferStream* stream) {
+  MutexLock lock(mutex_);
+  streams_.erase(stream);
+}
+
+void OpenStreams::Drain() {
+  std::vector<std::shared_ptr<InferStream>> open;
+  {
+    MutexLock lock(mutex_);
+    draining_ = true;
+    for (const auto& [identity, stream] : streams_) {
+      if (auto alive = stream.lock()) open.push_back(std::move(alive));
+    }
+  }
+  for (const auto& stream : open) stream->Drain();
+}
+
+}  // namespace millrace

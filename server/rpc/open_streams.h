@@ -1,0 +1,39 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "server/base/mutex.h"
+
+namespace millrace {
+
+class InferStream;
+
+// The streams that are open, so that they can be counted and drained. Thread-safe.
+class OpenStreams {
+ public:
+  explicit OpenStreams(size_t limit) : limit_(limit) {}
+
+  // Enters a stream. False when there are as many as may be. A stream that enters while the server
+  // drains is told to drain at once.
+  bool Add(const std::shared_ptr<InferStream>& stream) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  void Remove(const InferStream* stream) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Drains every stream, and those to come.
+  void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  size_t limit() const { return limit_; }
+
+ private:
+  const size_t limit_;
+  Mutex mutex_;
+  std::map<const InferStream*, std::weak_ptr<InferStream>> streams_ ABSL_GUARDED_BY(mutex_);
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace millrace

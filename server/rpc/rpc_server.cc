@@ -1,0 +1,126 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/rpc_server.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
+#include "server/base/check.h"
+#include "server/base/status.h"
+#include "server/rpc/completion_tag.h"
+#include "server/rpc/infer_call.h"
+#include "server/rpc/infer_stream.h"
+#include "server/rpc/transport.h"
+
+namespace millrace {
+namespace {
+
+// Beyond the deadline, for cancelled calls to come back.
+constexpr absl::Duration kCancelGrace = absl::Seconds(10);
+
+std::string WithPort(const std::string& address, int port) {
+  if (absl::StartsWith(address, "unix:")) return address;
+  return absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Create(Options options, Context context) {
+  std::unique_ptr<RpcServer> server(new RpcServer(std::move(options), context));
+  MILLRACE_RETURN_IF_ERROR(server->Start());
+  return server;
+}
+
+RpcServer::RpcServer(Options options, Context context)
+    : options_(std::move(options)),
+      context_(context),
+      open_streams_(options_.streams.max_streams),
+      infer_context_{.service = &service_,
+                     .repository = context_.repository,
+                     .metrics = context_.metrics,
+                     .clock = context_.clock,
+                     .gate = &gate_,
+                     .limits = options_.streams},
+      control_(gate_, service_, *context_.repository, options_.control),
+      health_(gate_),
+      reflection_(gate_, {inference::GRPCInferenceService::service_full_name(),
+                          grpc::health::v1::Health::service_full_name(),
+                          grpc::reflection::v1::ServerReflection::service_full_name(),
+                          grpc::reflection::v1alpha::ServerReflection::service_full_name()}) {}
+
+RpcServer::~RpcServer() {
+  if (!stopped_) Stop(context_.clock->Now());
+}
+
+absl::Status RpcServer::Start() {
+  grpc::EnableDefaultHealthCheckService(false);
+  grpc::ServerBuilder builder;
+  SetTransport(builder, options_.max_message_bytes);
+  std::vector<int> ports(options_.listen.size(), 0);
+  for (size_t i = 0; i < options_.listen.size(); ++i) {
+    builder.AddListeningPort(options_.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
+  }
+  builder.RegisterService(&service_);
+  builder.RegisterService(health_.service());
+  builder.RegisterService(reflection_.v1());
+  builder.RegisterService(reflection_.v1alpha());
+  for (int i = 0; i < options_.io_threads; ++i) queues_.push_back(builder.AddCompletionQueue());
+  server_ = builder.BuildAndStart();
+  for (size_t i = 0; i < ports.size(); ++i) {
+    if (ports[i] == 0) {
+      return absl::UnavailableError(
+          absl::StrCat("can't listen on '", options_.listen[i],
+                       "': the address is taken, is not this "
+                       "machine's, or is not of the form host:port or unix:/path"));
+    }
+    addresses_.push_back(WithPort(options_.listen[i], ports[i]));
+  }
+  if (server_ == nullptr) return absl::InternalError("gRPC did not start; its log says why");
+  for (const auto& queue : queues_) {
+    for (int i = 0; i < kUnaryAccepts; ++i) InferCall::Accept(infer_context_, queue.get());
+    for (int i = 0; i < kStreamAccepts; ++i) {
+      InferStream::Accept(infer_context_, open_streams_, queue.get());
+    }
+    for (int i = 0; i < kControlAccepts; ++i) control_.Start(queue.get());
+    health_.Start(queue.get());
+    reflection_.Start(queue.get());
+  }
+  for (const auto& queue : queues_) {
+    io_threads_.push_back(
+        std::make_unique<Thread>("io", [this, raw = queue.get()] { ServeQueue(raw); }));
+  }
+  return absl::OkStatus();
+}
+
+void RpcServer::ServeQueue(grpc::ServerCompletionQueue* queue) {
+  void* tag;
+  bool ok;
+  while (queue->Next(&tag, &ok)) static_cast<CompletionTag*>(tag)->Complete(ok);
+}
+
+bool RpcServer::Stop(absl::Time deadline) {
+  stopped_ = true;
+  health_.Shutdown();
+  reflection_.Shutdown();
+  open_streams_.Drain();
+  bool in_time = true;
+  if (server_ != nullptr) {
+    // Returns once every call has ended; at the deadline gRPC cancels those that have not.
+    server_->Shutdown(absl::ToChronoTime(WallTime() + (deadline - context_.clock->Now())));
+    in_time = context_.clock->Now() < deadline;
+  }
+  MILLRACE_CHECK(gate_.Close(*context_.clock, deadline + kCancelGrace),
+                 "A call did not come back after it was cancelled.");
+  for (const auto& queue : queues_) queue->Shutdown();
+  if (io_threads_.empty()) {  // Never started: nothing but the queues' own shutdown is in them.
+    for (const auto& queue : queues_) ServeQueue(queue.get());
+  }
+  io_threads_.clear();
+  return in_time;
+}
+
+}  // namespace millrace

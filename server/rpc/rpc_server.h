@@ -1,0 +1,86 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "grpcpp/completion_queue.h"
+#include "grpcpp/server.h"
+#include "server/base/clock.h"
+#include "server/base/thread.h"
+#include "server/metrics/server_metrics.h"
+#include "server/repository/model_repository.h"
+#include "server/rpc/call_gate.h"
+#include "server/rpc/control_service.h"
+#include "server/rpc/health_service.h"
+#include "server/rpc/infer_context.h"
+#include "server/rpc/open_streams.h"
+#include "server/rpc/reflection_service.h"
+
+namespace millrace {
+
+// The gRPC server: listeners, completion queues with a thread each, and the services. Thread-safe.
+class RpcServer {
+ public:
+  struct Options {
+    std::vector<std::string> listen;  // host:port or unix:/path, at least one; port 0: any.
+    int io_threads = 1;
+    int max_message_bytes = 64 << 20;
+    StreamLimits streams;
+    ControlService::Options control;
+  };
+  // All of it outlives the server.
+  struct Context {
+    Clock* clock;
+    ModelRepository* repository;
+    ServerMetrics* metrics;
+  };
+
+  // Listens and serves. An address that is taken or makes no sense is an error that names it.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Create(Options options, Context context);
+
+  // Stops at once where Stop() hasn't been called.
+  ~RpcServer();
+
+  // The addresses that it listens on, with the ports that were chosen.
+  const std::vector<std::string>& addresses() const { return addresses_; }
+
+  // Says whether `name` takes requests: "" is the whole server, else a service or a model.
+  void SetHealth(const std::string& name, bool serving) { health_.SetStatus(name, serving); }
+
+  // Makes every health status NOT_SERVING.
+  void DrainHealth() { health_.Drain(); }
+
+  // Takes no new connections (clients are told by GOAWAY) and reads no more requests, answers every
+  // request that was read, ends the streams, and cancels what isn't done at `deadline`. Blocks.
+  // True when nothing had to be cancelled.
+  bool Stop(absl::Time deadline);
+
+ private:
+  RpcServer(Options options, Context context);
+
+  absl::Status Start();
+  void ServeQueue(grpc::ServerCompletionQueue* queue);
+
+  const Options options_;
+  const Context context_;
+  CallGate gate_;
+  RawInferenceService service_;
+  OpenStreams open_streams_;
+  const InferContext infer_context_;
+  ControlService control_;
+  HealthService health_;
+  ReflectionService reflection_;
+  std::vector<std::string> addresses_;
+  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
+  std::unique_ptr<grpc::Server> server_;
+  std::vector<std::unique_ptr<Thread>> io_threads_;
+  bool stopped_ = false;
+};
+
+}  // namespace millrace
