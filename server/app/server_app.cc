@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "grpcpp/grpcpp.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/hardware/hardware.h"
@@ -53,7 +52,7 @@ absl::Status ServerApp::Build() {
   const std::string worker_program = WorkerProgram(config_);
   MILLRACE_ASSIGN_OR_RETURN(const WorkerDescription worker, DescribeWorker(worker_program));
   const Hardware hardware = DetectAll(worker);
-  LogInfo("Millrace ", MILLRACE_VERSION, ", gRPC ", grpc::Version(), ", libtorch ",
+  LogInfo("Millrace ", MILLRACE_VERSION, ", gRPC ", GrpcVersion(), ", libtorch ",
           worker.libtorch_version);
   LogInfo(DescribeHardware(hardware));
 
@@ -83,7 +82,7 @@ absl::Status ServerApp::Build() {
 
 absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int cpu_slots) {
   metrics_ = std::make_unique<ServerMetrics>(BuildVersions{
-      .millrace = MILLRACE_VERSION, .grpc = grpc::Version(), .libtorch = libtorch_version});
+      .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version});
   MILLRACE_ASSIGN_OR_RETURN(
       http_, HttpServer::Create({.host = config_.http_host, .port = config_.http_port},
                                 {.metrics = [this] { return registry_.Render(); },
@@ -147,7 +146,7 @@ std::string DescribeVersions(const std::string& worker_program) {
   const auto worker =
       DescribeWorker(worker_program.empty() ? DefaultWorkerProgram() : worker_program);
   return absl::StrCat(
-      "millrace ", MILLRACE_VERSION, "\ngRPC ", grpc::Version(), "\nlibtorch ",
+      "millrace ", MILLRACE_VERSION, "\ngRPC ", GrpcVersion(), "\nlibtorch ",
       worker.ok() ? worker->libtorch_version : absl::StrCat("unknown: ", worker.status().message()),
       "\n");
 }

@@ -41,8 +41,10 @@ class HealthService::Watch {
                                   static_cast<CompletionTag*>(&watch->on_accepted_));
   }
 
-  // Chooses what to do now; it must then be performed.
-  Operation Next() ABSL_EXCLUSIVE_LOCKS_REQUIRED(service_.mutex_) {
+  // Chooses what to do now; it must then be performed. REQUIRES: the caller holds the service's
+  // mutex.
+  Operation Next() {
+    service_.mutex_.AssertHeld();
     if (busy_ || finished_ || done_) return {};
     const Status status = service_.StatusOf(request_.service());
     if (!told_ || status != told_status_) {

@@ -29,8 +29,9 @@ class ReflectionService::Stream {
   virtual ~Stream() = default;
 
   // True where the call is to be finished from outside, now: then call StartFinish(). Otherwise it
-  // looks at shut_down_ itself, after its answer.
-  bool Interrupt() ABSL_EXCLUSIVE_LOCKS_REQUIRED(service_.mutex_) {
+  // looks at shut_down_ itself, after its answer. REQUIRES: the caller holds the service's mutex.
+  bool Interrupt() {
+    service_.mutex_.AssertHeld();
     if (state_ != State::kReading) return false;
     state_ = State::kFinishing;
     ++tags_;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
@@ -51,6 +52,8 @@ RpcServer::RpcServer(Options options, Context context)
                           grpc::health::v1::Health::service_full_name(),
                           grpc::reflection::v1::ServerReflection::service_full_name(),
                           grpc::reflection::v1alpha::ServerReflection::service_full_name()}) {}
+
+std::string GrpcVersion() { return grpc::Version(); }
 
 RpcServer::~RpcServer() {
   if (!stopped_) Stop(context_.clock->Now());

@@ -83,4 +83,7 @@ class RpcServer {
   bool stopped_ = false;
 };
 
+// The version of the gRPC library.
+std::string GrpcVersion();
+
 }  // namespace millrace

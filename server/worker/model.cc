@@ -1,0 +1,185 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/worker/model.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/base/status.h"
+#include "server/channel/layout.h"
+#include "server/worker/aoti_engine.h"
+#include "server/worker/devices.h"
+#include "server/worker/model_error.h"
+#include "server/worker/process.h"
+#include "server/worker/tensors.h"
+#include "server/worker/torchscript_engine.h"
+
+namespace millrace {
+namespace {
+
+// The first two runs of a shape are those that TorchScript profiles and compiles.
+constexpr int kLeastRuns = 2;
+
+// Forward without recording gradients, in the way that the config asks for.
+class ForwardGuard {
+ public:
+  explicit ForwardGuard(bool inference_mode) {
+    if (inference_mode) {
+      inference_.emplace();
+    } else {
+      no_grad_.emplace();
+    }
+  }
+
+ private:
+  std::optional<c10::InferenceMode> inference_;
+  std::optional<c10::NoGradGuard> no_grad_;
+};
+
+at::Tensor MakeInput(const TensorSpec& spec, const WarmupInput& input, int64_t rows, bool batched) {
+  std::vector<int64_t> dims(input.dims.begin(), input.dims.end());
+  if (batched) dims.insert(dims.begin(), rows);
+  const c10::ScalarType type = *ToScalarType(spec.data_type);
+  if (!input.random) return at::zeros(dims, type);
+  if (c10::isFloatingType(type)) return at::rand(dims).to(type);
+  return at::randint(0, 2, dims).to(type);
+}
+
+// Checks that the config's tensors can be carried and are of types that libtorch has.
+absl::Status CheckSpecs(const std::vector<TensorSpec>& specs, bool batched) {
+  if (specs.empty() || specs.size() > kMostTensors) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the config declares ", specs.size(), " inputs or outputs; expected 1 to ", kMostTensors));
+  }
+  for (const TensorSpec& spec : specs) {
+    if (!ToScalarType(spec.data_type)) {
+      return absl::InvalidArgumentError(absl::StrCat("'", spec.name, "' is of type ",
+                                                     WireName(spec.data_type),
+                                                     ", which no libtorch tensor has"));
+    }
+    if (spec.dims.size() + (batched ? 1 : 0) > kMostDims) {
+      return absl::InvalidArgumentError(absl::StrCat("'", spec.name, "' has ", spec.dims.size(),
+                                                     " dims; with the batch's at most ", kMostDims,
+                                                     " are possible"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+at::Tensor ToHost(const at::Tensor& output) {
+  at::Tensor dense = output.layout() == c10::kStrided ? output : output.to_dense();
+  if (dense.is_cpu()) return dense;
+  at::Tensor host = at::empty(dense.sizes(), dense.options().device(c10::kCPU).pinned_memory(true));
+  return host.copy_(dense, /*non_blocking=*/true);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Open(const LoadCommand& command, int model_fd,
+                                                   Notes& notes) {
+  MILLRACE_RETURN_IF_ERROR(CheckSpecs(command.inputs, command.max_batch_size > 0));
+  MILLRACE_RETURN_IF_ERROR(CheckSpecs(command.outputs, command.max_batch_size > 0));
+  const bool script = command.engine == EngineKind::kTorchScript;
+  MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
+                            script ? OpenTorchScript(command, model_fd, notes)
+                                   : OpenAotInductor(command, model_fd, notes));
+  return std::unique_ptr<Model>(new Model(command, std::move(engine)));
+}
+
+absl::Status Model::Prepare(c10::Device device, Notes& notes) {
+  device_ = device;
+  const absl::Status status = engine_->Prepare(device, notes);
+  if (!absl::IsResourceExhausted(status)) return status;
+  return absl::ResourceExhaustedError(
+      absl::StrCat(status.message(), MemoryReport(device, engine_->weight_bytes())));
+}
+
+absl::Status Model::CheckConfig() {
+  if (command_.engine == EngineKind::kTorchScript || command_.warmup.empty()) {
+    return absl::OkStatus();
+  }
+  const absl::Status status = RunInChild([&] {
+    engine_->CheckInputs();
+    for (const WarmupSample& sample : command_.warmup) {
+      const absl::Status run = RunSample(sample, /*runs=*/1);
+      // The lower bound of a batch is 2 by default, and batches of 1 run all the same.
+      if (absl::IsInvalidArgument(run) && !absl::StrContains(run.message(), "too small"))
+        return run;
+    }
+    return absl::OkStatus();
+  });
+  return Annotate(status, "trying the model with inputs as the config declares them");
+}
+
+absl::Status Model::WarmUp(Notes& notes) {
+  for (const WarmupSample& sample : command_.warmup) {
+    const absl::Status status = RunSample(sample, std::max(sample.count, kLeastRuns));
+    if (status.ok()) continue;
+    if (absl::IsResourceExhausted(status)) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("warming up with ", sample.rows, " rows: ", status.message(),
+                       MemoryReport(device_, engine_->weight_bytes())));
+    }
+    if (sample.declared || absl::IsFailedPrecondition(status)) {
+      return Annotate(status, absl::StrCat("warming up with ", sample.rows, " rows"));
+    }
+    notes.push_back(absl::StrCat("warming up with invented inputs of ", sample.rows,
+                                 " rows is inconclusive, the model raised: ", status.message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Model::RunSample(const WarmupSample& sample, int runs) {
+  for (int run = 0; run < runs; ++run) {
+    std::vector<at::Tensor> inputs;
+    for (const TensorSpec& spec : command_.inputs) {
+      const auto input =
+          std::find_if(sample.inputs.begin(), sample.inputs.end(),
+                       [&](const WarmupInput& candidate) { return candidate.name == spec.name; });
+      if (input == sample.inputs.end()) {
+        return absl::FailedPreconditionError(
+            absl::StrCat("the sample gives no input '", spec.name, "'"));
+      }
+      MILLRACE_RETURN_IF_ERROR(CatchModelErrors([&]() -> absl::Status {
+        inputs.push_back(MakeInput(spec, *input, sample.rows, command_.max_batch_size > 0));
+        return absl::OkStatus();
+      }));
+    }
+    MILLRACE_RETURN_IF_ERROR(Run(std::move(inputs), sample.rows).status());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<at::Tensor>> Model::Run(std::vector<at::Tensor> inputs, int64_t rows) {
+  absl::StatusOr<std::vector<at::Tensor>> outputs =
+      CatchModelErrors([&] { return RunOnDevice(std::move(inputs)); });
+  if (outputs.ok()) MILLRACE_RETURN_IF_ERROR(CheckOutputs(command_, rows, *outputs));
+  return outputs;
+}
+
+absl::StatusOr<std::vector<at::Tensor>> Model::RunOnDevice(std::vector<at::Tensor> inputs) {
+  const ForwardGuard guard(command_.inference_mode);
+  if (!device_.is_cpu()) {
+    for (at::Tensor& input : inputs) {
+      input = input.pin_memory().to(device_, /*non_blocking=*/true);
+    }
+  }
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<at::Tensor> outputs, engine_->Run(std::move(inputs)));
+  for (at::Tensor& output : outputs) {
+    if (output.defined()) output = ToHost(output);
+  }
+  Synchronize(device_);
+  return outputs;
+}
+
+}  // namespace millrace

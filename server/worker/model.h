@@ -1,0 +1,53 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/channel/worker_protocol.h"
+#include "server/worker/engine.h"
+
+namespace millrace {
+
+// A model on a device, with the checks around it. Throws nothing. Confined to the main thread.
+// `command` must outlive it.
+class Model {
+ public:
+  // Reads the model file as far as may be before a fork.
+  static absl::StatusOr<std::unique_ptr<Model>> Open(const LoadCommand& command, int model_fd,
+                                                     Notes& notes);
+
+  // See Engine::Prepare(). RESOURCE_EXHAUSTED says how much memory a GPU has.
+  absl::Status Prepare(c10::Device device, Notes& notes);
+
+  // Runs the command's samples in a child process whose model checks its inputs, and returns what
+  // it says of a config that doesn't fit the model. For the CPU, before the first run.
+  // REQUIRES: this process has one thread.
+  absl::Status CheckConfig();
+
+  // Runs the command's samples, each at least twice: the first runs of a shape compile it. Samples
+  // that nobody declared may fail, which is a note; a result that doesn't fit the config never.
+  absl::Status WarmUp(Notes& notes);
+
+  // Runs the model on `inputs` (on the CPU, by the config's order, checked against it) of `rows`
+  // rows and returns its outputs, on the CPU, strided, checked against the config.
+  // FAILED_PRECONDITION where they don't fit it; else see Engine::Run(). Blocks.
+  absl::StatusOr<std::vector<at::Tensor>> Run(std::vector<at::Tensor> inputs, int64_t rows);
+
+ private:
+  Model(const LoadCommand& command, std::unique_ptr<Engine> engine)
+      : command_(command), engine_(std::move(engine)) {}
+
+  absl::Status RunSample(const WarmupSample& sample, int runs);
+  absl::StatusOr<std::vector<at::Tensor>> RunOnDevice(std::vector<at::Tensor> inputs);
+
+  const LoadCommand& command_;
+  const std::unique_ptr<Engine> engine_;
+  c10::Device device_ = c10::Device(c10::kCPU);
+};
+
+}  // namespace millrace

@@ -1,0 +1,158 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/worker/process.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <iterator>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "server/base/status.h"
+#include "server/base/unique_fd.h"
+
+namespace millrace {
+namespace {
+
+struct Pipe {
+  UniqueFd read_end;
+  UniqueFd write_end;
+};
+
+absl::StatusOr<Pipe> MakePipe() {
+  int fds[2];
+  if (pipe2(fds, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe");
+  return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+// The grandchild: waits until the template has reaped the process between them.
+[[noreturn]] void RunGrandchild(Pipe go, absl::FunctionRef<void()> body) {
+  go.write_end.reset();
+  char token;
+  if (read(go.read_end.get(), &token, 1) == 1) {
+    go.read_end.reset();
+    body();
+  }
+  _exit(0);
+}
+
+[[noreturn]] void RunChild(Pipe result, absl::FunctionRef<absl::Status()> body) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (nowhere >= 0) dup2(nowhere, STDERR_FILENO);
+  const absl::Status status = body();
+  // Written at once, so that it can't be cut in two: PIPE_BUF is 4 KiB.
+  const std::string text =
+      absl::StrCat(static_cast<int>(status.code()), " ", status.message()).substr(0, 4096);
+  const bool told =
+      write(result.write_end.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  _exit(told ? 0 : 1);
+}
+
+// What waitpid() said of a process that ended without a word.
+std::string DeathText(int exit_status) {
+  return WIFSIGNALED(exit_status) ? absl::StrCat("died of signal ", WTERMSIG(exit_status), " (",
+                                                 strsignal(WTERMSIG(exit_status)), ")")
+                                  : absl::StrCat("exited with ", WEXITSTATUS(exit_status));
+}
+
+[[noreturn]] void RunMiddle(Pipe pid_pipe, Pipe go, absl::FunctionRef<void()> body) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    pid_pipe = {};
+    RunGrandchild(std::move(go), body);
+  }
+  const bool told = pid > 0 && write(pid_pipe.write_end.get(), &pid, sizeof(pid)) == sizeof(pid);
+  _exit(told ? 0 : 1);
+}
+
+}  // namespace
+
+void NameProcess(const char* name) { prctl(PR_SET_NAME, name); }
+
+absl::Status DieWithServer(int server_pid) {
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return ErrnoStatus(errno, "PR_SET_PDEATHSIG");
+  if (getppid() == server_pid) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("This process's parent is ", getppid(),
+                                             ", not millrace-server (", server_pid,
+                                             "): the server has gone or is no child subreaper."));
+}
+
+void IgnoreStopSignals() {
+  signal(SIGINT, SIG_IGN);
+  signal(SIGTERM, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+void VolunteerForOomKiller() {
+  const UniqueFd file(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+  if (file.valid() && write(file.get(), "500", 3) < 0) return;
+}
+
+absl::Status PinTo(const std::vector<int>& cpus) {
+  if (cpus.empty()) return absl::OkStatus();
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : cpus) CPU_SET(cpu, &set);
+  if (sched_setaffinity(0, sizeof(set), &set) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, absl::StrCat("pinning to the cores ", absl::StrJoin(cpus, ",")));
+}
+
+int ThreadCount() {
+  std::error_code ignored;
+  const std::filesystem::directory_iterator tasks("/proc/self/task", ignored);
+  return static_cast<int>(std::distance(begin(tasks), end(tasks)));
+}
+
+absl::StatusOr<pid_t> ForkToSubreaper(absl::FunctionRef<void()> body) {
+  MILLRACE_ASSIGN_OR_RETURN(Pipe pid_pipe, MakePipe());
+  MILLRACE_ASSIGN_OR_RETURN(Pipe go, MakePipe());
+  const pid_t middle = fork();
+  if (middle < 0) return ErrnoStatus(errno, "fork");
+  if (middle == 0) RunMiddle(std::move(pid_pipe), std::move(go), body);
+  pid_pipe.write_end.reset();
+  go.read_end.reset();
+  int exit_status = 0;
+  while (waitpid(middle, &exit_status, 0) < 0 && errno == EINTR) {
+  }
+  pid_t pid = 0;
+  if (read(pid_pipe.read_end.get(), &pid, sizeof(pid)) != sizeof(pid)) {
+    return absl::ResourceExhaustedError(
+        "The template could not fork a replica: too many processes, or too little memory.");
+  }
+  if (write(go.write_end.get(), "g", 1) != 1) return ErrnoStatus(errno, "starting a replica");
+  return pid;
+}
+
+absl::Status RunInChild(absl::FunctionRef<absl::Status()> body) {
+  MILLRACE_ASSIGN_OR_RETURN(Pipe result, MakePipe());
+  const pid_t child = fork();
+  if (child < 0) return ErrnoStatus(errno, "fork");
+  if (child == 0) RunChild(std::move(result), body);
+  result.write_end.reset();
+  char text[4096];
+  const ssize_t size = read(result.read_end.get(), text, sizeof(text));
+  int exit_status = 0;
+  while (waitpid(child, &exit_status, 0) < 0 && errno == EINTR) {
+  }
+  if (size <= 0) return absl::InternalError(DeathText(exit_status));
+  const std::pair<std::string, std::string> parts =
+      absl::StrSplit(absl::string_view(text, static_cast<size_t>(size)), absl::MaxSplits(' ', 1));
+  return absl::Status(static_cast<absl::StatusCode>(std::atoi(parts.first.c_str())), parts.second);
+}
+
+}  // namespace millrace

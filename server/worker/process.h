@@ -1,0 +1,48 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace millrace {
+
+// What a worker process does to itself. Call from the main thread.
+
+// Names the main thread, and with it the process.
+void NameProcess(const char* name);
+
+// Has the kernel kill this process when its parent ends, and checks that the parent is
+// `server_pid`. UNAVAILABLE where it isn't: then the server has already gone.
+absl::Status DieWithServer(int server_pid);
+
+// Keeps terminal and service signals from ending a worker while the server drains; the server
+// ends its workers itself.
+void IgnoreStopSignals();
+
+// Makes this process a likelier victim than the server when memory runs out. Best effort.
+void VolunteerForOomKiller();
+
+// Pins this process to `cpus`; floats where that is empty. Call before threads start.
+absl::Status PinTo(const std::vector<int>& cpus);
+
+// Threads of this process, by /proc/self/task.
+int ThreadCount();
+
+// Forks twice, so that the grandchild becomes the child of the nearest subreaper (the server), and
+// returns its pid. In the grandchild, once it has that parent, calls `body` and never returns.
+// REQUIRES: this process has one thread.
+absl::StatusOr<pid_t> ForkToSubreaper(absl::FunctionRef<void()> body);
+
+// Runs `body` in a forked child and returns its status, whose message is cut to 4 KiB. INTERNAL
+// where the child dies of it. What the child does to its memory and environment stays there, and
+// nothing that it writes on stderr is seen.
+// REQUIRES: this process has one thread.
+absl::Status RunInChild(absl::FunctionRef<absl::Status()> body);
+
+}  // namespace millrace
