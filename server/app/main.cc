@@ -74,10 +74,10 @@ int Serve(const ServerConfig& config) {
     return 1;
   }
   signals->Wait();
-  const bool in_time = (*app)->Stop();
+  if (!(*app)->Stop()) std::_Exit(1);  // The workers end with this process.
   app->reset();
   LogInfo("stopped");
-  return in_time ? 0 : 1;
+  return 0;
 }
 
 }  // namespace

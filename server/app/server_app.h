@@ -30,7 +30,9 @@ class ServerApp {
   ~ServerApp();
 
   // Says "not ready", waits for the drain delay, answers every request that was read, and ends the
-  // streams. Blocks. False when something had to be cancelled at the drain timeout.
+  // streams. Blocks. False when something had to be cancelled at the drain timeout; then the
+  // process must end without destroying this, since a replica that doesn't answer may still hold a
+  // call.
   bool Stop();
 
  private:

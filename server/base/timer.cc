@@ -30,6 +30,12 @@ void Timer::Cancel(const Id& id) {
   while (running_number_ == id.second) finished_.Wait(mutex_);
 }
 
+void Timer::Forget(const Id& id) {
+  std::map<Id, absl::AnyInvocable<void()>>::node_type forgotten;  // Destroyed without the lock.
+  MutexLock lock(mutex_);
+  forgotten = scheduled_.extract(id);
+}
+
 void Timer::Run() {
   MutexLock lock(mutex_);
   thread_id_ = std::this_thread::get_id();

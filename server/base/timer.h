@@ -35,6 +35,10 @@ class Timer {
   // Forgets the callback. Waits for it where it is just running, unless called from within it.
   void Cancel(const Id& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Forgets the callback, without waiting for one that is just running: for callers who hold a lock
+  // that the callback takes. What it has captured is destroyed by the caller.
+  void Forget(const Id& id) ABSL_LOCKS_EXCLUDED(mutex_);
+
  private:
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   void RunOne(std::map<Id, absl::AnyInvocable<void()>>::iterator next)

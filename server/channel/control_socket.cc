@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
@@ -19,9 +21,10 @@ namespace {
 absl::Status PeerGone() { return absl::UnavailableError("The process at the other end has gone."); }
 
 absl::Status WaitReadable(int fd, absl::Duration timeout) {
-  const int milliseconds = timeout == absl::InfiniteDuration()
-                               ? -1
-                               : static_cast<int>(absl::ToInt64Milliseconds(timeout));
+  // Past the longest time that poll() can tell: 24 days.
+  const bool for_ever = timeout > absl::Milliseconds(std::numeric_limits<int>::max());
+  const int milliseconds =
+      for_ever ? -1 : static_cast<int>(std::max<int64_t>(0, absl::ToInt64Milliseconds(timeout)));
   pollfd entry = {.fd = fd, .events = POLLIN, .revents = 0};
   int ready;
   do {

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -47,7 +48,7 @@ absl::StatusOr<std::unique_ptr<ModelMemory>> ModelMemory::Create(const Options& 
   }
   MILLRACE_ASSIGN_OR_RETURN(std::byte* const begin, Map(fd.get(), size));
   *reinterpret_cast<MemoryHeader*>(begin) = header;
-  std::unique_ptr<ModelMemory> memory(new ModelMemory(std::move(fd), begin, size));
+  std::unique_ptr<ModelMemory> memory(new ModelMemory(std::move(fd), begin, size, header));
   for (size_t i = 0; i < options.buffers; ++i) {
     memory->batch_buffers_.push_back(std::make_unique<SharedBatchBuffer>(
         memory->buffer_begin(i), header.buffer_bytes, static_cast<uint32_t>(i)));
@@ -61,8 +62,10 @@ absl::StatusOr<std::unique_ptr<ModelMemory>> ModelMemory::Open(int fd) {
   const auto size = static_cast<size_t>(file.st_size);
   if (size < kPageSize) return absl::InternalError("The shared memory is smaller than a page.");
   MILLRACE_ASSIGN_OR_RETURN(std::byte* const begin, Map(fd, size));
-  std::unique_ptr<ModelMemory> memory(new ModelMemory(UniqueFd(), begin, size));
-  if (memory->header()->magic != kChannelMagic || TotalBytes(*memory->header()) != size) {
+  MemoryHeader header;
+  std::memcpy(&header, begin, sizeof(header));
+  std::unique_ptr<ModelMemory> memory(new ModelMemory(UniqueFd(), begin, size, header));
+  if (header.magic != kChannelMagic || TotalBytes(header) != size) {
     return absl::FailedPreconditionError(
         "The shared memory has another layout: millrace-server and millrace-worker are of "
         "different builds; install both from one.");

@@ -37,8 +37,8 @@ class ModelMemory {
 
   // The memfd; -1 where the memory was opened.
   int fd() const { return fd_.get(); }
-  size_t buffers() const { return header()->buffers; }
-  size_t mailboxes() const { return header()->mailboxes; }
+  size_t buffers() const { return header_.buffers; }
+  size_t mailboxes() const { return header_.mailboxes; }
   MailboxWords* mailbox(size_t index) const;
 
   // Server: buffer `index` as the dispatcher and the replica use it.
@@ -46,17 +46,16 @@ class ModelMemory {
 
   // The raw bytes of buffer `index`: a BatchHeader and the areas.
   std::byte* buffer_begin(size_t index) const;
-  size_t buffer_bytes() const { return header()->buffer_bytes; }
+  size_t buffer_bytes() const { return header_.buffer_bytes; }
 
  private:
-  ModelMemory(UniqueFd fd, std::byte* begin, size_t size)
-      : fd_(std::move(fd)), begin_(begin), size_(size) {}
-
-  const MemoryHeader* header() const { return reinterpret_cast<const MemoryHeader*>(begin_); }
+  ModelMemory(UniqueFd fd, std::byte* begin, size_t size, const MemoryHeader& header)
+      : fd_(std::move(fd)), begin_(begin), size_(size), header_(header) {}
 
   const UniqueFd fd_;
   std::byte* const begin_;
   const size_t size_;
+  const MemoryHeader header_;  // A copy: the other side may write to the one that is shared.
   std::vector<std::unique_ptr<SharedBatchBuffer>> batch_buffers_;
 };
 

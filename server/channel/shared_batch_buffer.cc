@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <string>
 
@@ -123,6 +124,7 @@ absl::StatusOr<std::vector<OutputView>> SharedBatchBuffer::ReadOutputs() const {
   std::vector<OutputView> views;
   for (uint32_t i = 0; i < count; ++i) {
     const TensorHeader copy = shared->outputs[i];  // Before it is checked, so that it stays so.
+    std::atomic_signal_fence(std::memory_order_acq_rel);  // The compiler doesn't read it again.
     absl::StatusOr<OutputView> view = ToView(copy, begin_, bytes_);
     if (!view.ok()) return view.status();
     views.push_back(*std::move(view));

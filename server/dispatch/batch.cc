@@ -60,6 +60,10 @@ void Batch::Vacate(size_t member) {
   if (members_[member].vacated) return;
   members_[member].vacated = true;
   rows_ -= members_[member].rows;
+  oldest_arrival_ = absl::InfiniteFuture();
+  for (const Member& left : members_) {
+    if (!left.vacated) oldest_arrival_ = std::min(oldest_arrival_, left.request->arrival);
+  }
   if (!members_[member].filling) AddHole(members_[member]);
 }
 

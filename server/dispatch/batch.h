@@ -41,7 +41,7 @@ class Batch {
   // Nobody may join any more.
   bool closed() const { return closed_ || rows_ == capacity_; }
   void Close() { closed_ = true; }
-  // The earliest arrival among the members.
+  // The earliest arrival among the members who haven't vacated their rows.
   absl::Time oldest_arrival() const { return oldest_arrival_; }
 
   // How many of a request's `left` rows go into one batch: all, or as many as a batch can hold.

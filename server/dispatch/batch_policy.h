@@ -12,7 +12,7 @@ namespace millrace {
 // When a batch may go: the part of the dispatcher to change for another batching strategy. Pure
 // functions of the state and the time.
 struct BatchPolicy {
-  std::vector<int64_t> preferred_sizes;                   // Rows; reached exactly, a batch goes.
+  std::vector<int64_t> preferred_sizes = {};              // Rows; reached exactly, a batch goes.
   absl::Duration max_queue_delay = absl::ZeroDuration();  // How long a batch may wait to grow.
 
   // A staged batch, as far as the decision needs it.

@@ -8,16 +8,22 @@ namespace millrace {
 
 bool CoreLeases::TryAcquire(const std::shared_ptr<LeaseClaimant>& claimant, int cores) {
   MutexLock lock(mutex_);
+  // The dead go first: they claim nothing, and a new claimant may live at the address of one.
+  std::erase_if(line_, [](const Waiting& waiting) { return waiting.claimant.expired(); });
   const bool first = line_.empty() || line_.front().identity == claimant.get();
   if (first && free_ >= Clamp(cores)) {
     free_ -= Clamp(cores);
     if (!line_.empty()) line_.pop_front();
     return true;
   }
-  const bool waits = std::any_of(line_.begin(), line_.end(), [&](const Waiting& waiting) {
+  const auto place = std::find_if(line_.begin(), line_.end(), [&](const Waiting& waiting) {
     return waiting.identity == claimant.get();
   });
-  if (!waits) line_.push_back({claimant, claimant.get(), cores});
+  if (place == line_.end()) {
+    line_.push_back({claimant, claimant.get(), cores});
+  } else {
+    place->cores = cores;
+  }
   return false;
 }
 

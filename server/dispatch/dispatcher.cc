@@ -11,6 +11,11 @@
 namespace millrace {
 namespace {
 
+// Batches that are run again go first, then whoever has waited longest.
+bool GoesBefore(const Batch& a, const Batch& b) {
+  return a.retry != b.retry ? a.retry : a.oldest_arrival() < b.oldest_arrival();
+}
+
 absl::Status Cancelled() { return absl::CancelledError("The caller cancelled the request."); }
 
 }  // namespace
@@ -49,10 +54,10 @@ bool Dispatcher::Submit(std::shared_ptr<PendingRequest> request, WhenFull when_f
     } else if (request->flow().cancelled()) {
       actions.failures.push_back({std::move(request), Cancelled()});
     } else if (queue_.parked() == 0 && queue_.HasRoom(request->rows())) {
-      earliest_deadline_ = std::min(earliest_deadline_, request->deadline);
+      ExpireAt(request->deadline);
       queue_.Push(std::move(request));
     } else if (when_full == WhenFull::kPark) {
-      earliest_deadline_ = std::min(earliest_deadline_, request->deadline);
+      ExpireAt(request->deadline);
       queue_.Park(std::move(request));
       parked = true;
     } else {
@@ -106,10 +111,9 @@ Dispatcher::Gauges Dispatcher::gauges() const {
 
 void Dispatcher::Drop(absl::FunctionRef<bool(const PendingRequest&)> matches,
                       const absl::Status& status, Actions& actions) {
-  for (auto& request : queue_.Remove(matches)) {
-    if (request->on_unparked) actions.unparked.push_back(std::move(request->on_unparked));
-    actions.failures.push_back({request, status});
-  }
+  RequestQueue::Removed removed = queue_.Remove(matches);
+  for (auto& unparked : removed.unparked) actions.unparked.push_back(std::move(unparked));
+  for (auto& request : removed.requests) actions.failures.push_back({request, status});
   for (const auto& batch : staged_) {
     for (size_t i = 0; i < batch->members().size(); ++i) {
       const Batch::Member& member = batch->members()[i];
@@ -150,7 +154,7 @@ void Dispatcher::Finish(BatchRunner* runner, std::unique_ptr<Batch> batch,
   {
     MutexLock lock(mutex_);
     idle_.push_back(runner);
-    CollectStarts(starts);
+    CollectStart(starts);
   }
   Perform(std::move(starts));  // The replica computes again while its outputs are dealt with.
   const absl::Status status = outputs.ok() ? CheckOutputs(*batch, *outputs) : outputs.status();
@@ -170,6 +174,7 @@ void Dispatcher::Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch) {
     Retry again;
     for (const Batch::Member& member : batch->members()) {
       if (++member.request->deaths < options_.max_deaths && stopped_.ok()) {
+        ExpireAt(member.request->deadline);
         again.push_back(member);
         continue;
       }
@@ -215,7 +220,8 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
   std::vector<std::pair<PendingRequest*, PendingRequest::Answer>> answers;
   answers.reserve(batch.members().size());
   for (const Batch::Member& member : batch.members()) {
-    const Timings timings = {.queue = batch.started - member.request->arrival,
+    const absl::Duration waited = batch.started - member.request->arrival - batch.fill_time();
+    const Timings timings = {.queue = std::max(absl::ZeroDuration(), waited),
                              .fill = batch.fill_time(),
                              .execute = execute,
                              .batch_rows = batch.rows(),
@@ -243,6 +249,7 @@ void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
     MutexLock lock(mutex_);
     free_buffers_.push_back(batch.buffer());
     if (members.size() > 1 && stopped_.ok()) {
+      for (const Batch::Member& member : members) ExpireAt(member.request->deadline);
       const auto middle = members.begin() + static_cast<std::ptrdiff_t>(members.size() / 2);
       retries_.emplace_back(members.begin(), middle);
       retries_.emplace_back(middle, members.end());
@@ -321,23 +328,26 @@ Dispatcher::Actions Dispatcher::PerformFills(absl::Span<const Fill> fills) {
 
 void Dispatcher::Collect(Actions& actions) {
   CollectExpired(actions);
+  FreeEmptyBatches();
   CollectRetries(actions);
-  CollectStaging(actions);
-  CollectStarts(actions);
+  do {  // The start of a staged batch leaves its place to the next.
+    CollectStaging(actions);
+  } while (CollectStart(actions));
 }
 
 void Dispatcher::CollectExpired(Actions& actions) {
   if (earliest_deadline_ == absl::InfiniteFuture()) return;
   const absl::Time now = clock_.Now();
   if (earliest_deadline_ <= now) {
-    earliest_deadline_ = absl::InfiniteFuture();
+    absl::Time earliest_left = absl::InfiniteFuture();
     const size_t before = actions.failures.size();
     const auto expired = [&](const PendingRequest& request) {
       if (request.deadline <= now) return true;
-      earliest_deadline_ = std::min(earliest_deadline_, request.deadline);
+      earliest_left = std::min(earliest_left, request.deadline);
       return false;
     };
     Drop(expired, absl::DeadlineExceededError("Request timeout expired"), actions);
+    earliest_deadline_ = earliest_left;
     for (size_t i = before; i < actions.failures.size(); ++i) {
       metrics_.RecordRejection(Rejection::kDeadline);
     }
@@ -373,9 +383,13 @@ void Dispatcher::CollectStaging(Actions& actions) {
     for (auto& unparked : queue_.AdmitParked()) actions.unparked.push_back(std::move(unparked));
     if (queue_.empty()) return;
     const std::shared_ptr<PendingRequest> request = queue_.front();
+    if (request->rows_claimed > 0 && request->answered()) {  // An earlier part has failed.
+      queue_.PopFront();
+      continue;
+    }
     const absl::StatusOr<Batch*> batch = StagedBatchForFront();
     if (!batch.ok()) {
-      queue_.Remove([&](const PendingRequest& other) { return &other == request.get(); });
+      queue_.PopFront();
       actions.failures.push_back({request, batch.status()});
       continue;
     }
@@ -392,8 +406,7 @@ absl::StatusOr<Batch*> Dispatcher::StagedBatchForFront() {
   bool one_waits = false;
   for (const auto& batch : staged_) {
     if (batch->retry || !(batch->shape() == *request.row_shape())) continue;
-    if (!batch->closed() && batch->HasRoom(batch->PieceOf(left))) return batch.get();
-    batch->Close();  // Whoever comes later must not overtake this request.
+    if (batch->HasRoom(batch->PieceOf(left))) return batch.get();
     one_waits = true;
   }
   if (one_waits || free_buffers_.empty()) return nullptr;
@@ -411,21 +424,42 @@ void Dispatcher::Join(Batch* batch, const Batch::Member& rows, Actions& actions)
       {batch, member, rows.request, rows.first_row, rows.rows, batch->members()[member].batch_row});
 }
 
-void Dispatcher::CollectStarts(Actions& actions) {
-  std::erase_if(staged_, [this](const std::unique_ptr<Batch>& batch) {
-    if (batch->rows() > 0 || batch->filling() > 0) return false;
-    free_buffers_.push_back(batch->buffer());
-    return true;
-  });
-  while (!idle_.empty()) {
-    const auto next = NextToStart();
-    if (next == staged_.end()) break;
-    if (!AcquireLease(*idle_.back(), actions)) return;
-    actions.starts.push_back({idle_.back(), std::move(*next)});
-    idle_.pop_back();
-    staged_.erase(next);
+void Dispatcher::FreeEmptyBatches() {
+  for (auto batch = staged_.begin(); batch != staged_.end();) {
+    if ((*batch)->rows() > 0 || (*batch)->filling() > 0) {
+      ++batch;
+    } else {
+      free_buffers_.push_back((*batch)->buffer());
+      batch = staged_.erase(batch);
+    }
   }
-  LeaveLeaseLine(actions);
+}
+
+bool Dispatcher::CollectStart(Actions& actions) {
+  const auto next = idle_.empty() ? staged_.end() : NextToStart();
+  if (next != staged_.end()) {
+    const auto runner = NextIdle();
+    if (!AcquireLease(**runner, actions)) return false;
+    actions.starts.push_back({*runner, std::move(*next)});
+    idle_.erase(runner);
+    staged_.erase(next);
+    return true;
+  }
+  // A batch into which somebody is just writing keeps the model's turn: it goes in a moment.
+  const bool goes_soon = !idle_.empty() && std::any_of(staged_.begin(), staged_.end(),
+                                                       [](const std::unique_ptr<Batch>& batch) {
+                                                         return batch->filling() > 0;
+                                                       });
+  if (!goes_soon) LeaveLeaseLine(actions);
+  return false;
+}
+
+std::vector<BatchRunner*>::iterator Dispatcher::NextIdle() {
+  // The one that was busy last, since its caches are warm.
+  const auto free = std::find_if(idle_.rbegin(), idle_.rend(), [](const BatchRunner* runner) {
+    return runner->lease_cores() == 0;
+  });
+  return std::prev(free != idle_.rend() ? free.base() : idle_.end());
 }
 
 std::vector<std::unique_ptr<Batch>>::iterator Dispatcher::NextToStart() {
@@ -435,11 +469,14 @@ std::vector<std::unique_ptr<Batch>>::iterator Dispatcher::NextToStart() {
   for (auto candidate = staged_.begin(); candidate != staged_.end(); ++candidate) {
     const Batch& batch = **candidate;
     if (batch.filling() > 0) continue;  // Whoever fills it last comes by again.
-    const absl::Time go_at = options_.policy.GoAt(
-        {.rows = batch.rows(), .closed = batch.closed(), .oldest_arrival = batch.oldest_arrival()});
+    const absl::Time go_at =
+        options_.policy.GoAt({.rows = batch.rows(),
+                              // Nobody overtakes the first in the queue, which found no place.
+                              .closed = batch.closed() || !queue_.empty(),
+                              .oldest_arrival = batch.oldest_arrival()});
     if (go_at > now) {
       WakeAt(go_at);
-    } else if (next == staged_.end() || batch.oldest_arrival() < (*next)->oldest_arrival()) {
+    } else if (next == staged_.end() || GoesBefore(batch, **next)) {
       next = candidate;
     }
   }
@@ -465,9 +502,9 @@ void Dispatcher::LeaveLeaseLine(Actions& actions) {
 }
 
 void Dispatcher::WakeAt(absl::Time when) {
-  if (when >= next_wake_) return;
-  next_wake_ = when;
-  timer_.Schedule(when, [weak = weak_from_this(), when] {
+  if (when >= wake_.first) return;
+  if (wake_.first != absl::InfiniteFuture()) timer_.Forget(wake_);
+  wake_ = timer_.Schedule(when, [weak = weak_from_this(), when] {
     if (const auto self = weak.lock()) self->OnTimer(when);
   });
 }
@@ -475,7 +512,7 @@ void Dispatcher::WakeAt(absl::Time when) {
 void Dispatcher::OnTimer(absl::Time when) {
   {
     MutexLock lock(mutex_);
-    if (next_wake_ == when) next_wake_ = absl::InfiniteFuture();
+    if (wake_.first == when) wake_.first = absl::InfiniteFuture();
   }
   Pump();
 }

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -51,7 +52,7 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
  public:
   struct Options {
     int64_t max_queue_rows = 128;
-    BatchPolicy policy;
+    BatchPolicy policy = {};
     int max_deaths = 3;  // Replicas that may die under a request before it is given up.
   };
 
@@ -155,7 +156,10 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   void CollectExpired(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CollectRetries(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CollectStaging(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CollectStarts(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives one batch to a replica; false where none can go.
+  bool CollectStart(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives the buffers of batches back that everybody has left.
+  void FreeEmptyBatches() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // The staged batch in which the first request of the queue gets its next rows, opened where need
   // be; null where it has to wait.
@@ -164,6 +168,8 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The staged batch to start next, or staged_.end(); sees to it that it is asked again in time.
   std::vector<std::unique_ptr<Batch>>::iterator NextToStart() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The idle replica to run the next batch: one that needs no lease before one that does.
+  std::vector<BatchRunner*>::iterator NextIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool AcquireLease(const BatchRunner& runner, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveLeaseLine(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -172,6 +178,10 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
             Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WakeAt(absl::Time when) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnTimer(absl::Time when) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Notes the deadline of a request that waits (again).
+  void ExpireAt(absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    earliest_deadline_ = std::min(earliest_deadline_, deadline);
+  }
 
   // Copies the outputs out, frees the buffer, then answers.
   void Deliver(const Batch& batch, const std::vector<OutputView>& outputs, absl::Duration execute,
@@ -197,7 +207,8 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   std::vector<BatchRunner*> idle_ ABSL_GUARDED_BY(mutex_);
   // No request that waits or is staged has an earlier deadline.
   absl::Time earliest_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
-  absl::Time next_wake_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  // The one wake-up that is outstanding; at InfiniteFuture() there is none.
+  Timer::Id wake_ ABSL_GUARDED_BY(mutex_) = {absl::InfiniteFuture(), 0};
   bool waits_for_lease_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status stopped_ ABSL_GUARDED_BY(mutex_);  // Not OK: why nothing is taken any more.
   std::atomic<int64_t> in_flight_{0};

@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/dispatch/pending_request.h"
 
+#include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +12,15 @@
 
 namespace millrace {
 namespace {
+
+// The largest answer: 2 GiB, beyond which no message can be sent anyway.
+constexpr size_t kMostAnswerBytes = size_t{2} << 30;
+
+// Whether two parts of an output differ in nothing but their number of rows.
+bool SameRows(const Shape& a, const Shape& b, bool batched) {
+  const int skip = batched ? 1 : 0;
+  return std::equal(a.begin() + skip, a.end(), b.begin() + skip, b.end());
+}
 
 // Bytes of one row of a batch's output; the whole output where there is no batch dimension.
 size_t RowBytes(const OutputView& view, bool batched) {
@@ -50,9 +61,11 @@ bool PendingRequest::answered() const {
   return !responder_.owed();
 }
 
-void PendingRequest::AllocateOutputs(const ModelSignature& signature,
-                                     absl::Span<const OutputView> outputs) {
+absl::Status PendingRequest::AllocateOutputs(const ModelSignature& signature,
+                                             absl::Span<const OutputView> outputs) {
+  const auto rows = static_cast<size_t>(checked_.rows);
   size_t total = 0;
+  bool too_large = false;
   for (const int index : checked_.outputs) {
     const OutputView& view = outputs[index];
     OutputTensor output;
@@ -60,31 +73,41 @@ void PendingRequest::AllocateOutputs(const ModelSignature& signature,
     output.data_type = view.data_type;
     output.shape = view.shape;
     if (signature.batched()) output.shape[0] = checked_.rows;
-    total += RowBytes(view, signature.batched()) * static_cast<size_t>(checked_.rows);
+    size_t bytes = 0;
+    too_large |= __builtin_mul_overflow(RowBytes(view, signature.batched()), rows, &bytes) ||
+                 __builtin_add_overflow(total, bytes, &total);
     response_.outputs.push_back(std::move(output));
   }
-  response_.memory = std::make_unique_for_overwrite<std::byte[]>(total);
+  // A few bytes of input may ask for more output than there is memory.
+  if (!too_large && total <= kMostAnswerBytes) {
+    response_.memory.reset(new (std::nothrow) std::byte[total]);
+  }
+  if (response_.memory == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat("there is no memory for the answer to ", rows,
+                                                     " rows of model '", signature.model_name(),
+                                                     "'; send fewer rows in one request"));
+  }
   response_.memory_size = total;
   size_t offset = 0;
   for (size_t i = 0; i < response_.outputs.size(); ++i) {
-    const size_t bytes = RowBytes(outputs[checked_.outputs[i]], signature.batched()) *
-                         static_cast<size_t>(checked_.rows);
+    const size_t bytes = RowBytes(outputs[checked_.outputs[i]], signature.batched()) * rows;
     response_.outputs[i].data = absl::MakeConstSpan(response_.memory.get() + offset, bytes);
     offset += bytes;
   }
+  return absl::OkStatus();
 }
 
 absl::Status PendingRequest::CopyRows(const ModelSignature& signature,
                                       absl::Span<const OutputView> outputs, int64_t batch_row,
                                       int64_t first_row, int64_t rows) {
   if (response_.memory == nullptr) {
-    AllocateOutputs(signature, outputs);
+    MILLRACE_RETURN_IF_ERROR(AllocateOutputs(signature, outputs));
   }
   for (size_t i = 0; i < response_.outputs.size(); ++i) {
     const OutputView& view = outputs[checked_.outputs[i]];
     OutputTensor& output = response_.outputs[i];
     const size_t row_bytes = RowBytes(view, signature.batched());
-    if (row_bytes * static_cast<size_t>(checked_.rows) != output.data.size()) {
+    if (!SameRows(view.shape, output.shape, signature.batched())) {
       return absl::InternalError(absl::StrCat(
           "output '", output.name, "' of model '", signature.model_name(), "' has shape ",
           ToString(view.shape),

@@ -64,7 +64,8 @@ class PendingRequest {
   bool answered() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  void AllocateOutputs(const ModelSignature& signature, absl::Span<const OutputView> outputs)
+  absl::Status AllocateOutputs(const ModelSignature& signature,
+                               absl::Span<const OutputView> outputs)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CopyRows(const ModelSignature& signature, absl::Span<const OutputView> outputs,
                         int64_t batch_row, int64_t first_row, int64_t rows)

@@ -35,18 +35,23 @@ void RequestQueue::ClaimedFromFront(int64_t rows) {
   if (request.rows_claimed == request.rows()) queue_.pop_front();
 }
 
-std::vector<std::shared_ptr<PendingRequest>> RequestQueue::Remove(
-    absl::FunctionRef<bool(const PendingRequest&)> matches) {
-  std::vector<std::shared_ptr<PendingRequest>> removed;
+void RequestQueue::PopFront() {
+  rows_ -= queue_.front()->rows() - queue_.front()->rows_claimed;
+  queue_.pop_front();
+}
+
+RequestQueue::Removed RequestQueue::Remove(absl::FunctionRef<bool(const PendingRequest&)> matches) {
+  Removed removed;
   std::erase_if(queue_, [&](const std::shared_ptr<PendingRequest>& request) {
     if (!matches(*request)) return false;
     rows_ -= request->rows() - request->rows_claimed;
-    removed.push_back(request);
+    removed.requests.push_back(request);
     return true;
   });
   std::erase_if(door_, [&](const std::shared_ptr<PendingRequest>& request) {
     if (!matches(*request)) return false;
-    removed.push_back(request);
+    if (request->on_unparked) removed.unparked.push_back(std::move(request->on_unparked));
+    removed.requests.push_back(request);
     return true;
   });
   return removed;

@@ -42,10 +42,17 @@ class RequestQueue {
   // all have.
   void ClaimedFromFront(int64_t rows);
 
-  // Removes the requests that `matches` picks, from the queue and from the door, and returns them.
-  // For those at the door on_unparked is still to be called.
-  std::vector<std::shared_ptr<PendingRequest>> Remove(
-      absl::FunctionRef<bool(const PendingRequest&)> matches);
+  // Takes the first request out. REQUIRES: !empty().
+  void PopFront();
+
+  struct Removed {
+    std::vector<std::shared_ptr<PendingRequest>> requests;
+    std::vector<absl::AnyInvocable<void()>> unparked;  // Callbacks of those who were at the door.
+  };
+
+  // Removes the requests that `matches` picks, from the queue and from the door. The callbacks are
+  // to be called without locks.
+  Removed Remove(absl::FunctionRef<bool(const PendingRequest&)> matches);
 
   // Rows that wait in the queue; those at the door don't count.
   int64_t rows() const { return rows_; }

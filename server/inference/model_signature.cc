@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/inference/model_signature.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -101,6 +102,7 @@ absl::StatusOr<CheckedRequest> ModelSignature::Check(Request request) const {
   }
   MILLRACE_ASSIGN_OR_RETURN(checked.outputs, SelectOutputs(request));
   checked.row_shape = fixed_row_shape_ ? fixed_row_shape_ : RowShapeOf(request, order);
+  MILLRACE_RETURN_IF_ERROR(CheckRows(checked));
   absl::InlinedVector<Payload, 1> payloads;
   for (const int index : order) payloads.push_back(std::move(request.inputs[index].payload));
   checked.filler = std::make_unique<PayloadFiller>(std::move(payloads), checked.row_shape,
@@ -170,6 +172,16 @@ absl::Status ModelSignature::CheckInput(const TensorSpec& spec, const InputTenso
                  ToString(dims), " of ", WireName(spec.data_type));
   }
   return absl::OkStatus();
+}
+
+// The bytes that came bound the rows, and so the work and the answer, but for rows without any.
+absl::Status ModelSignature::CheckRows(const CheckedRequest& checked) const {
+  const auto& bytes = checked.row_shape->row_bytes;
+  const bool empty = std::all_of(bytes.begin(), bytes.end(), [](size_t each) { return each == 0; });
+  if (!batched() || !empty || checked.rows <= max_batch_size_) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(checked.rows, " rows without any bytes came for ",
+                                                 "model '", model_name_, "'; send at most ",
+                                                 max_batch_size_));
 }
 
 absl::StatusOr<absl::InlinedVector<int, 1>> ModelSignature::SelectOutputs(

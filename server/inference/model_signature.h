@@ -59,6 +59,7 @@ class ModelSignature {
   absl::StatusOr<absl::InlinedVector<int, 1>> InputOrder(const Request& request) const;
   absl::StatusOr<absl::InlinedVector<int, 1>> SelectOutputs(const Request& request) const;
   absl::Status CheckInput(const TensorSpec& spec, const InputTensor& input, int64_t* rows) const;
+  absl::Status CheckRows(const CheckedRequest& checked) const;
   std::shared_ptr<const RowShape> RowShapeOf(const Request& request,
                                              const absl::InlinedVector<int, 1>& order) const;
 

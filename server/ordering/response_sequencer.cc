@@ -14,6 +14,7 @@ std::shared_ptr<ResponseSequencer> ResponseSequencer::Create(Send send) {
 
 Responder ResponseSequencer::Reserve() {
   MutexLock lock(mutex_);
+  if (abandoned_) return Responder(shared_from_this(), first_place_);  // Answers to nobody.
   line_.emplace_back();
   return Responder(shared_from_this(), first_place_ + line_.size() - 1);
 }

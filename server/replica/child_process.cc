@@ -26,25 +26,11 @@ extern char** environ;
 namespace millrace {
 namespace {
 
-// The children that somebody waits for.
-class KnownChildren {
- public:
-  void Add(pid_t pid) {
-    MutexLock lock(mutex_);
-    pids_.insert(pid);
-  }
-  void Remove(pid_t pid) {
-    MutexLock lock(mutex_);
-    pids_.erase(pid);
-  }
-  bool Contains(pid_t pid) {
-    MutexLock lock(mutex_);
-    return pids_.count(pid) > 0;
-  }
-
- private:
-  Mutex mutex_;
-  std::set<pid_t> pids_ ABSL_GUARDED_BY(mutex_);
+// The children that a ChildProcess stands for. The mutex is held where a child comes or goes, so
+// that nobody takes one for a stranger meanwhile.
+struct KnownChildren {
+  Mutex mutex;
+  std::set<pid_t> pids ABSL_GUARDED_BY(mutex);
 };
 
 KnownChildren& Known() {
@@ -78,8 +64,6 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
 
 }  // namespace
 
-ChildProcess::ChildProcess(pid_t pid) : pid_(pid) { Known().Add(pid); }
-
 ChildProcess::ChildProcess(ChildProcess&& other) noexcept : pid_(std::exchange(other.pid_, 0)) {}
 
 ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
@@ -111,11 +95,28 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::string& program,
   posix_spawnattr_setflags(&attributes,
                            POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
   pid_t pid = 0;
-  const int error = posix_spawn(&pid, program.c_str(), &files, &attributes, Pointers(words).data(),
-                                Pointers(environment).data());
+  int error;
+  {
+    MutexLock lock(Known().mutex);
+    error = posix_spawn(&pid, program.c_str(), &files, &attributes, Pointers(words).data(),
+                        Pointers(environment).data());
+    if (error == 0) Known().pids.insert(pid);
+  }
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
   if (error != 0) return ErrnoStatus(error, absl::StrCat("starting ", program));
+  return ChildProcess(pid);
+}
+
+absl::StatusOr<ChildProcess> ChildProcess::Adopt(pid_t pid) {
+  MutexLock lock(Known().mutex);
+  siginfo_t info = {};
+  if (pid <= 0 || Known().pids.count(pid) > 0 ||
+      waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
+    return absl::InternalError(
+        absl::StrCat("process ", pid, " is no child that this process could adopt"));
+  }
+  Known().pids.insert(pid);
   return ChildProcess(pid);
 }
 
@@ -126,9 +127,12 @@ std::string ChildProcess::KillAndReap() {
   siginfo_t info = {};
   int result;
   do {
-    result = waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED);
+    result = waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
   } while (result != 0 && errno == EINTR);
-  Known().Remove(pid);
+  MutexLock lock(Known().mutex);
+  siginfo_t same = {};
+  waitid(P_PID, static_cast<id_t>(pid), &same, WEXITED | WNOHANG);  // Its number is free from here.
+  Known().pids.erase(pid);
   return result == 0 ? Ending(info) : "was not a child of this process";
 }
 
@@ -138,13 +142,14 @@ absl::Status BecomeSubreaper() {
 }
 
 void ReapStrangers() {
+  MutexLock lock(Known().mutex);
   DIR* const tasks = opendir("/proc/self/task");
   if (tasks == nullptr) return;
   while (const dirent* task = readdir(tasks)) {
     std::ifstream children(absl::StrCat("/proc/self/task/", task->d_name, "/children"));
     for (pid_t pid; children >> pid;) {
       siginfo_t info = {};
-      if (!Known().Contains(pid)) {
+      if (Known().pids.count(pid) == 0) {
         waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG);
       }
     }

@@ -16,8 +16,6 @@ namespace millrace {
 class ChildProcess {
  public:
   ChildProcess() = default;
-  // Adopts a child that nobody else waits for.
-  explicit ChildProcess(pid_t pid);
   ChildProcess(ChildProcess&& other) noexcept;
   ChildProcess& operator=(ChildProcess&& other) noexcept;
   ~ChildProcess() { KillAndReap(); }
@@ -30,6 +28,10 @@ class ChildProcess {
                                             const std::vector<std::string>& arguments,
                                             const ControlSocket& control);
 
+  // Stands for a child that was started otherwise. INTERNAL where `pid` is no child of this process
+  // or another ChildProcess stands for it, so that nobody else's process is ever killed.
+  static absl::StatusOr<ChildProcess> Adopt(pid_t pid);
+
   // 0 when there is none.
   pid_t pid() const { return pid_; }
 
@@ -38,6 +40,8 @@ class ChildProcess {
   std::string KillAndReap();
 
  private:
+  explicit ChildProcess(pid_t pid) : pid_(pid) {}
+
   pid_t pid_ = 0;
 };
 

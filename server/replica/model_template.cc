@@ -57,7 +57,8 @@ absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command) {
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(const ForkedReply reply, FromJson<ForkedReply>(message->text));
   MILLRACE_RETURN_IF_ERROR(reply.status);
-  return ForkedReplica{ChildProcess(reply.pid), std::move(ours), std::move(event)};
+  MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Adopt(reply.pid));
+  return ForkedReplica{std::move(process), std::move(ours), std::move(event)};
 }
 
 absl::StatusOr<WorkerDescription> DescribeWorker(const std::string& worker_program) {

@@ -5,7 +5,9 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,12 +58,10 @@ std::string Replica::Name() const {
 void Replica::Run(std::unique_ptr<Batch> batch) {
   auto& buffer = static_cast<SharedBatchBuffer&>(*batch->buffer());
   buffer.WriteHeader(*context_.signature);
-  {
-    MutexLock lock(mutex_);
-    batch_ = std::move(batch);
-    changed_.NotifyAll();
-  }
-  mailbox_.Post(buffer.index());
+  MutexLock lock(mutex_);
+  batch_ = std::move(batch);
+  mailbox_.Post(buffer.index());  // Under the lock: whoever buries the process comes after it.
+  changed_.NotifyAll();
 }
 
 pid_t Replica::pid() const {
@@ -98,13 +98,18 @@ void Replica::Live() {
 }
 
 absl::Status Replica::StartProcess() {
+  mailbox_.Reset();  // Before the fork: the new process may go to sleep on it at once.
   MILLRACE_ASSIGN_OR_RETURN(process_,
                             context_.fork({.mailbox = options_.index,
                                            .cpus = options_.placement.cpus,
                                            .threads = options_.placement.threads,
                                            .device_index = options_.placement.device_index}));
-  mailbox_.Reset();
-  const absl::StatusOr<ControlMessage> message = process_->control.Receive(options_.start_timeout);
+  if (!WaitForReply()) return absl::CancelledError("is to stop");
+  const absl::StatusOr<ControlMessage> message = process_->control.Receive(absl::ZeroDuration());
+  if (absl::IsDeadlineExceeded(message.status())) {
+    return absl::DeadlineExceededError(absl::StrCat("its process was not ready within ",
+                                                    absl::FormatDuration(options_.start_timeout)));
+  }
   if (!message.ok()) {
     return absl::UnavailableError(
         absl::StrCat("its process ", process_->process.KillAndReap(), " before it could serve"));
@@ -120,7 +125,8 @@ absl::Status Replica::StartProcess() {
 bool Replica::WaitForReply() {
   pollfd entries[] = {{.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
                       {.fd = stop_event_.get(), .events = POLLIN, .revents = 0}};
-  const auto timeout = static_cast<int>(absl::ToInt64Milliseconds(options_.start_timeout));
+  const auto timeout = static_cast<int>(
+      std::min<int64_t>(absl::ToInt64Milliseconds(options_.start_timeout), INT_MAX));
   while (poll(entries, 2, timeout) < 0 && errno == EINTR) {
   }
   return entries[1].revents == 0;
@@ -130,7 +136,7 @@ void Replica::Serve() {
   bool just_posted = false;  // Then a result may be near, and a short spin saves a sleep.
   for (;;) {
     if (mailbox_.TakeCompletion(just_posted)) {
-      FinishBatch();
+      if (!FinishBatch()) return;
       MutexLock lock(mutex_);
       just_posted = batch_ != nullptr;
     } else {
@@ -157,12 +163,21 @@ bool Replica::WaitForEvent() {
   return entries[1].revents == 0 && entries[2].revents == 0;
 }
 
-void Replica::FinishBatch() {
-  std::unique_ptr<Batch> batch = TakeBatch();
+bool Replica::FinishBatch() {
+  std::unique_ptr<Batch> batch;
+  {
+    MutexLock lock(mutex_);
+    batch = std::move(batch_);
+  }
+  if (batch == nullptr) {  // The mailbox is the process's to scribble over.
+    LogError(Name(), ": its process completed a batch that it never got");
+    return false;
+  }
   auto& buffer = static_cast<SharedBatchBuffer&>(*batch->buffer());
   const absl::Duration execute = context_.clock->Now() - batch->started;
   const absl::StatusOr<std::vector<OutputView>> outputs = buffer.ReadOutputs();
   context_.dispatcher->Finish(this, std::move(batch), outputs, execute, options_.index);
+  return true;
 }
 
 void Replica::BuryProcess() {

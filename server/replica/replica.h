@@ -73,7 +73,8 @@ class Replica final : public BatchRunner {
   void Serve() ABSL_LOCKS_EXCLUDED(mutex_);
   // Sleeps until something happens. False when the process has died or the replica is to stop.
   bool WaitForEvent();
-  void FinishBatch() ABSL_LOCKS_EXCLUDED(mutex_);
+  // False when the process has completed what it never got.
+  bool FinishBatch() ABSL_LOCKS_EXCLUDED(mutex_);
   void BuryProcess() ABSL_LOCKS_EXCLUDED(mutex_);
   std::unique_ptr<Batch> TakeBatch() ABSL_LOCKS_EXCLUDED(mutex_);
   bool stopping() const ABSL_LOCKS_EXCLUDED(mutex_);

@@ -120,7 +120,7 @@ ReplicaPool::~ReplicaPool() {
 void ReplicaPool::KeepTemplate() {
   RestartBackoff backoff;
   absl::BitGen random;
-  for (;;) {
+  for (bool first = true;; first = false) {
     const absl::Time started = context_.clock->Now();
     LoadTemplate();
     std::shared_ptr<ModelTemplate> loaded;
@@ -129,7 +129,7 @@ void ReplicaPool::KeepTemplate() {
       loaded_once_ = true;
       changed_.NotifyAll();
       loaded = template_;
-      if (loaded == nullptr && replicas_.empty()) return;  // The first load failed: Create() says.
+      if (loaded == nullptr && first) return;  // The first load failed: Create() says.
     }
     if (loaded != nullptr) WatchTemplate(*loaded);
     MutexLock lock(mutex_);

@@ -21,9 +21,10 @@ bool OpenStreams::Add(const std::shared_ptr<InferStream>& stream) {
 void OpenStreams::Remove(const InferStream* stream) {
   MutexLock lock(mutex_);
   streams_.erase(stream);
+  removed_.NotifyAll();
 }
 
-void OpenStreams::Drain() {
+bool OpenStreams::Drain() {
   std::vector<std::shared_ptr<InferStream>> open;
   {
     MutexLock lock(mutex_);
@@ -33,6 +34,14 @@ void OpenStreams::Drain() {
     }
   }
   for (const auto& stream : open) stream->Drain();
+  return !open.empty();
+}
+
+void OpenStreams::WaitUntilNone(Clock& clock, absl::Time deadline) {
+  MutexLock lock(mutex_);
+  while (!streams_.empty() && clock.Now() < deadline) {
+    clock.WaitUntil(removed_, mutex_, deadline);
+  }
 }
 
 }  // namespace millrace

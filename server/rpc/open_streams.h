@@ -7,6 +7,8 @@
 #include <memory>
 #include <vector>
 
+#include "absl/time/time.h"
+#include "server/base/clock.h"
 #include "server/base/mutex.h"
 
 namespace millrace {
@@ -24,14 +26,18 @@ class OpenStreams {
 
   void Remove(const InferStream* stream) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Drains every stream, and those to come.
-  void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Drains every stream, and those to come. True when any was open.
+  bool Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Waits until no stream is open, or until `deadline`. Blocks.
+  void WaitUntilNone(Clock& clock, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
 
   size_t limit() const { return limit_; }
 
  private:
   const size_t limit_;
   Mutex mutex_;
+  CondVar removed_;
   std::map<const InferStream*, std::weak_ptr<InferStream>> streams_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -2,15 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/rpc_server.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "grpc/support/log.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "server/base/check.h"
+#include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/rpc/completion_tag.h"
 #include "server/rpc/infer_call.h"
@@ -21,7 +24,16 @@ namespace millrace {
 namespace {
 
 // Beyond the deadline, for cancelled calls to come back.
-constexpr absl::Duration kCancelGrace = absl::Seconds(10);
+constexpr absl::Duration kCancelGrace = absl::Seconds(1);
+
+// From the end of the last stream to the end of its connection.
+constexpr absl::Duration kFarewell = absl::Milliseconds(500);
+
+// What gRPC has to say goes where everything else does.
+void TakeLogLine(gpr_log_func_args* line) {
+  Log(line->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarning : LogLevel::kDebug,
+      absl::StrCat("gRPC: ", line->message));
+}
 
 std::string WithPort(const std::string& address, int port) {
   if (absl::StartsWith(address, "unix:")) return address;
@@ -57,9 +69,11 @@ std::string GrpcVersion() { return grpc::Version(); }
 
 RpcServer::~RpcServer() {
   if (!stopped_) Stop(context_.clock->Now());
+  MILLRACE_CHECK(io_threads_.empty(), "A call did not come back after it was cancelled.");
 }
 
 absl::Status RpcServer::Start() {
+  gpr_set_log_function(TakeLogLine);
   grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
   SetTransport(builder, options_.max_message_bytes);
@@ -109,15 +123,20 @@ bool RpcServer::Stop(absl::Time deadline) {
   stopped_ = true;
   health_.Shutdown();
   reflection_.Shutdown();
-  open_streams_.Drain();
+  // Streams end before their connections do. A connection that is closed while its client still
+  // sends is reset, and the reset would overtake the last answers and the trailer.
+  if (open_streams_.Drain()) {
+    open_streams_.WaitUntilNone(*context_.clock, deadline);
+    context_.clock->SleepFor(kFarewell);
+  }
   bool in_time = true;
   if (server_ != nullptr) {
     // Returns once every call has ended; at the deadline gRPC cancels those that have not.
     server_->Shutdown(absl::ToChronoTime(WallTime() + (deadline - context_.clock->Now())));
     in_time = context_.clock->Now() < deadline;
   }
-  MILLRACE_CHECK(gate_.Close(*context_.clock, deadline + kCancelGrace),
-                 "A call did not come back after it was cancelled.");
+  const absl::Time latest = std::max(deadline, context_.clock->Now()) + kCancelGrace;
+  if (!gate_.Close(*context_.clock, latest)) return false;
   for (const auto& queue : queues_) queue->Shutdown();
   if (io_threads_.empty()) {  // Never started: nothing but the queues' own shutdown is in them.
     for (const auto& queue : queues_) ServeQueue(queue.get());

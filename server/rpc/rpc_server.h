@@ -58,7 +58,8 @@ class RpcServer {
 
   // Takes no new connections (clients are told by GOAWAY) and reads no more requests, answers every
   // request that was read, ends the streams, and cancels what isn't done at `deadline`. Blocks.
-  // True when nothing had to be cancelled.
+  // True when nothing had to be cancelled. Where it is false, a call may still be held by a replica
+  // that doesn't answer: then the process must end without destroying the server.
   bool Stop(absl::Time deadline);
 
  private:

@@ -28,10 +28,13 @@ class AnswerBook final : public ResponseSink, public std::enable_shared_from_thi
 
   void Deliver(uint64_t place, Response response) override ABSL_LOCKS_EXCLUDED(mutex_) {
     if (on_deliver) on_deliver(place);
-    MutexLock lock(mutex_);
-    order_.push_back(place);
-    EXPECT_TRUE(answers_.emplace(place, std::move(response)).second)
-        << "Place " << place << " was answered twice.";
+    {
+      MutexLock lock(mutex_);
+      order_.push_back(place);
+      EXPECT_TRUE(answers_.emplace(place, std::move(response)).second)
+          << "Place " << place << " was answered twice.";
+    }
+    if (on_delivered) on_delivered();
   }
 
   // The answer of a place; null while it is owed.
@@ -52,7 +55,9 @@ class AnswerBook final : public ResponseSink, public std::enable_shared_from_thi
     return order_;
   }
 
-  std::function<void(uint64_t place)> on_deliver;  // Set before the first answer.
+  // Called before and after an answer is noted. Set before the first one.
+  std::function<void(uint64_t place)> on_deliver;
+  std::function<void()> on_delivered;
 
  private:
   mutable Mutex mutex_;

@@ -26,7 +26,7 @@ class CheckedStream final {
  public:
   // What was asked, and what the answer may be besides the echo.
   struct Asked {
-    std::vector<int32_t> values;
+    std::vector<int32_t> values = {};
     bool may_be_rejected = false;  // When the queue is full.
     bool may_lose_replicas = false;
     bool may_be_stopped = false;
@@ -34,9 +34,8 @@ class CheckedStream final {
   };
 
   explicit CheckedStream(Clock& clock)
-      : clock_(clock), sequencer_(ResponseSequencer::Create([this](Response response) {
-          Check(response);
-        })) {}
+      : clock_(clock),
+        sequencer_(ResponseSequencer::Create([this](Response response) { Check(response); })) {}
 
   // Submits a request of `rows` rows, at the door where the queue is full and `may_be_rejected` is
   // false.
@@ -44,8 +43,8 @@ class CheckedStream final {
     auto pending = pool.Pending(asked.values, rows, sequencer_->Reserve(), flow_);
     pending->deadline = asked.deadline;
     pending->on_unparked = [this] { AddParked(-1); };
-    const auto when_full = asked.may_be_rejected ? Dispatcher::WhenFull::kReject
-                                                 : Dispatcher::WhenFull::kPark;
+    const auto when_full =
+        asked.may_be_rejected ? Dispatcher::WhenFull::kReject : Dispatcher::WhenFull::kPark;
     {
       MutexLock lock(mutex_);
       pending->id = absl::StrCat(asked_++);

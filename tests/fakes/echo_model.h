@@ -33,11 +33,13 @@ inline std::shared_ptr<const ModelSignature> EchoSignature(int64_t max_batch_siz
 inline Request EchoRequest(const ModelSignature& signature, const std::vector<int32_t>& values,
                            int64_t rows = 1) {
   auto owner = std::make_shared<const std::vector<int32_t>>(values);
-  InputTensor input = {.name = "X", .data_type = "INT32"};
+  InputTensor input;
+  input.name = "X";
+  input.data_type = "INT32";
   if (signature.batched()) input.shape.push_back(rows);
   input.shape.push_back(static_cast<int64_t>(values.size()) / rows);
-  input.payload.Append({reinterpret_cast<const std::byte*>(owner->data()),
-                        owner->size() * sizeof(int32_t)});
+  input.payload.Append(
+      {reinterpret_cast<const std::byte*>(owner->data()), owner->size() * sizeof(int32_t)});
   Request request;
   request.inputs.push_back(std::move(input));
   request.payload_owner = std::move(owner);
@@ -77,7 +79,7 @@ inline absl::StatusOr<std::vector<OutputView>> RunEcho(PlainBatchBuffer& buffer,
   }
   buffer.outputs.resize(values.size() * sizeof(int32_t));
   if (!values.empty()) std::memcpy(buffer.outputs.data(), values.data(), buffer.outputs.size());
-  OutputView output = {.data_type = DataType::kInt32, .data = buffer.outputs};
+  OutputView output = {.data_type = DataType::kInt32, .shape = {}, .data = buffer.outputs};
   if (batched) output.shape.push_back(rows);
   output.shape.push_back(buffer.shape().dims[0][0]);
   return std::vector<OutputView>{output};

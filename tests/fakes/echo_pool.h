@@ -22,7 +22,7 @@ namespace millrace {
 class EchoPool {
  public:
   struct Options {
-    Dispatcher::Options dispatch;
+    Dispatcher::Options dispatch = {};
     int64_t max_batch_size = 8;
     size_t buffers = 4;
     size_t most_row_bytes = 1 << 20;
@@ -41,9 +41,8 @@ class EchoPool {
   }
 
   HandDrivenRunner& AddRunner(int cores = 0) {
-    HandDrivenRunner& runner =
-        runners_.emplace_back(dispatcher_.get(), signature_->batched(),
-                              static_cast<int>(runners_.size()), cores);
+    HandDrivenRunner& runner = runners_.emplace_back(dispatcher_.get(), signature_->batched(),
+                                                     static_cast<int>(runners_.size()), cores);
     dispatcher_->AddRunner(&runner);
     return runner;
   }
@@ -52,8 +51,7 @@ class EchoPool {
   std::shared_ptr<PendingRequest> Pending(const std::vector<int32_t>& values, int64_t rows,
                                           Responder responder,
                                           std::shared_ptr<const Flow> flow) const {
-    auto pending =
-        EchoPending(*signature_, values, rows, std::move(responder), std::move(flow));
+    auto pending = EchoPending(*signature_, values, rows, std::move(responder), std::move(flow));
     pending->arrival = clock_.Now();
     return pending;
   }

@@ -13,7 +13,8 @@ namespace millrace {
 // one. Printed, so that a failure can be repeated.
 inline uint64_t TestSeed() {
   const char* const given = std::getenv("MILLRACE_SEED");
-  const uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
+  const uint64_t seed =
+      given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
   std::printf("MILLRACE_SEED=%llu repeats this run.\n", static_cast<unsigned long long>(seed));
   return seed;
 }

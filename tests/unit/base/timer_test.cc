@@ -101,6 +101,22 @@ TEST_F(TimerTest, CancelWaitsForTheRunningCallback) {
   EXPECT_TRUE(ended_before_cancel_returned);
 }
 
+TEST_F(TimerTest, ForgottenCallbackNeverRunsAndARunningOneIsNotWaitedFor) {
+  timer_.Forget(Note(kSecond, 1));
+  std::promise<void> running;
+  std::promise<void> may_end;
+  const Timer::Id id = timer_.Schedule(clock_.Now() + kSecond, [&] {
+    running.set_value();
+    may_end.get_future().wait();
+  });
+  clock_.Advance(kSecond);
+  running.get_future().wait();
+  timer_.Forget(id);  // Returns, though the callback still runs.
+  may_end.set_value();
+  clock_.WaitUntilBlocked(1);
+  EXPECT_THAT(ran_, ElementsAre());
+}
+
 TEST_F(TimerTest, CallbackMayScheduleAndCancelAlsoItself) {
   Timer::Id self;
   self = timer_.Schedule(clock_.Now() + kSecond, [&] {

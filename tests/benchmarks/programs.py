@@ -1,0 +1,224 @@
+# Copyright The Millrace Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The programs that a benchmark runs, each ended with the `with` block that started it."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Sequence
+
+STARTUP_SECONDS = 300
+# Idle threads of libtorch's teams sleep; the server gives its workers the same.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str  # Of its folder in the repository of models.
+    dims: Sequence[int]  # Of its one input, without the batch's.
+    outputs: int  # Elements of its one output, without the batch's.
+
+
+@dataclass(frozen=True)
+class Load:
+    """The shape of a closed loop: so many unary calls, or streams with so many under way each."""
+
+    calls: int = 0
+    streams: int = 0
+    window: int = 1
+
+    def __str__(self) -> str:
+        if self.calls:
+            return f"unary × {self.calls}"
+        return f"{self.streams} stream{'s' if self.streams > 1 else ''} × window {self.window}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run of the load generator measured."""
+
+    per_second: float
+    p50_us: float
+    p99_us: float
+    response_bytes: int
+    own_cpu_us: float  # CPU time per request, of the generator
+    cpu_us: Sequence[float]  # and of each process that was named.
+
+
+@contextlib.contextmanager
+def running(command: Sequence[object], **options) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen([str(word) for word in command], text=True, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def kill_after(process: subprocess.Popen, seconds: float) -> Iterator[None]:
+    """Ends the process unless the block is left in time, so that no read waits for ever."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class Programs:
+    """Starts what was built in `build`; what it writes lies in build/bench-models."""
+
+    def __init__(self, build: pathlib.Path, models: pathlib.Path, cpus: Sequence[int]):
+        self.build = build
+        self.models = models
+        self.cpus = cpus
+
+    def check(self) -> None:
+        needed = [self.build / "bin/millrace-server", self.build / "bin/millrace-worker",
+                  *(self.build / "benchmarks" / f"benchmark-{name}"
+                    for name in ("load", "echo", "loop")), self.models]
+        for path in needed:
+            if not path.exists():
+                raise SystemExit(f"{path} is missing; ./dev bench makes it")
+
+    @contextlib.contextmanager
+    def server(self, variants: Dict[str, "Variant"]) -> Iterator["Server"]:
+        """A server with a model for each variant, under the variant's name."""
+        repository = self.build / "bench-models"
+        shutil.rmtree(repository, ignore_errors=True)
+        for name, variant in variants.items():
+            variant.write(self.models, repository / name, name)
+        command = [self.build / "bin/millrace-server", "--model-repository", repository,
+                   "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+                   "--drain-delay", "0s"]
+        with running(command, stderr=subprocess.PIPE) as process:
+            yield Server(self, process, variants)
+
+    @contextlib.contextmanager
+    def echo(self) -> Iterator["Target"]:
+        command = [self.build / "benchmarks/benchmark-echo"]
+        with running(command, stdout=subprocess.PIPE) as process:
+            with kill_after(process, STARTUP_SECONDS):
+                address = process.stdout.readline().strip()
+            yield Target(self, address, [process.pid])
+
+    @contextlib.contextmanager
+    def loop(self, model: Model) -> Iterator["Loop"]:
+        command = [self.build / "benchmarks/benchmark-loop", self.models / model.name / "1/model.pt",
+                   "--dims", ",".join(map(str, model.dims)),
+                   "--cpus", ",".join(map(str, self.cpus))]
+        with running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                     env={**WORKER_ENVIRONMENT, **os.environ}) as process:
+            yield Loop(process)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model with a batch size and a number of replicas."""
+
+    model: Model
+    batch: int
+    replicas: int
+
+    def write(self, models: pathlib.Path, folder: pathlib.Path, name: str) -> None:
+        config = (models / self.model.name / "config.pbtxt").read_text()
+        for pattern, value in ((r'name: "\w+"', f'name: "{name}"'),
+                               (r"max_batch_size: \d+", f"max_batch_size: {self.batch}"),
+                               (r"dynamic_batching .*", "dynamic_batching { }")):
+            config, count = re.subn(pattern, value, config, count=1)
+            assert count == 1, f"{self.model.name}'s config has no {pattern}"
+        config += f"instance_group [ {{ count: {self.replicas} kind: KIND_CPU }} ]\n"
+        (folder / "1").mkdir(parents=True)
+        (folder / "config.pbtxt").write_text(config)
+        shutil.copy(models / self.model.name / "1/model.pt", folder / "1")
+
+
+class Target:
+    """Something that answers inference requests."""
+
+    def __init__(self, programs: Programs, address: str, pids: Sequence[int]):
+        self._programs = programs
+        self._address = address
+        self.pids = pids
+
+    def load(self, shape: Load, seconds: float, name: str, model: Model,
+             warmup: float = 0.3) -> Measured:
+        command = [self._programs.build / "benchmarks/benchmark-load", "--target", self._address,
+                   "--model", name, "--dims", ",".join(map(str, (1, *model.dims))),
+                   "--warmup", warmup, "--seconds", seconds,
+                   "--cpu-of", ",".join(map(str, self.pids))]
+        command += (["--calls", shape.calls] if shape.calls else
+                    ["--streams", shape.streams, "--window", shape.window])
+        done = subprocess.run([str(word) for word in command], text=True, capture_output=True,
+                              timeout=seconds + warmup + 120)
+        if done.returncode != 0:
+            raise SystemExit(f"loading {name} with {shape} failed: {done.stderr.strip()}")
+        found = json.loads(done.stdout)
+        # CPU times are of the wall time; the rate is of whole batches.
+        requests = max(1.0, found["per_second"] * found["wall"])
+        return Measured(found["per_second"], found["p50_us"], found["p99_us"],
+                        found["response_bytes"], found["own_cpu"] / requests * 1e6,
+                        [cpu / requests * 1e6 for cpu in found["cpu_of"]])
+
+
+class Server(Target):
+    """millrace-server. `pids` are its own, and then those of the workers."""
+
+    def __init__(self, programs: Programs, process: subprocess.Popen, variants: Dict[str, Variant]):
+        self._log: List[str] = []
+        self._process = process
+        with kill_after(process, STARTUP_SECONDS):
+            self._read_until_ready()
+        # From now on read so that the server is never held up.
+        threading.Thread(target=lambda: self._log.extend(process.stderr), daemon=True).start()
+        address = re.search(r"gRPC listens on (\S+)", "".join(self._log)).group(1)
+        super().__init__(programs, address, [process.pid, *workers_of(process.pid)])
+        self._variants = variants
+
+    def _read_until_ready(self) -> None:
+        for line in self._process.stderr:
+            self._log.append(line)
+            if re.search(r"\bready$", line.rstrip()):
+                return
+        raise SystemExit("millrace-server did not start:\n" + "".join(self._log))
+
+    def load_variant(self, name: str, shape: Load, seconds: float, warmup: float = 0.3) -> Measured:
+        return self.load(shape, seconds, name, self._variants[name].model, warmup)
+
+
+class Loop:
+    """benchmark-loop: the raw libtorch loop."""
+
+    def __init__(self, process: subprocess.Popen):
+        self._process = process
+
+    def rows_per_second(self, batch: int, processes: int, threads: int, seconds: float) -> float:
+        self._process.stdin.write(f"{batch} {processes} {threads} {seconds}\n")
+        self._process.stdin.flush()
+        with kill_after(self._process, STARTUP_SECONDS + seconds):
+            line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("benchmark-loop ended")
+        return float(line)
+
+
+def workers_of(server: int) -> List[int]:
+    """The processes of the replicas and templates of a server."""
+    workers = []
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == server:
+                workers.append(int(stat.parent.name))
+    return workers

@@ -1,0 +1,150 @@
+# Copyright The Millrace Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of the test models. Every one of them can be scripted by TorchScript."""
+
+from typing import Dict, List, Tuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Identity(nn.Module):
+    """Returns its very input, so that an output is an alias of the input's memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Add(nn.Module):
+    def __init__(self, amount: int):
+        super().__init__()
+        self.amount = amount
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.amount
+
+
+class Mlp(nn.Sequential):
+    """Linear layers of the given widths with ReLU between them."""
+
+    def __init__(self, *widths: int):
+        layers: List[nn.Module] = []
+        for inputs, outputs in zip(widths, widths[1:]):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        super().__init__(*layers[:-1])
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+                                   nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+        self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+                                    nn.BatchNorm2d(outputs))
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False),
+                                          nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+class ResNet18(nn.Sequential):
+    """He et al., "Deep Residual Learning" (2015), 18 layers, with random weights."""
+
+    def __init__(self):
+        blocks: List[nn.Module] = []
+        inputs = 64
+        for outputs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            blocks += [ResidualBlock(inputs, outputs, stride), ResidualBlock(outputs, outputs, 1)]
+            inputs = outputs
+        super().__init__(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64),
+                         nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1), *blocks,
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
+
+
+class TwoInTwoOut(nn.Module):
+    def forward(self, values: Tensor, ids: Tensor) -> Tuple[Tensor, Tensor]:
+        return values + ids.sum(1, keepdim=True).to(torch.float32), ids * 2
+
+
+class DictOut(nn.Module):
+    def forward(self, x: Tensor) -> Dict[str, Tensor]:
+        return {"total": x.sum(1, keepdim=True), "sorted": x.sort(dim=1)[0]}
+
+
+class ListOut(nn.Module):
+    def forward(self, x: Tensor) -> List[Tensor]:
+        return [x.abs(), x.square(), -x]
+
+
+class Forking(nn.Module):
+    """Runs its halves as two tasks of TorchScript's own thread pool."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = nn.Linear(16, 8)
+        self.right = nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left = torch.jit.fork(self.left, x)
+        right = torch.jit.fork(self.right, x)
+        return torch.cat([torch.jit.wait(left), torch.jit.wait(right)], dim=1)
+
+
+class Slow(nn.Module):
+    """Burns CPU time for as many loops as its largest row says, about a millisecond each; nothing
+    but SIGKILL interrupts it."""
+
+    def forward(self, loops: Tensor) -> Tensor:
+        x = torch.full([400000], 0.5)
+        for _ in range(3 * int(loops.max())):
+            x = x.sin_().add_(0.1)
+        return loops + (x[:1] > 2).to(torch.int32)  # Never so; the loop can't be optimised away.
+
+
+class Raises(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if bool((x < 0).any()):
+            raise ValueError("negative input")
+        return x.sqrt()
+
+
+class Crashes(nn.Module):
+    """Reads wild memory (SIGSEGV) when any row isn't 0."""
+
+    def forward(self, crash: Tensor) -> Tensor:
+        if bool((crash != 0).any()):
+            far_away = torch.full([1, 1], 1 << 44, dtype=torch.int64)
+            wild = torch.ops.aten._sparse_coo_tensor_unsafe(far_away, torch.ones(1), [1])
+            return crash + wild.to_dense().to(torch.int32)
+        return crash
+
+
+class RunningSum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(1)
+
+
+class Transposed(nn.Module):
+    def forward(self, matrix: Tensor) -> Tensor:
+        return matrix.t()
+
+
+class Lookup(nn.Module):
+    """Takes ids from 0 to 9; others raise."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.table(ids)
+
+
+class MeanOverBatch(nn.Module):
+    """Wrong for batching: whatever comes, one row leaves."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(0, keepdim=True)

@@ -1,0 +1,163 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/channel/worker_protocol.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace millrace {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+const char kOddText[] = "quotes \" \\ newline \n tab \t umlaut ä \x01";
+
+LoadCommand Load() {
+  LoadCommand command;
+  command.engine = EngineKind::kAotInductor;
+  command.model_name = kOddText;
+  command.version = int64_t{1} << 60;
+  command.max_batch_size = 32;
+  command.inputs = {{"x", DataType::kBf16, {-1, 3}}, {"s", DataType::kBool, {}}};
+  command.outputs = {{"y", DataType::kFp32, {4}}};
+  command.optimize = false;
+  command.inference_mode = false;
+  command.inter_op_threads = 3;
+  command.warmup = {{.rows = 5,
+                     .count = 7,
+                     .inputs = {{.name = "x", .dims = {9, 3}, .random = true}},
+                     .declared = true}};
+  command.on_gpu = true;
+  command.server_pid = 4711;
+  return command;
+}
+
+TEST(WorkerProtocol, LoadCommandComesBackAsItWas) {
+  const auto command = FromJson<LoadCommand>(ToJson(Load()));
+  ASSERT_TRUE(command.ok()) << command.status();
+  EXPECT_EQ(command->engine, EngineKind::kAotInductor);
+  EXPECT_EQ(command->model_name, kOddText);
+  EXPECT_EQ(command->version, int64_t{1} << 60);
+  EXPECT_EQ(command->max_batch_size, 32);
+  ASSERT_EQ(command->inputs.size(), 2);
+  EXPECT_EQ(command->inputs[0].name, "x");
+  EXPECT_EQ(command->inputs[0].data_type, DataType::kBf16);
+  EXPECT_THAT(command->inputs[0].dims, ElementsAre(-1, 3));
+  EXPECT_THAT(command->inputs[1].dims, ElementsAre());
+  ASSERT_EQ(command->outputs.size(), 1);
+  EXPECT_EQ(command->outputs[0].name, "y");
+  EXPECT_FALSE(command->optimize);
+  EXPECT_FALSE(command->inference_mode);
+  EXPECT_EQ(command->inter_op_threads, 3);
+  ASSERT_EQ(command->warmup.size(), 1);
+  EXPECT_EQ(command->warmup[0].rows, 5);
+  EXPECT_EQ(command->warmup[0].count, 7);
+  EXPECT_TRUE(command->warmup[0].declared);
+  ASSERT_EQ(command->warmup[0].inputs.size(), 1);
+  EXPECT_EQ(command->warmup[0].inputs[0].name, "x");
+  EXPECT_THAT(command->warmup[0].inputs[0].dims, ElementsAre(9, 3));
+  EXPECT_TRUE(command->warmup[0].inputs[0].random);
+  EXPECT_TRUE(command->on_gpu);
+  EXPECT_EQ(command->server_pid, 4711);
+}
+
+TEST(WorkerProtocol, ForkCommandComesBackAsItWas) {
+  const auto command = FromJson<ForkCommand>(
+      ToJson(ForkCommand{.mailbox = 3, .cpus = {1, 5}, .threads = 2, .device_index = 1}));
+  ASSERT_TRUE(command.ok()) << command.status();
+  EXPECT_EQ(command->mailbox, 3);
+  EXPECT_THAT(command->cpus, ElementsAre(1, 5));
+  EXPECT_EQ(command->threads, 2);
+  EXPECT_EQ(command->device_index, 1);
+}
+
+TEST(WorkerProtocol, RepliesComeBackAsTheyWere) {
+  const auto loaded = FromJson<LoadedReply>(
+      ToJson(LoadedReply{.status = absl::InvalidArgumentError(kOddText), .notes = {"a", "b"}}));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->status, absl::InvalidArgumentError(kOddText));
+  EXPECT_THAT(loaded->notes, ElementsAre("a", "b"));
+
+  const auto forked =
+      FromJson<ForkedReply>(ToJson(ForkedReply{.status = absl::OkStatus(), .pid = 12345}));
+  ASSERT_TRUE(forked.ok()) << forked.status();
+  EXPECT_TRUE(forked->status.ok());
+  EXPECT_EQ(forked->pid, 12345);
+
+  const auto ready = FromJson<ReadyReply>(
+      ToJson(ReadyReply{.status = absl::ResourceExhaustedError("GPU"), .notes = {}}));
+  ASSERT_TRUE(ready.ok()) << ready.status();
+  EXPECT_EQ(ready->status, absl::ResourceExhaustedError("GPU"));
+}
+
+TEST(WorkerProtocol, DescriptionComesBackAsItWas) {
+  WorkerDescription description = {.libtorch_version = "2.13.0", .gpus = {}};
+  description.gpus.push_back({.index = 1,
+                              .name = "H200",
+                              .total_memory_bytes = uint64_t{141} << 30,
+                              .free_memory_bytes = uint64_t{140} << 30});
+  const auto parsed = FromJson<WorkerDescription>(ToJson(description));
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->libtorch_version, "2.13.0");
+  ASSERT_EQ(parsed->gpus.size(), 1);
+  EXPECT_EQ(parsed->gpus[0].index, 1);
+  EXPECT_EQ(parsed->gpus[0].name, "H200");
+  EXPECT_EQ(parsed->gpus[0].total_memory_bytes, uint64_t{141} << 30);
+  EXPECT_EQ(parsed->gpus[0].free_memory_bytes, uint64_t{140} << 30);
+}
+
+TEST(WorkerProtocol, TextThatIsNoUtf8IsReplacedAndNotThrown) {
+  const auto reply = FromJson<ReadyReply>(
+      ToJson(ReadyReply{.status = absl::InternalError("bytes \xff\xfe end"), .notes = {"\xc3"}}));
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_THAT(std::string(reply->status.message()), HasSubstr("end"));
+}
+
+TEST(WorkerProtocol, GarbageIsAnError) {
+  const std::string garbage[] = {
+      "",
+      "{",
+      "null",
+      "[]",
+      "{}",
+      "42",
+      "\"text\"",
+      "\xff\xfe",
+      std::string("\0", 1),
+      std::string(100'000, '['),
+      R"({"status":{"code":0}})",
+      R"({"status":0,"notes":[]})",
+      R"({"status":{"code":"0","message":""},"notes":[],"pid":1})",
+      R"({"status":{"code":0,"message":""},"notes":[1],"pid":"1"})",
+      R"({"mailbox":0,"cpus":["a"],"threads":1,"device_index":-1})",
+  };
+  for (const std::string& text : garbage) {
+    EXPECT_EQ(FromJson<LoadCommand>(text).status().code(), absl::StatusCode::kInternal) << text;
+    EXPECT_EQ(FromJson<LoadedReply>(text).status().code(), absl::StatusCode::kInternal) << text;
+    EXPECT_EQ(FromJson<ForkCommand>(text).status().code(), absl::StatusCode::kInternal) << text;
+    EXPECT_EQ(FromJson<ForkedReply>(text).status().code(), absl::StatusCode::kInternal) << text;
+    EXPECT_EQ(FromJson<ReadyReply>(text).status().code(), absl::StatusCode::kInternal) << text;
+    EXPECT_EQ(FromJson<WorkerDescription>(text).status().code(), absl::StatusCode::kInternal)
+        << text;
+    EXPECT_FALSE(IsLoadCommand(text)) << text;
+  }
+}
+
+TEST(WorkerProtocol, ACutMessageIsAnErrorWhereverItIsCut) {
+  const std::string whole = ToJson(Load());
+  for (size_t size = 0; size < whole.size(); ++size) {
+    EXPECT_FALSE(FromJson<LoadCommand>(whole.substr(0, size)).ok()) << size;
+  }
+}
+
+TEST(WorkerProtocol, CommandsAreToldApart) {
+  EXPECT_TRUE(IsLoadCommand(ToJson(Load())));
+  EXPECT_FALSE(IsLoadCommand(ToJson(ForkCommand())));
+}
+
+}  // namespace
+}  // namespace millrace

@@ -1,0 +1,393 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "client/stream.h"
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "client/client.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/unit/client/fake_server.h"
+
+namespace millrace {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Ge;
+using ::testing::HasSubstr;
+using ::testing::Le;
+using ::testing::Pair;
+
+const grpc::Status kShuttingDown(grpc::StatusCode::UNAVAILABLE, "shutting down");
+
+std::unique_ptr<Client> ConnectTo(const FakeServer& server) {
+  auto client = Client::Connect(server.address());
+  EXPECT_TRUE(client.ok()) << client.status();
+  return *std::move(client);
+}
+
+Request Numbered(int number, const std::string& model = "echo") {
+  return {.model = model,
+          .id = std::to_string(number),
+          .inputs = {Tensor::Of<int32_t>("INPUT__0", {1}, {number})}};
+}
+
+int NumberIn(const Answer& answer) {
+  return (*answer.response->Output("OUTPUT__0"))->Values<int32_t>()->at(0);
+}
+
+// Takes the answers of a stream and counts those that are not the expected next one.
+class Receiver {
+ public:
+  void Take(Answer answer) {
+    std::lock_guard lock(mutex_);
+    const int expected = static_cast<int>(answers_.size());
+    if (answer.index != expected || answer.id != std::to_string(expected) ||
+        (answer.response.ok() && NumberIn(answer) != expected)) {
+      ++misplaced_;
+    }
+    answers_.push_back(std::move(answer));
+  }
+
+  std::function<void(Answer)> callback() {
+    return [this](Answer answer) { Take(std::move(answer)); };
+  }
+  size_t count() const {
+    std::lock_guard lock(mutex_);
+    return answers_.size();
+  }
+  int misplaced() const {
+    std::lock_guard lock(mutex_);
+    return misplaced_;
+  }
+  // The number of answers with this code.
+  int CountOf(absl::StatusCode code) const {
+    std::lock_guard lock(mutex_);
+    int count = 0;
+    for (const Answer& answer : answers_) count += answer.response.status().code() == code ? 1 : 0;
+    return count;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<Answer> answers_;
+  int misplaced_ = 0;
+};
+
+TEST(Stream, CallbackGetsEveryAnswerInOrder) {
+  FakeServer server;
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 1000; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(receiver.count(), 1000u);
+  EXPECT_EQ(receiver.misplaced(), 0);
+  EXPECT_EQ(server.streams(), 1);
+}
+
+TEST(Stream, NextYieldsEveryAnswerThenNothing) {
+  FakeServer server;
+  const auto stream = ConnectTo(server)->OpenStream();
+  std::thread sender([&] {
+    for (int i = 0; i < 100; ++i) EXPECT_TRUE(stream->Send(Numbered(i)).ok());
+    EXPECT_TRUE(stream->Close().ok());
+  });
+  int expected = 0;
+  while (const auto answer = stream->Next()) {
+    EXPECT_EQ(answer->index, expected);
+    EXPECT_EQ(NumberIn(*answer), expected++);
+  }
+  EXPECT_EQ(expected, 100);
+  sender.join();
+}
+
+TEST(Stream, OneThreadMaySendAWindowAheadAndTakeTheAnswersAfterClose) {
+  FakeServer server;
+  const auto stream = ConnectTo(server)->OpenStream({.window = 8});
+  for (int i = 0; i < 8; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+  EXPECT_TRUE(stream->Close().ok());
+  int taken = 0;
+  while (stream->Next()) ++taken;
+  EXPECT_EQ(taken, 8);
+}
+
+TEST(Stream, SendBlocksWhileTheWindowIsFull) {
+  FakeServer server;
+  Receiver receiver;
+  const auto stream =
+      ConnectTo(server)->OpenStream({.window = 3, .on_answer = receiver.callback()});
+  std::atomic<int> sent = 0;
+  std::thread sender([&] {
+    for (int i = 0; i < 10; ++i, ++sent) EXPECT_TRUE(stream->Send(Numbered(i, "hold")).ok());
+  });
+  server.WaitForRequests(1);  // it answers the first one before it reads another
+  EXPECT_THAT(sent.load(), Le(3));
+  server.Release();
+  sender.join();
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(receiver.count(), 10u);
+  EXPECT_EQ(receiver.misplaced(), 0);
+}
+
+TEST(Stream, AnswersNotTakenFillTheWindow) {
+  FakeServer server;
+  const auto stream = ConnectTo(server)->OpenStream({.window = 2});
+  ASSERT_TRUE(stream->Send(Numbered(0)).ok());
+  ASSERT_TRUE(stream->Send(Numbered(1)).ok());
+  server.WaitForRequests(2);
+  std::atomic<bool> sent = false;
+  std::thread sender([&] {
+    EXPECT_TRUE(stream->Send(Numbered(2)).ok());
+    sent = true;
+  });
+  EXPECT_FALSE(sent);  // can't be true before an answer is taken
+  EXPECT_TRUE(stream->Next().has_value());
+  sender.join();
+  EXPECT_TRUE(sent);
+}
+
+TEST(Stream, WindowAndMetadataAreToldToTheServer) {
+  FakeServer server;
+  const auto client = ConnectTo(server);
+  auto stream = client->OpenStream({.window = 7, .metadata = {{"millrace-max-age", "1000"}}});
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_THAT(server.last_metadata(), testing::IsSupersetOf({Pair("millrace-window", "7"),
+                                                             Pair("millrace-max-age", "1000")}));
+  stream = client->OpenStream();
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(server.last_metadata().count("millrace-window"), 0u);
+}
+
+TEST(Stream, ErrorOfOneRequestComesAtItsPlaceAndTheStreamGoesOn) {
+  FakeServer server;
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_TRUE(stream->Send(Numbered(i, i % 3 == 1 ? "fail" : "echo")).ok());
+  }
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(receiver.misplaced(), 0);
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kInvalidArgument), 10);
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 20);
+}
+
+TEST(Stream, DrainedStreamGoesOnElsewhereWithoutLossOrRepetition) {
+  FakeServer server;
+  server.EndNextStreams(
+      {{5, kShuttingDown, true}, {0, kShuttingDown, true}, {17, kShuttingDown, true}});
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(receiver.count(), 200u);
+  EXPECT_EQ(receiver.misplaced(), 0);
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 200);
+  EXPECT_EQ(server.streams(), 4);
+}
+
+TEST(Stream, DrainedStreamLooksOnWhereADyingServerRefusesIt) {
+  FakeServer server;
+  server.EndNextStreams({{3, kShuttingDown, true},
+                         {0, {grpc::StatusCode::CANCELLED, "too late"}, false},
+                         {0, {grpc::StatusCode::UNAVAILABLE, "too late"}, false}});
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 20);
+  EXPECT_EQ(receiver.misplaced(), 0);
+}
+
+TEST(Stream, DrainedStreamWaitsForTheServerToComeBack) {
+  auto server = std::make_unique<FakeServer>();
+  const std::string address = server->address();
+  std::vector<FakeServer::StreamEnd> ends(1000, {0, kShuttingDown, true});  // until it is gone
+  ends[0].answers = 3;
+  server->EndNextStreams(ends);
+  Receiver receiver;
+  const auto stream = ConnectTo(*server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+  server->WaitForRequests(3);
+  server.reset();
+  for (int i = 3; i < 20; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+  FakeServer successor(address);
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 20);
+  EXPECT_EQ(receiver.misplaced(), 0);
+}
+
+TEST(Stream, DrainedStreamGivesUpAfterItsReconnectTimeout) {
+  FakeServer server;
+  server.EndNextStreams({{2, kShuttingDown, true}});
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream(
+      {.reconnect_timeout = absl::ZeroDuration(), .on_answer = receiver.callback()});
+  int accepted = 0;
+  while (stream->Send(Numbered(accepted)).ok()) ++accepted;
+  EXPECT_EQ(stream->Close().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(receiver.count(), static_cast<size_t>(accepted));
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 2);
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kUnavailable), accepted - 2);
+}
+
+TEST(Stream, DrainedStreamFindsNoServerWithinItsReconnectTimeout) {
+  auto server = std::make_unique<FakeServer>();
+  std::vector<FakeServer::StreamEnd> ends(1000, {0, kShuttingDown, true});  // until it is gone
+  ends[0].answers = 1;
+  server->EndNextStreams(ends);
+  const auto stream =
+      ConnectTo(*server)->OpenStream({.reconnect_timeout = absl::Milliseconds(300)});
+  ASSERT_TRUE(stream->Send(Numbered(0)).ok());
+  EXPECT_TRUE(stream->Next()->response.ok());
+  ASSERT_TRUE(stream->Send(Numbered(1)).ok());
+  server.reset();
+  const auto answer = stream->Next();
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(answer->response.status().code(), absl::StatusCode::kUnavailable)
+      << answer->response.status();
+  EXPECT_EQ(stream->Close().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(Stream, DrainAfterTheLastAnswerIsAGoodEnd) {
+  FakeServer server;
+  server.EndNextStreams({{1, kShuttingDown, true}});
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  ASSERT_TRUE(stream->Send(Numbered(0)).ok());
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(receiver.count(), 1u);
+}
+
+TEST(Stream, WhenTheServerDiesEveryRequestUnderWayIsAnsweredUnavailable) {
+  FakeServer server;
+  server.EndNextStreams({{4, {grpc::StatusCode::UNAVAILABLE, "died"}, false}});
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  int accepted = 0;
+  absl::Status status;
+  while ((status = stream->Send(Numbered(accepted))).ok()) ++accepted;
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(stream->Close().message(), "died");
+  EXPECT_THAT(accepted, AllOf(Ge(4), Le(4 + 32)));
+  EXPECT_EQ(receiver.count(), static_cast<size_t>(accepted));
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 4);
+  EXPECT_EQ(receiver.misplaced(), 0);
+  EXPECT_EQ(server.streams(), 1);
+}
+
+TEST(Stream, CancelAnswersWhatIsUnderWay) {
+  FakeServer server;
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(stream->Send(Numbered(i, "hold")).ok());
+  server.WaitForRequests(1);
+  stream->Cancel();
+  EXPECT_EQ(stream->Close().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(stream->Send(Numbered(5)).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kCancelled), 5);
+}
+
+TEST(Stream, DestructionEndsAStreamInUse) {
+  FakeServer server;
+  Receiver receiver;
+  auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(stream->Send(Numbered(i, "hold")).ok());
+  stream.reset();
+  EXPECT_EQ(receiver.count(), 5u);
+}
+
+TEST(Stream, DeadlineEndsTheStream) {
+  FakeServer server;
+  const auto stream = ConnectTo(server)->OpenStream({.timeout = absl::Milliseconds(50)});
+  ASSERT_TRUE(stream->Send(Numbered(0, "hold")).ok());
+  const auto answer = stream->Next();
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(answer->response.status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(stream->Next().has_value());
+}
+
+TEST(Stream, SendAfterCloseIsRefused) {
+  FakeServer server;
+  const auto stream = ConnectTo(server)->OpenStream();
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Send(Numbered(0)).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(stream->Close().ok());
+}
+
+TEST(Stream, CallbackMaySendButNotBlock) {
+  FakeServer server;
+  std::vector<absl::StatusCode> codes;
+  Stream* sender = nullptr;
+  const auto stream =
+      ConnectTo(server)->OpenStream({.window = 1, .on_answer = [&](Answer) {
+                                       codes.push_back(sender->Send(Numbered(1)).code());
+                                       codes.push_back(sender->Close().code());
+                                     }});
+  sender = stream.get();
+  ASSERT_TRUE(stream->Send(Numbered(0)).ok());
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_THAT(codes, testing::Each(absl::StatusCode::kFailedPrecondition));
+  EXPECT_EQ(codes.size(), 2u);
+}
+
+TEST(Stream, ServerThatBreaksTheOrderEndsTheStream) {
+  FakeServer server;
+  server.EndNextStreams({{2, grpc::Status::OK, false, /*wrong_id=*/true}});
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 5; ++i) stream->Send(Numbered(i)).IgnoreError();
+  EXPECT_THAT(stream->Close().message(), HasSubstr("broke the order of the stream: request 2"));
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 2);
+}
+
+TEST(Stream, ServerThatAnswersTwiceEndsTheStream) {
+  FakeServer server;
+  server.EndNextStreams({{0, grpc::Status::OK, false, false, /*twice=*/true}});
+  const auto stream = ConnectTo(server)->OpenStream();
+  ASSERT_TRUE(stream->Send(Numbered(0)).ok());
+  EXPECT_TRUE(stream->Next().has_value());
+  EXPECT_FALSE(stream->Next().has_value());
+  EXPECT_THAT(stream->Close().message(), HasSubstr("answered 2 requests"));
+}
+
+TEST(Stream, ServerThatEndsEarlyWithOkLeavesNoRequestUnanswered) {
+  FakeServer server;
+  server.EndNextStreams({{1, grpc::Status::OK, false}});
+  const auto stream = ConnectTo(server)->OpenStream();
+  ASSERT_TRUE(stream->Send(Numbered(0)).ok());
+  stream->Send(Numbered(1)).IgnoreError();
+  EXPECT_THAT(stream->Close().message(), HasSubstr("the server ended the stream after 1 answers"));
+}
+
+TEST(Stream, ManyThreadsMayShareAStream) {
+  FakeServer server;
+  std::atomic<int> answers = 0;
+  const auto stream = ConnectTo(server)->OpenStream(
+      {.on_answer = [&](Answer answer) { answers += answer.response.ok() ? 1 : 0; }});
+  std::vector<std::thread> senders;
+  for (int t = 0; t < 4; ++t) {
+    senders.emplace_back([&] {
+      for (int i = 0; i < 100; ++i) EXPECT_TRUE(stream->Send(Numbered(i)).ok());
+    });
+  }
+  for (std::thread& sender : senders) sender.join();
+  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(answers, 400);
+}
+
+TEST(Stream, OutlivesItsClient) {
+  FakeServer server;
+  auto client = ConnectTo(server);
+  const auto stream = client->OpenStream();
+  client.reset();
+  ASSERT_TRUE(stream->Send(Numbered(0)).ok());
+  EXPECT_TRUE(stream->Next()->response.ok());
+}
+
+}  // namespace
+}  // namespace millrace

@@ -1,0 +1,900 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/dispatch/dispatcher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/fakes/answer_book.h"
+#include "tests/fakes/echo_pool.h"
+#include "tests/fakes/fake_clock.h"
+
+namespace millrace {
+namespace {
+
+using testing::ElementsAre;
+using testing::ElementsAreArray;
+using testing::HasSubstr;
+using Values = std::vector<int32_t>;
+using WhenFull = Dispatcher::WhenFull;
+
+class CountingClock final : public FakeClock {
+ public:
+  absl::Time Now() const override {
+    ++asked;
+    return FakeClock::Now();
+  }
+  mutable std::atomic<int> asked = 0;
+};
+
+// Fills a row by calling into the test first.
+class HookedFiller final : public Filler {
+ public:
+  HookedFiller(std::function<absl::Status()> hook, int32_t value)
+      : hook_(std::move(hook)), value_(value) {}
+
+  absl::Status Fill(int64_t /*first_row*/, int64_t /*rows*/,
+                    absl::Span<const absl::Span<std::byte>> areas) const override {
+    if (const absl::Status status = hook_(); !status.ok()) return status;
+    std::memcpy(areas[0].data(), &value_, sizeof(value_));
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::function<absl::Status()> hook_;
+  const int32_t value_;
+};
+
+class DispatcherTest : public testing::Test {
+ protected:
+  EchoPool& Pool(EchoPool::Options options = {}) {
+    return pools_.emplace_back(std::move(options), clock_, timer_, leases_);
+  }
+
+  // Submits a request of `rows` rows that make up `values`; returns its place in book_.
+  uint64_t Submit(EchoPool& pool, const Values& values, int64_t rows = 1,
+                  WhenFull when_full = WhenFull::kReject,
+                  absl::Time deadline = absl::InfiniteFuture()) {
+    auto request = pool.Pending(values, rows, book_->Expect(), flow_);
+    request->deadline = deadline;
+    pool.dispatcher().Submit(std::move(request), when_full);
+    return book_->expected() - 1;
+  }
+
+  // Submits a request that waits at the door where the queue is full; `unparked` counts.
+  bool SubmitOrPark(EchoPool& pool, const Values& values, int* unparked,
+                    std::shared_ptr<const Flow> flow) {
+    auto request = pool.Pending(values, 1, book_->Expect(), std::move(flow));
+    request->on_unparked = [unparked] { ++*unparked; };
+    return pool.dispatcher().Submit(std::move(request), WhenFull::kPark);
+  }
+
+  // Submits a one-row request of one value whose filler calls `hook` first.
+  uint64_t SubmitHooked(EchoPool& pool, int32_t value, std::function<absl::Status()> hook,
+                        std::shared_ptr<const Flow> flow) {
+    auto checked = *pool.signature().Check(EchoRequest(pool.signature(), {value}));
+    checked.filler = std::make_unique<HookedFiller>(std::move(hook), value);
+    const uint64_t place = book_->expected();
+    auto request =
+        std::make_shared<PendingRequest>(std::move(checked), book_->Expect(), std::move(flow));
+    request->arrival = clock_.Now();
+    pool.dispatcher().Submit(std::move(request), WhenFull::kReject);
+    return place;
+  }
+
+  void Cancel(EchoPool& pool, Flow& flow) {
+    flow.Cancel();
+    pool.dispatcher().Cancel(flow);
+  }
+
+  // Moves the time on and lets the timer run what is due.
+  void Advance(absl::Duration duration) {
+    clock_.Advance(duration);
+    clock_.WaitUntilBlocked(1);
+  }
+
+  absl::StatusCode CodeOf(uint64_t place) const {
+    const Response* const response = book_->Find(place);
+    EXPECT_NE(response, nullptr) << "Place " << place << " is owed its answer.";
+    return response == nullptr ? absl::StatusCode::kUnknown : response->status.code();
+  }
+  std::string MessageOf(uint64_t place) const {
+    const Response* const response = book_->Find(place);
+    return response == nullptr ? "" : std::string(response->status.message());
+  }
+  Values OutputOf(uint64_t place) const {
+    EXPECT_EQ(CodeOf(place), absl::StatusCode::kOk) << MessageOf(place);
+    const Response* const response = book_->Find(place);
+    return response == nullptr || response->outputs.empty() ? Values()
+                                                            : Int32s(response->outputs[0].data);
+  }
+  bool Owed(uint64_t place) const { return book_->Find(place) == nullptr; }
+
+  const std::shared_ptr<AnswerBook> book_ = std::make_shared<AnswerBook>();
+  const std::shared_ptr<Flow> flow_ = std::make_shared<Flow>();
+  CountingClock clock_;
+  Timer timer_{clock_};
+  CoreLeases leases_{2};
+  std::deque<EchoPool> pools_;
+};
+
+// ---- Batches ----
+
+TEST_F(DispatcherTest, AnswersEachRequestWithItsOwnRows) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t first = Submit(pool, {1, 2});
+  ASSERT_TRUE(runner.busy());
+  const uint64_t second = Submit(pool, {3, 4});
+  const uint64_t third = Submit(pool, {5, 6, 7, 8}, 2);
+  runner.Complete();
+  EXPECT_THAT(runner.Inputs(), ElementsAre(3, 4, 5, 6, 7, 8));
+  runner.Complete();
+  EXPECT_THAT(OutputOf(first), ElementsAre(3, 5));
+  EXPECT_THAT(OutputOf(second), ElementsAre(7, 9));
+  EXPECT_THAT(OutputOf(third), ElementsAre(11, 13, 15, 17));
+  EXPECT_THAT(book_->Find(third)->outputs[0].shape, ElementsAre(2, 2));
+  EXPECT_EQ(book_->Find(third)->timings.batch_rows, 3);
+  EXPECT_EQ(book_->Find(third)->model_name, "echo");
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RepliesPointIntoTheirOwnMemory) {
+  EchoPool& pool = Pool({.buffers = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t first = Submit(pool, {1});
+  runner.Complete();
+  Submit(pool, {100});  // Opens the only buffer again.
+  EXPECT_THAT(OutputOf(first), ElementsAre(3));
+  const Response& response = *book_->Find(first);
+  EXPECT_EQ(response.outputs[0].data.data(), response.memory.get());
+  EXPECT_EQ(response.memory_size, sizeof(int32_t));
+  runner.Complete();
+}
+
+TEST_F(DispatcherTest, ReplicaThatFreesFirstTakesTheStagedBatch) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& slow = pool.AddRunner();
+  Submit(pool, {1});
+  HandDrivenRunner& quick = pool.AddRunner();
+  Submit(pool, {2});
+  Submit(pool, {3});
+  EXPECT_THAT(quick.Inputs(), ElementsAre(2));
+  quick.Complete();
+  EXPECT_THAT(quick.Inputs(), ElementsAre(3));
+  EXPECT_THAT(slow.Inputs(), ElementsAre(1));
+  quick.Complete();
+  slow.Complete();
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, AtMostOneBatchPerRowShapeIsStaged) {
+  EchoPool& pool = Pool({.max_batch_size = 2, .buffers = 4});
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {0});
+  ASSERT_TRUE(runner.busy());
+  for (int i = 1; i <= 5; ++i) Submit(pool, {i});
+  EXPECT_EQ(pool.dispatcher().gauges().free_buffers, 2);  // One runs, one is staged.
+  EXPECT_EQ(pool.dispatcher().gauges().queued_rows, 3);
+  for (const Values& expected : {Values{1, 2}, Values{3, 4}, Values{5}}) {
+    runner.Complete();
+    EXPECT_THAT(runner.Inputs(), ElementsAreArray(expected));
+  }
+  runner.Complete();
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RowShapesAreBatchedApartAndServedInTheOrderOfArrival) {
+  EchoPool& pool = Pool({.buffers = 3});
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {0});
+  const uint64_t wide = Submit(pool, {1, 2});
+  clock_.Advance(absl::Milliseconds(1));
+  Submit(pool, {3});
+  Submit(pool, {4, 5});
+  Submit(pool, {6, 7, 8});  // Has to wait: the buffers are taken.
+  EXPECT_EQ(pool.dispatcher().gauges().queued_rows, 1);
+  std::vector<Values> ran;
+  while (runner.busy()) {
+    ran.push_back(runner.Inputs());
+    runner.Complete();
+  }
+  EXPECT_THAT(ran, ElementsAre(Values{0}, Values{1, 2, 4, 5}, Values{3}, Values{6, 7, 8}));
+  EXPECT_THAT(OutputOf(wide), ElementsAre(3, 5));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, SmallRequestDoesNotOvertakeOneThatDoesNotFit) {
+  EchoPool& pool = Pool({.max_batch_size = 4});
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {0});
+  Submit(pool, {1, 2, 3}, 3);
+  Submit(pool, {4, 5}, 2);
+  Submit(pool, {6});
+  runner.Complete();
+  EXPECT_THAT(runner.Inputs(), ElementsAre(1, 2, 3));
+  runner.Complete();
+  EXPECT_THAT(runner.Inputs(), ElementsAre(4, 5, 6));
+  runner.Complete();
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RequestLargerThanABatchIsSplitAndItsAnswerJoined) {
+  EchoPool& pool = Pool({.max_batch_size = 4});
+  HandDrivenRunner& runner = pool.AddRunner();
+  HandDrivenRunner& other = pool.AddRunner();
+  Values values;
+  for (int i = 0; i < 20; ++i) values.push_back(i);
+  const uint64_t place = Submit(pool, values, 10);
+  ASSERT_TRUE(runner.busy() && other.busy());
+  runner.Complete();  // Out of order.
+  EXPECT_TRUE(Owed(place));
+  while (other.busy()) other.Complete();
+  while (runner.busy()) runner.Complete();
+  EXPECT_EQ(OutputOf(place), Echoes(values));
+  EXPECT_THAT(book_->Find(place)->outputs[0].shape, ElementsAre(10, 2));
+  EXPECT_EQ(runner.runs() + other.runs(), 3);
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, WithoutABatchDimensionEveryRequestRunsAlone) {
+  EchoPool& pool = Pool({.max_batch_size = 0});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t first = Submit(pool, {1, 2, 3});
+  const uint64_t second = Submit(pool, {4, 5, 6});
+  runner.Complete();
+  EXPECT_THAT(runner.Inputs(), ElementsAre(4, 5, 6));
+  runner.Complete();
+  EXPECT_THAT(OutputOf(first), ElementsAre(3, 5, 7));
+  EXPECT_THAT(OutputOf(second), ElementsAre(9, 11, 13));
+  EXPECT_THAT(book_->Find(second)->outputs[0].shape, ElementsAre(3));
+}
+
+TEST_F(DispatcherTest, RowThatNoBufferHoldsIsRefusedAndTheNextServed) {
+  EchoPool& pool = Pool({.most_row_bytes = 8});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t large = Submit(pool, {1, 2, 3});
+  const uint64_t small = Submit(pool, {1});
+  EXPECT_EQ(CodeOf(large), absl::StatusCode::kResourceExhausted);
+  runner.Complete();
+  EXPECT_THAT(OutputOf(small), ElementsAre(3));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, FillErrorAnswersItsRequestAndNoOther) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {0});
+  const uint64_t before = Submit(pool, {1});
+  const uint64_t broken = SubmitHooked(
+      pool, 2, [] { return absl::InvalidArgumentError("not a picture"); }, flow_);
+  const uint64_t after = Submit(pool, {3});
+  EXPECT_EQ(CodeOf(broken), absl::StatusCode::kInvalidArgument);
+  runner.Complete();
+  EXPECT_THAT(runner.Inputs(), ElementsAre(1, 3));
+  runner.Complete();
+  EXPECT_THAT(OutputOf(before), ElementsAre(3));
+  EXPECT_THAT(OutputOf(after), ElementsAre(7));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RestOfARequestThatHasFailedIsNotRun) {
+  EchoPool& pool = Pool({.max_batch_size = 2});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t large = Submit(pool, {kCulprit, 1, 2, 3, 4, 5, 6, 7}, 8);
+  const uint64_t next = Submit(pool, {8});
+  while (runner.busy()) runner.Complete();
+  EXPECT_EQ(CodeOf(large), absl::StatusCode::kInternal);
+  EXPECT_THAT(OutputOf(next), ElementsAre(17));
+  EXPECT_LE(runner.runs(), 3);  // The culprit's, the one that was staged already, the next.
+  EXPECT_TRUE(pool.Quiet());
+}
+
+// ---- The buffers ----
+
+TEST_F(DispatcherTest, BufferIsFreeAndTheNextBatchRunsBeforeAnyAnswerIsSent) {
+  EchoPool& pool = Pool({.max_batch_size = 1, .buffers = 2});
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {1});
+  Submit(pool, {2});
+  size_t free_buffers = 0;
+  Values running;
+  book_->on_deliver = [&](uint64_t place) {
+    if (place != 0) return;
+    free_buffers = pool.dispatcher().gauges().free_buffers;
+    running = runner.Inputs();
+  };
+  runner.Complete();
+  EXPECT_EQ(free_buffers, 1);
+  EXPECT_THAT(running, ElementsAre(2));
+  runner.Complete();
+}
+
+// ---- The queue ----
+
+TEST_F(DispatcherTest, FullQueueRejects) {
+  EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 2}, .max_batch_size = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  for (int i = 0; i < 4; ++i) Submit(pool, {i});  // Runs, staged, queued, queued.
+  const uint64_t rejected = Submit(pool, {4});
+  EXPECT_EQ(CodeOf(rejected), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(MessageOf(rejected),
+              HasSubstr("2 rows wait for model 'echo', at most 2 may; retry later"));
+  runner.Complete();
+  const uint64_t admitted = Submit(pool, {5});
+  while (runner.busy()) runner.Complete();
+  EXPECT_THAT(OutputOf(admitted), ElementsAre(11));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RequestLargerThanTheQueueEntersAnEmptyOne) {
+  EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 2}, .max_batch_size = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t large = Submit(pool, {1, 2, 3, 4, 5}, 5);
+  EXPECT_EQ(CodeOf(Submit(pool, {6})), absl::StatusCode::kResourceExhausted);
+  while (runner.busy()) runner.Complete();
+  EXPECT_THAT(OutputOf(large), ElementsAre(3, 5, 7, 9, 11));
+}
+
+TEST_F(DispatcherTest, ParkedRequestsAreLetInInOrderAndTheirStreamsTold) {
+  EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  for (int i = 0; i < 3; ++i) Submit(pool, {i});  // Runs, staged, queued.
+  int first = 0;
+  int second = 0;
+  EXPECT_FALSE(SubmitOrPark(pool, {3}, &first, flow_));
+  EXPECT_FALSE(SubmitOrPark(pool, {4}, &second, flow_));
+  EXPECT_EQ(pool.dispatcher().gauges().in_flight, 5);
+  // A unary call doesn't slip past those at the door.
+  EXPECT_EQ(CodeOf(Submit(pool, {5})), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(first, 0);
+  runner.Complete();
+  EXPECT_EQ(first, 1);
+  EXPECT_EQ(second, 0);
+  runner.Complete();
+  EXPECT_EQ(second, 1);
+  std::vector<Values> ran;
+  while (runner.busy()) {
+    ran.push_back(runner.Inputs());
+    runner.Complete();
+  }
+  EXPECT_THAT(ran, ElementsAre(Values{2}, Values{3}, Values{4}));
+  EXPECT_EQ(first, 1);
+  EXPECT_EQ(second, 1);
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, UnparkingIsToldToThoseWhoWereParkedAndNoOthers) {
+  EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {0});
+  Submit(pool, {1});
+  const auto flow = std::make_shared<Flow>();
+  int queued = 0;
+  int parked = 0;
+  EXPECT_TRUE(SubmitOrPark(pool, {2}, &queued, flow));
+  EXPECT_FALSE(SubmitOrPark(pool, {3}, &parked, flow));
+  Cancel(pool, *flow);
+  EXPECT_EQ(queued, 0);
+  EXPECT_EQ(parked, 1);
+  while (runner.busy()) runner.Complete();
+  EXPECT_TRUE(pool.Quiet());
+}
+
+// ---- Cancelling ----
+
+TEST_F(DispatcherTest, CancelDropsWhatWaitsAndLeavesWhatRuns) {
+  EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 2});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const auto gone = std::make_shared<Flow>();
+  int unparked = 0;
+  SubmitOrPark(pool, {0}, &unparked, gone);  // Runs.
+  Submit(pool, {1});                         // Staged.
+  SubmitOrPark(pool, {2}, &unparked, gone);  // Staged.
+  SubmitOrPark(pool, {3}, &unparked, gone);  // Queued.
+  SubmitOrPark(pool, {4}, &unparked, gone);  // Parked.
+  const uint64_t last = Submit(pool, {5}, 1, WhenFull::kPark);
+  Cancel(pool, *gone);
+  for (const uint64_t place : {2, 3, 4}) EXPECT_EQ(CodeOf(place), absl::StatusCode::kCancelled);
+  EXPECT_EQ(unparked, 1);
+  runner.Complete();
+  EXPECT_THAT(OutputOf(0), ElementsAre(1));
+  EXPECT_THAT(runner.Inputs(), ElementsAre(1, 5));  // The row of the cancelled was refilled.
+  runner.Complete();
+  EXPECT_THAT(OutputOf(last), ElementsAre(11));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RequestOfACancelledFlowIsNotTaken) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  flow_->Cancel();
+  EXPECT_EQ(CodeOf(Submit(pool, {1})), absl::StatusCode::kCancelled);
+  EXPECT_FALSE(runner.busy());
+}
+
+TEST_F(DispatcherTest, CancelledRowsAreHolesThatNeverRun) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {0});
+  const auto gone = std::make_shared<Flow>();
+  Submit(pool, {1});
+  int unparked = 0;
+  SubmitOrPark(pool, {2}, &unparked, gone);
+  const uint64_t large = Submit(pool, {3, 4, 5}, 3);
+  Cancel(pool, *gone);
+  runner.Complete();
+  EXPECT_THAT(runner.Inputs(), ElementsAre(1, 3, 4, 5));
+  runner.Complete();
+  EXPECT_THAT(OutputOf(large), ElementsAre(7, 9, 11));
+}
+
+TEST_F(DispatcherTest, CancelOfAWholeStagedBatchLetsTheQueueInAtOnce) {
+  EchoPool& pool = Pool({.max_batch_size = 2});
+  ASSERT_TRUE(leases_.TryAcquire(nullptr, 2));  // All are taken.
+  HandDrivenRunner& runner = pool.AddRunner(1);
+  const auto gone = std::make_shared<Flow>();
+  int unparked = 0;
+  SubmitOrPark(pool, {1}, &unparked, gone);       // Staged; waits for a core.
+  const uint64_t next = Submit(pool, {2, 3}, 2);  // Doesn't fit in and waits behind it.
+  Cancel(pool, *gone);
+  leases_.Release(2);
+  ASSERT_TRUE(runner.busy());
+  runner.Complete();
+  EXPECT_THAT(OutputOf(next), ElementsAre(5, 7));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, CancelWhileARowIsWrittenLetsTheQueueIn) {
+  EchoPool& pool = Pool({.max_batch_size = 2});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const auto gone = std::make_shared<Flow>();
+  uint64_t next = 0;
+  const uint64_t cancelled = SubmitHooked(
+      pool, 1,
+      [&] {
+        next = Submit(pool, {2, 3}, 2);  // As another thread would.
+        Cancel(pool, *gone);
+        return absl::OkStatus();
+      },
+      gone);
+  EXPECT_EQ(CodeOf(cancelled), absl::StatusCode::kCancelled);
+  ASSERT_TRUE(runner.busy());
+  runner.Complete();
+  EXPECT_THAT(OutputOf(next), ElementsAre(5, 7));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+// ---- Time ----
+
+TEST_F(DispatcherTest, DeadlinePassesWhileAllReplicasAreBusy) {
+  EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const absl::Time deadline = clock_.Now() + absl::Seconds(1);
+  const uint64_t runs = Submit(pool, {0}, 1, WhenFull::kPark, deadline);
+  const uint64_t staged = Submit(pool, {1}, 1, WhenFull::kPark, deadline);
+  const uint64_t queued = Submit(pool, {2}, 1, WhenFull::kPark, deadline);
+  const uint64_t parked = Submit(pool, {3}, 1, WhenFull::kPark, deadline);
+  const uint64_t later = Submit(pool, {4}, 1, WhenFull::kPark, deadline + absl::Nanoseconds(1));
+  Advance(absl::Seconds(1) - absl::Nanoseconds(1));
+  EXPECT_TRUE(book_->order().empty());
+  Advance(absl::Nanoseconds(1));
+  for (const uint64_t place : {staged, queued, parked}) {
+    EXPECT_EQ(CodeOf(place), absl::StatusCode::kDeadlineExceeded);
+  }
+  EXPECT_TRUE(Owed(runs));
+  EXPECT_TRUE(Owed(later));
+  Advance(absl::Nanoseconds(1));
+  EXPECT_EQ(CodeOf(later), absl::StatusCode::kDeadlineExceeded);
+  runner.Complete();
+  EXPECT_THAT(OutputOf(runs), ElementsAre(1));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RequestThatArrivesTooLateIsNotRun) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t late = Submit(pool, {0}, 1, WhenFull::kReject, clock_.Now());
+  EXPECT_EQ(CodeOf(late), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(runner.busy());
+}
+
+TEST_F(DispatcherTest, DeadlineOfARequestWhoseReplicaDiedStillPasses) {
+  EchoPool& pool = Pool({.max_batch_size = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const absl::Time now = clock_.Now();
+  const uint64_t long_wait = Submit(pool, {0}, 1, WhenFull::kReject, now + absl::Seconds(10));
+  const uint64_t short_wait = Submit(pool, {1}, 1, WhenFull::kReject, now + absl::Seconds(3));
+  Advance(absl::Seconds(3));
+  EXPECT_EQ(CodeOf(short_wait), absl::StatusCode::kDeadlineExceeded);
+  runner.Die();
+  Advance(absl::Seconds(7));
+  EXPECT_EQ(CodeOf(long_wait), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(DispatcherTest, BatchWaitsForMaxQueueDelayToGrow) {
+  EchoPool& pool = Pool({.dispatch = {.policy = {.max_queue_delay = absl::Milliseconds(5)}}});
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {1});
+  Advance(absl::Milliseconds(4));
+  Submit(pool, {2});
+  EXPECT_FALSE(runner.busy());
+  Advance(absl::Milliseconds(1));
+  ASSERT_TRUE(runner.busy());
+  EXPECT_THAT(runner.Inputs(), ElementsAre(1, 2));
+  runner.Complete();
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, CancelledRequestDoesNotShortenTheDelayOfTheOthers) {
+  EchoPool& pool = Pool({.dispatch = {.policy = {.max_queue_delay = absl::Milliseconds(5)}}});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const auto gone = std::make_shared<Flow>();
+  int unparked = 0;
+  SubmitOrPark(pool, {1}, &unparked, gone);
+  Advance(absl::Milliseconds(4));
+  Submit(pool, {2});
+  Cancel(pool, *gone);
+  Advance(absl::Milliseconds(1));
+  EXPECT_FALSE(runner.busy());
+  Advance(absl::Milliseconds(4));
+  EXPECT_TRUE(runner.busy());
+  runner.Complete();
+}
+
+TEST_F(DispatcherTest, PreferredSizeAndFullBatchGoAtOnce) {
+  EchoPool& pool = Pool(
+      {.dispatch = {.policy = {.preferred_sizes = {2}, .max_queue_delay = absl::Milliseconds(5)}},
+       .max_batch_size = 3});
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {1});
+  EXPECT_FALSE(runner.busy());
+  Submit(pool, {2});
+  EXPECT_THAT(runner.Inputs(), ElementsAre(1, 2));
+  Submit(pool, {3, 4, 5}, 3);
+  runner.Complete();
+  EXPECT_THAT(runner.Inputs(), ElementsAre(3, 4, 5));
+  runner.Complete();
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, BatchWaitingForItsDelayLetsAnotherShapeGoFirstWhenThatIsFull) {
+  EchoPool& pool = Pool(
+      {.dispatch = {.policy = {.max_queue_delay = absl::Milliseconds(5)}}, .max_batch_size = 2});
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {1});
+  Submit(pool, {2, 3, 4, 5}, 2);
+  EXPECT_THAT(runner.Inputs(), ElementsAre(2, 3, 4, 5));
+  runner.Complete();
+  EXPECT_FALSE(runner.busy());
+  Advance(absl::Milliseconds(5));
+  EXPECT_THAT(runner.Inputs(), ElementsAre(1));
+  runner.Complete();
+}
+
+TEST_F(DispatcherTest, AtMostOneWakeUpIsOutstanding) {
+  EchoPool& pool = Pool({.max_batch_size = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  constexpr int kRequests = 1000;
+  const absl::Time last = clock_.Now() + absl::Hours(1);
+  for (int i = 0; i < kRequests; ++i) {
+    Submit(pool, {i}, 1, WhenFull::kReject, last - absl::Milliseconds(i));
+    runner.Complete();
+  }
+  clock_.asked = 0;
+  Advance(absl::Hours(2));
+  EXPECT_LT(clock_.asked, 100);
+}
+
+// ---- What goes wrong in replicas ----
+
+TEST_F(DispatcherTest, ModelErrorIsTheCulpritsAloneAndItsNeighboursAreAnswered) {
+  for (int culprit = 0; culprit < 7; ++culprit) {
+    EchoPool& pool = Pool();
+    HandDrivenRunner& runner = pool.AddRunner();
+    Submit(pool, {100});
+    std::vector<uint64_t> places;
+    for (int i = 0; i < 7; ++i) places.push_back(Submit(pool, {i == culprit ? kCulprit : i}));
+    while (runner.busy()) runner.Complete();
+    for (int i = 0; i < 7; ++i) {
+      if (i == culprit) {
+        EXPECT_EQ(CodeOf(places[i]), absl::StatusCode::kInternal);
+        EXPECT_THAT(MessageOf(places[i]), HasSubstr("the model raised an exception"));
+      } else {
+        EXPECT_THAT(OutputOf(places[i]), ElementsAre(Echo(i)));
+      }
+    }
+    EXPECT_LE(runner.runs(), 2 + 2 * 3);  // Halves of 7: three times two more batches at most.
+    EXPECT_TRUE(pool.Quiet());
+  }
+}
+
+TEST_F(DispatcherTest, OutputsThatBreakTheSignatureAreAnErrorThatNamesBoth) {
+  const auto data = std::make_unique<int32_t[]>(4);
+  const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data.get()), 4);
+  const struct {
+    std::vector<OutputView> outputs;
+    std::string message;
+  } cases[] = {
+      {{}, "returned 0 outputs, expected 1"},
+      {{{DataType::kFp32, {1, 1}, bytes}}, "is FP32 of shape [1,1], expected INT32 with 1 rows"},
+      {{{DataType::kInt32, {2, 1}, bytes}}, "is INT32 of shape [2,1], expected INT32 with 1 rows"},
+      {{{DataType::kInt32, {}, bytes}}, "is INT32 of shape [], expected INT32 with 1 rows"},
+  };
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  for (const auto& [outputs, message] : cases) {
+    const uint64_t place = Submit(pool, {1});
+    runner.CompleteWith(outputs);
+    EXPECT_EQ(CodeOf(place), absl::StatusCode::kInternal);
+    EXPECT_THAT(MessageOf(place), HasSubstr(message));
+  }
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, BatchWhoseReplicaDiedRunsAgainFilledAfresh) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& dying = pool.AddRunner();
+  Submit(pool, {0});
+  const uint64_t first = Submit(pool, {1});
+  const uint64_t second = Submit(pool, {2, 3}, 2);
+  dying.Complete();
+  ASSERT_THAT(dying.Inputs(), ElementsAre(1, 2, 3));
+  const uint64_t later = Submit(pool, {4});
+  dying.Die();
+  EXPECT_FALSE(dying.busy());
+  pool.dispatcher().AddRunner(&dying);  // Its next process.
+  EXPECT_THAT(dying.Inputs(), ElementsAre(1, 2, 3));
+  dying.Complete();
+  EXPECT_THAT(OutputOf(first), ElementsAre(3));
+  EXPECT_THAT(OutputOf(second), ElementsAre(5, 7));
+  EXPECT_THAT(dying.Inputs(), ElementsAre(4));
+  dying.Complete();
+  EXPECT_THAT(OutputOf(later), ElementsAre(9));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, AnotherReplicaTakesTheBatchOfADeadOneAtOnce) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& idle = pool.AddRunner();
+  HandDrivenRunner& dying = pool.AddRunner();
+  const uint64_t place = Submit(pool, {1});
+  ASSERT_TRUE(dying.busy());
+  dying.Die();
+  EXPECT_THAT(idle.Inputs(), ElementsAre(1));
+  idle.Complete();
+  EXPECT_THAT(OutputOf(place), ElementsAre(3));
+}
+
+TEST_F(DispatcherTest, RequestUnderWhichThreeReplicasDiedIsGivenUp) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t place = Submit(pool, {1});
+  for (int death = 1; death <= 3; ++death) {
+    ASSERT_TRUE(runner.busy());
+    EXPECT_TRUE(Owed(place));
+    runner.Die();
+    pool.dispatcher().AddRunner(&runner);
+  }
+  EXPECT_EQ(CodeOf(place), absl::StatusCode::kInternal);
+  EXPECT_THAT(MessageOf(place), HasSubstr("3 in all"));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, CancelledRequestOfADeadReplicaIsNotRunAgain) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const auto gone = std::make_shared<Flow>();
+  int unparked = 0;
+  Submit(pool, {0});
+  SubmitOrPark(pool, {1}, &unparked, gone);
+  const uint64_t neighbour = Submit(pool, {2});
+  runner.Complete();
+  Cancel(pool, *gone);  // It runs already.
+  runner.Die();
+  EXPECT_EQ(CodeOf(1), absl::StatusCode::kCancelled);
+  pool.dispatcher().AddRunner(&runner);
+  EXPECT_THAT(runner.Inputs(), ElementsAre(2));
+  runner.Complete();
+  EXPECT_THAT(OutputOf(neighbour), ElementsAre(5));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RemovedIdleRunnerGetsNoBatch) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  EXPECT_TRUE(pool.dispatcher().RemoveIdleRunner(&runner));
+  const uint64_t place = Submit(pool, {1});
+  EXPECT_FALSE(runner.busy());
+  pool.dispatcher().AddRunner(&runner);
+  EXPECT_TRUE(runner.busy());
+  EXPECT_FALSE(pool.dispatcher().RemoveIdleRunner(&runner));
+  runner.Complete();
+  EXPECT_THAT(OutputOf(place), ElementsAre(3));
+}
+
+// ---- Core leases ----
+
+TEST_F(DispatcherTest, ModelsThatShareCoresTakeTurnsAndNeverExceedThem) {
+  EchoPool& a = Pool({.max_batch_size = 1});
+  EchoPool& b = Pool({.max_batch_size = 1});
+  for (int i = 0; i < 2; ++i) {
+    a.AddRunner(1);
+    b.AddRunner(1);
+  }
+  for (int i = 0; i < 8; ++i) Submit(a, {i});
+  for (int i = 0; i < 8; ++i) Submit(b, {i});
+  std::deque<HandDrivenRunner*> running;  // In the order of their starts.
+  const auto note_starts = [&] {
+    for (EchoPool* const pool : {&a, &b}) {
+      for (HandDrivenRunner& runner : pool->runners()) {
+        const bool noted = std::find(running.begin(), running.end(), &runner) != running.end();
+        if (runner.busy() && !noted) running.push_back(&runner);
+      }
+    }
+  };
+  const auto runs = [](EchoPool& pool) {
+    return pool.runners()[0].runs() + pool.runners()[1].runs();
+  };
+  note_starts();
+  EXPECT_EQ(runs(a), 2);
+  while (!running.empty()) {
+    EXPECT_LE(running.size(), 2);
+    EXPECT_LE(std::abs(runs(a) - runs(b)), 2);
+    HandDrivenRunner* const first = running.front();
+    running.pop_front();
+    first->Complete();
+    note_starts();
+  }
+  EXPECT_TRUE(a.Quiet());
+  EXPECT_TRUE(b.Quiet());
+  EXPECT_EQ(book_->order().size(), 16);
+}
+
+TEST_F(DispatcherTest, ModelKeepsItsTurnWhileARequestJoinsItsBatch) {
+  EchoPool& holder = Pool({.max_batch_size = 1});
+  EchoPool& first = Pool();
+  EchoPool& second = Pool();
+  HandDrivenRunner& holding = holder.AddRunner(2);
+  HandDrivenRunner& first_runner = first.AddRunner(2);
+  HandDrivenRunner& second_runner = second.AddRunner(2);
+  Submit(holder, {0});
+  Submit(first, {1});   // Waits for the cores.
+  Submit(second, {2});  // Waits behind it.
+  SubmitHooked(
+      first, 3, [] { return absl::OkStatus(); }, flow_);
+  holding.Complete();
+  EXPECT_THAT(first_runner.Inputs(), ElementsAre(1, 3));
+  EXPECT_FALSE(second_runner.busy());
+  first_runner.Complete();
+  ASSERT_TRUE(second_runner.busy());
+  second_runner.Complete();
+  EXPECT_TRUE(first.Quiet() && second.Quiet() && holder.Quiet());
+}
+
+TEST_F(DispatcherTest, ModelWithNothingLeftToRunPassesItsTurnOn) {
+  EchoPool& holder = Pool();
+  EchoPool& first = Pool();
+  EchoPool& second = Pool();
+  HandDrivenRunner& holding = holder.AddRunner(2);
+  HandDrivenRunner& first_runner = first.AddRunner(1);
+  HandDrivenRunner& second_runner = second.AddRunner(1);
+  Submit(holder, {0});
+  const auto gone = std::make_shared<Flow>();
+  int unparked = 0;
+  SubmitOrPark(first, {1}, &unparked, gone);
+  Submit(second, {2});
+  Cancel(first, *gone);
+  holding.Complete();
+  EXPECT_FALSE(first_runner.busy());
+  ASSERT_TRUE(second_runner.busy());
+  second_runner.Complete();
+}
+
+TEST_F(DispatcherTest, ReplicaThatNeedsNoCoreDoesNotWaitForOne) {
+  EchoPool& holder = Pool();
+  EchoPool& mixed = Pool();
+  HandDrivenRunner& holding = holder.AddRunner(2);
+  Submit(holder, {0});
+  HandDrivenRunner& on_gpu = mixed.AddRunner(0);
+  HandDrivenRunner& on_cpu = mixed.AddRunner(1);
+  const uint64_t place = Submit(mixed, {1});
+  ASSERT_TRUE(on_gpu.busy());
+  EXPECT_FALSE(on_cpu.busy());
+  on_gpu.Complete();
+  holding.Complete();
+  EXPECT_THAT(OutputOf(place), ElementsAre(3));
+  EXPECT_TRUE(mixed.Quiet() && holder.Quiet());
+}
+
+TEST_F(DispatcherTest, DeathGivesTheCoresBack) {
+  EchoPool& pool = Pool({.dispatch = {.max_deaths = 1}});
+  EchoPool& other = Pool();
+  HandDrivenRunner& dying = pool.AddRunner(2);
+  HandDrivenRunner& waiting = other.AddRunner(2);
+  const uint64_t lost = Submit(pool, {1});
+  Submit(other, {2});
+  EXPECT_FALSE(waiting.busy());
+  dying.Die();
+  EXPECT_EQ(CodeOf(lost), absl::StatusCode::kInternal);
+  ASSERT_TRUE(waiting.busy());
+  waiting.Complete();
+}
+
+// ---- The end ----
+
+TEST_F(DispatcherTest, StopAnswersWhateverWaitsAndWhateverComes) {
+  EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 1});
+  HandDrivenRunner& dying = pool.AddRunner();
+  const uint64_t retried = Submit(pool, {0});
+  dying.Die();
+  HandDrivenRunner& runner = pool.AddRunner();  // Takes the batch of the dead one.
+  const uint64_t staged = Submit(pool, {1});
+  const uint64_t queued = Submit(pool, {2});
+  int unparked = 0;
+  SubmitOrPark(pool, {3}, &unparked, flow_);
+  const uint64_t parked = book_->expected() - 1;
+  pool.dispatcher().Stop(absl::UnavailableError("the model is being unloaded"));
+  for (const uint64_t place : {staged, queued, parked}) {
+    EXPECT_EQ(CodeOf(place), absl::StatusCode::kUnavailable);
+  }
+  EXPECT_EQ(unparked, 1);
+  EXPECT_EQ(CodeOf(Submit(pool, {4})), absl::StatusCode::kUnavailable);
+  runner.Complete();
+  EXPECT_THAT(OutputOf(retried), ElementsAre(1));
+  EXPECT_EQ(pool.dispatcher().gauges().in_flight, 0);
+  EXPECT_EQ(pool.dispatcher().gauges().free_buffers, 4);
+}
+
+TEST_F(DispatcherTest, AfterStopABatchWhoseReplicaDiesOrFailsIsNotRunAgain) {
+  EchoPool& pool = Pool({.max_batch_size = 2});
+  HandDrivenRunner& dying = pool.AddRunner();
+  HandDrivenRunner& failing = pool.AddRunner();
+  const uint64_t first = Submit(pool, {0});
+  Submit(pool, {1});
+  const uint64_t second = Submit(pool, {2, kCulprit}, 2);
+  failing.Complete();
+  ASSERT_TRUE(dying.busy() && failing.busy());
+  pool.dispatcher().Stop(absl::UnavailableError("the model is being unloaded"));
+  HandDrivenRunner& has_culprit = failing.Inputs().size() == 2 ? failing : dying;
+  HandDrivenRunner& has_other = &has_culprit == &failing ? dying : failing;
+  has_culprit.Complete();
+  has_other.Die();
+  EXPECT_EQ(CodeOf(second), absl::StatusCode::kInternal);
+  EXPECT_FALSE(Owed(first));
+  EXPECT_EQ(pool.dispatcher().gauges().in_flight, 0);
+  EXPECT_EQ(pool.dispatcher().gauges().free_buffers, 4);
+}
+
+TEST_F(DispatcherTest, GaugesTellWhatWaits) {
+  EchoPool& pool = Pool({.max_batch_size = 1});
+  pool.AddRunner();
+  EXPECT_EQ(pool.dispatcher().gauges().oldest_age, absl::ZeroDuration());
+  EXPECT_EQ(pool.dispatcher().gauges().idle_runners, 1);
+  Submit(pool, {0});
+  EXPECT_EQ(pool.dispatcher().gauges().oldest_age, absl::ZeroDuration());  // It runs.
+  Submit(pool, {1});
+  Submit(pool, {2});
+  Advance(absl::Seconds(2));
+  const Dispatcher::Gauges gauges = pool.dispatcher().gauges();
+  EXPECT_EQ(gauges.queued_rows, 1);
+  EXPECT_EQ(gauges.in_flight, 3);
+  EXPECT_EQ(gauges.oldest_age, absl::Seconds(2));
+  EXPECT_EQ(gauges.idle_runners, 0);
+  EXPECT_EQ(gauges.free_buffers, 2);
+  while (pool.runners()[0].busy()) pool.runners()[0].Complete();
+}
+
+}  // namespace
+}  // namespace millrace
