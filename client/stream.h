@@ -53,8 +53,9 @@ struct StreamOptions {
 // Invariants:
 //  1. Every request that Send() accepted yields exactly one Answer, at its place, whatever happens.
 //  2. When the server shuts down it ends the stream with UNAVAILABLE and the trailer
-//     `millrace-answered`: the stream connects again and sends what was left unanswered; nobody
-//     notices. A request is sent twice only when the server says that it has not answered it.
+//     `millrace-answered`: the stream connects again, to a server that can serve, and sends what
+//     was left unanswered; nobody notices. A request is sent twice only when a server that shuts
+//     down, or that has not served this stream yet, has not answered it.
 //  3. When the stream ends for any other reason (the server died, a deadline, Cancel()), that
 //     status is the answer to every request still under way, and the result of Send() and Close().
 //  4. No more than `window` requests and answers are in memory.

@@ -183,7 +183,9 @@ void Stream::Call::HandleCompletion(Event event, bool ok) {
     }
     case kRead: {
       if (!ok) return StartFinish();
-      if (absl::Status status = TakeAnswer(); !status.ok()) Abandon(std::move(status));
+      if (connection_->own_error.ok()) {
+        if (absl::Status status = TakeAnswer(); !status.ok()) Abandon(std::move(status));
+      }
       return StartRead();
     }
     case kWritten: {
@@ -245,10 +247,14 @@ void Stream::Call::StartWrite() {
   }
 }
 
-// Delivers the message just read as the answer to the first request that waits; an error when it
-// isn't that.
+// Delivers the message just read as the answer to the first request that waits. An error when it
+// isn't that, and when the server found after a drain can't serve yet, for it loads its models.
 absl::Status Stream::Call::TakeAnswer() {
   auto& message = connection_->received;
+  if (MaySearch() && !connection_->answered && !message.error_message().empty()) {
+    const absl::Status status = FromMessage(message).status();
+    if (absl::IsUnavailable(status)) return status;
+  }
   Answer answer;
   {
     std::lock_guard lock(mutex_);
@@ -319,7 +325,11 @@ bool Stream::Call::MayReconnect(const absl::Status& status) {
   } else if (connection_->answered) {
     drained_at_.reset();  // the search had succeeded; this server died
   }
-  return drained_at_.has_value() && now - *drained_at_ < options_.reconnect_timeout;
+  return MaySearch();
+}
+
+bool Stream::Call::MaySearch() const {
+  return drained_at_.has_value() && absl::Now() - *drained_at_ < options_.reconnect_timeout;
 }
 
 // False when the stream was cancelled meanwhile.

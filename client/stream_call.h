@@ -83,6 +83,7 @@ class Stream::Call {
   absl::Status EndOfConnection();
   bool WasDrained() const;
   bool MayReconnect(const absl::Status& status);
+  bool MaySearch() const;
   bool WaitBeforeReconnecting();
   void End(absl::Status status);
 

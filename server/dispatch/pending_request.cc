@@ -107,13 +107,15 @@ absl::Status PendingRequest::CopyRows(const ModelSignature& signature,
     const OutputView& view = outputs[checked_.outputs[i]];
     OutputTensor& output = response_.outputs[i];
     const size_t row_bytes = RowBytes(view, signature.batched());
-    if (!SameRows(view.shape, output.shape, signature.batched())) {
+    if (!SameRows(view.shape, output.shape, signature.batched()) ||
+        row_bytes * static_cast<size_t>(checked_.rows) != output.data.size()) {
       return absl::InternalError(absl::StrCat(
           "output '", output.name, "' of model '", signature.model_name(), "' has shape ",
           ToString(view.shape),
           " in one part of this request's batches and another in a part "
           "before; requests of more rows than max_batch_size need outputs of one shape"));
     }
+    if (row_bytes == 0) continue;
     const size_t to = static_cast<size_t>(output.data.data() - response_.memory.get()) +
                       row_bytes * static_cast<size_t>(first_row);
     std::memcpy(response_.memory.get() + to,

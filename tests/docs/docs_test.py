@@ -8,9 +8,11 @@ its last block stops it. `./dev …` is only checked to exist, since those comma
 their own and this test is run by one; and /path/to/… stands for a reader's own.
 """
 
+import contextlib
 import os
 import pathlib
 import re
+import signal
 import subprocess
 
 import pytest
@@ -53,18 +55,24 @@ def folder(tmp_path):
 
 
 def test_every_command_works(folder):
-    script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
+    script = "set -euo pipefail\n"
     for page, line, commands in all_blocks():
         script += f"echo '@@ {page}:{line}'\n{commands}\n"
     log = folder / "log"
     with log.open("w") as output:
-        ended = subprocess.run(["setpriv", "--pdeathsig", "KILL", "bash", "-c", script],
-                               cwd=folder, stdin=subprocess.DEVNULL, stdout=output,
-                               stderr=subprocess.STDOUT, timeout=480, check=False)
+        shell = subprocess.Popen(["bash", "-c", script], cwd=folder, stdin=subprocess.DEVNULL,
+                                 stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            code = shell.wait(timeout=400)
+        except subprocess.TimeoutExpired:
+            code = "nothing, and went on"
+        finally:  # Also the server that it has started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
     said = log.read_text()
+    assert "is taken" not in said, f"the ports 8001 and 8002 must be free:\n{said}"
     place = re.findall(r"^@@ (\S+)$", said, re.MULTILINE)[-1]
-    assert ended.returncode == 0, f"{place} failed:\n{said}"
-    print(said)
+    assert code == 0, f"{place} returned {code}:\n{said}"
 
 
 def test_commands_of_dev_exist():
@@ -77,21 +85,9 @@ def test_commands_of_dev_exist():
         assert re.search(rf"^  {command}\b", offered, re.MULTILINE), f"./dev {command}"
 
 
-def test_every_promise_names_tests_that_exist():
-    promises = (ROOT / "docs" / "guarantees.md").read_text()
-    in_python = re.findall(r"`(\w+_test\.py)::(\w+)`", promises)
-    in_cpp = re.findall(r"`(\w+)\.(\w+)`", re.sub(r"`[^`]*\.py[^`]*`", "", promises))
-    assert len(in_python) > 10 and len(in_cpp) > 10
-    for file, name in in_python:
-        path, = ROOT.glob(f"tests/*/{file}")
-        assert f"def {name}(" in path.read_text(), f"{file}::{name}"
-    sources = "".join(path.read_text() for path in ROOT.glob("tests/**/*.cc"))
-    found = set(re.findall(r"\bTEST(?:_[FP])?\(\s*(\w+),\s*(\w+)\)", sources))
-    assert set(in_cpp) <= found, set(in_cpp) - found
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text()):
+    prose = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
         if not target.startswith("http"):
             assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"

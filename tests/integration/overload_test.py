@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """More work than there are replicas: refusals, deadlines, and cores that several models share."""
 
+import collections
 import time
 
 import client
 import pytest
 from grpc import StatusCode
-from server_process import Entry, Server, counted, eventually
+from server_process import Entry, Server, eventually
 
 QUEUE = 3  # Of `short`, which runs one row, stages one, and queues these.
 TAKEN = QUEUE + 2
@@ -131,7 +132,7 @@ def test_queue_that_is_refilled_without_end_refuses_but_never_loses(server):
             if code == StatusCode.OK:
                 assert call.result().id == str(number)
             outcomes.append(code)
-    found = counted(outcomes)
+    found = collections.Counter(outcomes)
     assert sum(found.values()) == 300 and found[StatusCode.OK] >= 10
     assert in_flight(server) == 0
 

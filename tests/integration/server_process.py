@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 import uuid
 
@@ -201,10 +202,18 @@ class Server:
         return [pid for pid in self.processes()
                 if comm_of(pid) == "replica" and stat_of(pid)[1] == str(self.pid)]
 
+    def replicas_by_model(self):
+        """The replicas in groups, one for each model's shared memory."""
+        groups = collections.defaultdict(list)
+        for pid in self.replicas():
+            maps = pathlib.Path(f"/proc/{pid}/maps").read_text()
+            groups[re.search(r"(\d+) +/memfd:millrace-model", maps)[1]].append(pid)
+        return list(groups.values())
+
     @contextlib.contextmanager
-    def frozen_replicas(self):
-        """Stops every replica as a debugger would, so that running batches don't end meanwhile."""
-        pids = self.replicas()
+    def frozen_replicas(self, pids=None):
+        """Stops replicas as a debugger would, so that running batches don't end meanwhile."""
+        pids = self.replicas() if pids is None else pids
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
@@ -265,7 +274,3 @@ def refusal_to_start(*flags, timeout=PATIENCE):
                            stderr=subprocess.STDOUT, text=True, check=False)
     assert ended.returncode not in (0, -signal.SIGABRT, -signal.SIGSEGV), ended.stdout
     return ended.stdout
-
-
-def counted(values):
-    return dict(collections.Counter(values))

@@ -86,6 +86,11 @@ void FakeServer::WaitForRequests(int64_t n) const {
   changed_.wait(lock, [&] { return requests_read_ >= n; });
 }
 
+void FakeServer::WaitForStreams(int n) const {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return streams_ >= n; });
+}
+
 std::multimap<std::string, std::string> FakeServer::last_metadata() const {
   std::lock_guard lock(mutex_);
   return last_metadata_;
@@ -148,6 +153,7 @@ grpc::Status FakeServer::ModelStreamInfer(
   {
     std::lock_guard lock(mutex_);
     ++streams_;
+    changed_.notify_all();
     RememberMetadata(*context);
     if (!ends_.empty()) {
       end = ends_.front();
@@ -156,7 +162,7 @@ grpc::Status FakeServer::ModelStreamInfer(
   }
   int answered = 0;
   inference::ModelInferRequest request;
-  while (!(end && answered == end->answers && !end->wrong_id && !end->twice) &&
+  while (!(end && answered == end->answers && !end->wrong_id && !end->twice && !end->loading) &&
          stream->Read(&request)) {
     {
       std::lock_guard lock(mutex_);
@@ -164,7 +170,8 @@ grpc::Status FakeServer::ModelStreamInfer(
       changed_.notify_all();
     }
     inference::ModelStreamInferResponse response;
-    const grpc::Status status = Answer(request, response.mutable_infer_response());
+    grpc::Status status = Answer(request, response.mutable_infer_response());
+    if (end && end->loading) status = {grpc::StatusCode::UNAVAILABLE, "is being loaded"};
     if (!status.ok()) {
       response.set_error_message(status.error_message());
       (*response.mutable_infer_response()->mutable_parameters())["millrace_status_code"]

@@ -43,6 +43,7 @@ class FakeServer final : public inference::GRPCInferenceService::Service {
     bool drained;           // with the trailer `millrace-answered`
     bool wrong_id = false;  // instead: the next answer gets a wrong id
     bool twice = false;     // instead: the next answer is sent twice
+    bool loading = false;   // instead: every answer is UNAVAILABLE
   };
   void EndNextStreams(std::vector<StreamEnd> ends);
 
@@ -53,6 +54,7 @@ class FakeServer final : public inference::GRPCInferenceService::Service {
   int streams() const;
   int64_t requests_read() const;          // on streams
   void WaitForRequests(int64_t n) const;  // until that many were read on streams
+  void WaitForStreams(int n) const;       // until that many were opened
   std::multimap<std::string, std::string> last_metadata() const;
 
   grpc::Status ModelInfer(grpc::ServerContext* context, const inference::ModelInferRequest* request,

@@ -84,7 +84,7 @@ TEST(Stream, CallbackGetsEveryAnswerInOrder) {
   Receiver receiver;
   const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
   for (int i = 0; i < 1000; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(receiver.count(), 1000u);
   EXPECT_EQ(receiver.misplaced(), 0);
   EXPECT_EQ(server.streams(), 1);
@@ -95,7 +95,7 @@ TEST(Stream, NextYieldsEveryAnswerThenNothing) {
   const auto stream = ConnectTo(server)->OpenStream();
   std::thread sender([&] {
     for (int i = 0; i < 100; ++i) EXPECT_TRUE(stream->Send(Numbered(i)).ok());
-    EXPECT_TRUE(stream->Close().ok());
+    EXPECT_EQ(stream->Close(), absl::OkStatus());
   });
   int expected = 0;
   while (const auto answer = stream->Next()) {
@@ -110,7 +110,7 @@ TEST(Stream, OneThreadMaySendAWindowAheadAndTakeTheAnswersAfterClose) {
   FakeServer server;
   const auto stream = ConnectTo(server)->OpenStream({.window = 8});
   for (int i = 0; i < 8; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   int taken = 0;
   while (stream->Next()) ++taken;
   EXPECT_EQ(taken, 8);
@@ -129,7 +129,7 @@ TEST(Stream, SendBlocksWhileTheWindowIsFull) {
   EXPECT_THAT(sent.load(), Le(3));
   server.Release();
   sender.join();
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(receiver.count(), 10u);
   EXPECT_EQ(receiver.misplaced(), 0);
 }
@@ -155,11 +155,11 @@ TEST(Stream, WindowAndMetadataAreToldToTheServer) {
   FakeServer server;
   const auto client = ConnectTo(server);
   auto stream = client->OpenStream({.window = 7, .metadata = {{"millrace-max-age", "1000"}}});
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_THAT(server.last_metadata(), testing::IsSupersetOf({Pair("millrace-window", "7"),
                                                              Pair("millrace-max-age", "1000")}));
   stream = client->OpenStream();
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(server.last_metadata().count("millrace-window"), 0u);
 }
 
@@ -170,7 +170,7 @@ TEST(Stream, ErrorOfOneRequestComesAtItsPlaceAndTheStreamGoesOn) {
   for (int i = 0; i < 30; ++i) {
     ASSERT_TRUE(stream->Send(Numbered(i, i % 3 == 1 ? "fail" : "echo")).ok());
   }
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(receiver.misplaced(), 0);
   EXPECT_EQ(receiver.CountOf(absl::StatusCode::kInvalidArgument), 10);
   EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 20);
@@ -183,7 +183,7 @@ TEST(Stream, DrainedStreamGoesOnElsewhereWithoutLossOrRepetition) {
   Receiver receiver;
   const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
   for (int i = 0; i < 200; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(receiver.count(), 200u);
   EXPECT_EQ(receiver.misplaced(), 0);
   EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 200);
@@ -198,9 +198,23 @@ TEST(Stream, DrainedStreamLooksOnWhereADyingServerRefusesIt) {
   Receiver receiver;
   const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
   for (int i = 0; i < 20; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 20);
   EXPECT_EQ(receiver.misplaced(), 0);
+}
+
+TEST(Stream, DrainedStreamWaitsWhileItsNextServerLoads) {
+  FakeServer server;
+  const FakeServer::StreamEnd loading{
+      .answers = 0, .status = {}, .drained = false, .loading = true};
+  server.EndNextStreams({{3, kShuttingDown, true}, loading, loading});
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 20);
+  EXPECT_EQ(receiver.misplaced(), 0);
+  EXPECT_EQ(server.streams(), 4);
 }
 
 TEST(Stream, DrainedStreamWaitsForTheServerToComeBack) {
@@ -212,11 +226,11 @@ TEST(Stream, DrainedStreamWaitsForTheServerToComeBack) {
   Receiver receiver;
   const auto stream = ConnectTo(*server)->OpenStream({.on_answer = receiver.callback()});
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
-  server->WaitForRequests(3);
+  server->WaitForStreams(2);  // the first has ended
   server.reset();
   for (int i = 3; i < 20; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
   FakeServer successor(address);
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 20);
   EXPECT_EQ(receiver.misplaced(), 0);
 }
@@ -259,7 +273,7 @@ TEST(Stream, DrainAfterTheLastAnswerIsAGoodEnd) {
   Receiver receiver;
   const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
   ASSERT_TRUE(stream->Send(Numbered(0)).ok());
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(receiver.count(), 1u);
 }
 
@@ -314,9 +328,9 @@ TEST(Stream, DeadlineEndsTheStream) {
 TEST(Stream, SendAfterCloseIsRefused) {
   FakeServer server;
   const auto stream = ConnectTo(server)->OpenStream();
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(stream->Send(Numbered(0)).code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
 }
 
 TEST(Stream, CallbackMaySendButNotBlock) {
@@ -330,7 +344,7 @@ TEST(Stream, CallbackMaySendButNotBlock) {
                                      }});
   sender = stream.get();
   ASSERT_TRUE(stream->Send(Numbered(0)).ok());
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_THAT(codes, testing::Each(absl::StatusCode::kFailedPrecondition));
   EXPECT_EQ(codes.size(), 2u);
 }
@@ -376,7 +390,7 @@ TEST(Stream, ManyThreadsMayShareAStream) {
     });
   }
   for (std::thread& sender : senders) sender.join();
-  EXPECT_TRUE(stream->Close().ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
   EXPECT_EQ(answers, 400);
 }
 

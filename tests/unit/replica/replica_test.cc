@@ -228,7 +228,10 @@ TEST_F(ReplicaTest, WhatCompletedBeforeADeathCounts) {
 }
 
 TEST_F(ReplicaTest, StartThatFailsIsToldAndTriedAgain) {
-  fork_errors_ = {absl::UnavailableError("the template has died")};
+  {
+    MutexLock lock(mutex_);
+    fork_errors_.push_back(absl::UnavailableError("the template has died"));
+  }
   StartReplica();
   EXPECT_EQ(NextState(), absl::UnavailableError("the template has died"));
   NextWorker().SayReady(absl::ResourceExhaustedError("the GPU is full"));
