@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures the server against what gRPC and libtorch can do alone; docs/benchmarks.md explains.
 
-    ./dev bench                   everything, about eight minutes
-    ./dev bench --quick           the same in about a minute, and noisier
+    ./dev bench                   everything, about ten minutes
+    ./dev bench --quick           the same in a minute and a half, and noisier
     ./dev bench threads           replicas × threads of a model, without the server
 
 Whatever is compared runs in turn, A B B A …, on the same cores in the same minutes; a ratio is the
@@ -324,7 +324,7 @@ def parse_arguments() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["all", "threads"], default="all")
     effort = parser.add_mutually_exclusive_group()
-    effort.add_argument("--quick", action="store_true", help="about a minute")
+    effort.add_argument("--quick", action="store_true", help="a minute and a half, and noisier")
     effort.add_argument("--smoke", action="store_true", help="seconds: only shows that it works")
     parser.add_argument("--rounds", type=int, help="how often everything is measured")
     parser.add_argument("--cores", type=int, default=2, help="how many cores to use (2)")
