@@ -245,9 +245,11 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
 
 void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
   const std::vector<Batch::Member>& members = batch.members();
+  absl::Status answer = status;
   {
     MutexLock lock(mutex_);
     free_buffers_.push_back(batch.buffer());
+    if (members.size() > 1) answer = stopped_;  // Nobody will find out any more whose error it is.
     if (members.size() > 1 && stopped_.ok()) {
       for (const Batch::Member& member : members) ExpireAt(member.request->deadline);
       const auto middle = members.begin() + static_cast<std::ptrdiff_t>(members.size() / 2);
@@ -256,7 +258,7 @@ void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
       return;
     }
   }
-  for (const Batch::Member& member : members) Fail(*member.request, status);
+  for (const Batch::Member& member : members) Fail(*member.request, answer);
 }
 
 void Dispatcher::Send(PendingRequest& request, PendingRequest::Answer answer) {

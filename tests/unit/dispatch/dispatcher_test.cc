@@ -877,6 +877,20 @@ TEST_F(DispatcherTest, AfterStopABatchWhoseReplicaDiesOrFailsIsNotRunAgain) {
   EXPECT_EQ(pool.dispatcher().gauges().free_buffers, 4);
 }
 
+TEST_F(DispatcherTest, AfterStopNobodyGetsANeighboursError) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {0});
+  const uint64_t neighbour = Submit(pool, {1});
+  const uint64_t culprit = Submit(pool, {kCulprit});
+  runner.Complete();
+  pool.dispatcher().Stop(absl::UnavailableError("the model is being unloaded"));
+  runner.Complete();
+  EXPECT_EQ(CodeOf(neighbour), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(CodeOf(culprit), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(pool.Quiet());
+}
+
 TEST_F(DispatcherTest, GaugesTellWhatWaits) {
   EchoPool& pool = Pool({.max_batch_size = 1});
   pool.AddRunner();
