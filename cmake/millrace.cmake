@@ -26,9 +26,15 @@ if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
 endif()
 
 if(MILLRACE_SANITIZE STREQUAL "address")
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)  # Its warning is often wrong where a sanitizer adds code.
+    list(APPEND MILLRACE_WARNINGS -Wno-maybe-uninitialized)
+  endif()
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=address,undefined)
 elseif(MILLRACE_SANITIZE STREQUAL "thread")
+  # protobuf's headers lay map fields out differently where this macro is set, and Debian's library
+  # was built without it. libstdc++ still gets to know.
+  add_compile_options(-U__SANITIZE_THREAD__ -D_GLIBCXX_TSAN=1)
   add_compile_options(-fsanitize=thread -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=thread)
 elseif(NOT MILLRACE_SANITIZE STREQUAL "")

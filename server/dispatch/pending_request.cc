@@ -52,7 +52,9 @@ std::optional<PendingRequest::Answer> PendingRequest::Fail(const ModelSignature&
                                                            const absl::Status& status) {
   MutexLock lock(mutex_);
   if (!responder_.owed()) return std::nullopt;
-  response_ = Response::Error(status);
+  // A copy that shares no memory with `status`: the answer goes to other threads, and absl::Status
+  // counts its references in a library that ThreadSanitizer can't look into.
+  response_ = Response::Error(absl::Status(status.code(), status.message()));
   return TakeAnswer(signature);
 }
 

@@ -18,10 +18,6 @@
 #include "tests/fakes/echo_pool.h"
 #include "tests/fakes/seed.h"
 
-// The reference count of absl::Status is partly in Debian's library, which is built without
-// ThreadSanitizer: the sanitizer misses that it orders the last reader before the delete.
-extern "C" const char* __tsan_default_suppressions() { return "race:Status::UnrefNonInlined\n"; }
-
 namespace millrace {
 namespace {
 
