@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "server/inference/shape.h"
+
 namespace millrace {
 
 // What lies in a model's shared memory, byte for byte. Server and worker are built together; the
@@ -20,8 +22,6 @@ namespace millrace {
 inline constexpr uint64_t kChannelMagic = 0x4d696c6c72616331;  // "Millrac1"
 inline constexpr size_t kPageSize = 4096;
 inline constexpr size_t kAreaAlignment = 64;
-inline constexpr size_t kMostTensors = 32;  // Inputs or outputs of a model.
-inline constexpr size_t kMostDims = 8;      // With the batch dimension.
 inline constexpr size_t kMostMessageBytes = 2048;
 
 constexpr size_t AlignUp(size_t value, size_t alignment) {

@@ -11,6 +11,10 @@
 
 namespace millrace {
 
+// What a model may have, since the header of its batches has room for no more.
+inline constexpr size_t kMostTensors = 32;  // Inputs or outputs.
+inline constexpr size_t kMostDims = 8;      // Of a tensor, with the batch dimension.
+
 // The dimensions of a tensor, outermost first. In a signature -1 stands for "any".
 using Shape = absl::InlinedVector<int64_t, 6>;
 

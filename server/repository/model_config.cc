@@ -22,9 +22,6 @@ namespace {
 
 namespace pb = google::protobuf;
 
-// What a batch buffer's header has room for.
-constexpr int kMostTensors = 32;
-constexpr int kMostDims = 8;  // With the batch dimension.
 // Far above what a machine has; a typing error is found here and not by starting processes.
 constexpr int kMostReplicas = 1024;
 constexpr int kMostThreads = 1024;
@@ -148,7 +145,7 @@ class ConfigReader {
   absl::StatusOr<std::vector<TensorSpec>> ReadSpecs(const char* field,
                                                     const pb::RepeatedPtrField<Tensor>& tensors) {
     if (tensors.empty()) return root_.Error(field, "missing; a model has at least one");
-    if (tensors.size() > kMostTensors) {
+    if (static_cast<size_t>(tensors.size()) > kMostTensors) {
       return root_.Error(
           field, absl::StrCat(tensors.size(), " came, at most ", kMostTensors, " are supported"));
     }
