@@ -138,12 +138,12 @@ def test_rows_of_concurrent_requests_are_not_mixed_up(server, seed):
     """Requests of different sizes share batches; each gets its own rows back."""
     generator = random.Random(seed)
     streams, sent = [], []
+    before = server.metrics()['millrace_batch_rows_count{model="tiny_mlp",version="1"}']
     for number in range(6):
         streams.append(client.Stream(server.stub))
         sent.append([reference.random_inputs("tiny_mlp", generator.randint(1, 40),
                                              seed=100 * number + i) for i in range(25)])
         streams[-1].send(*(client.request("tiny_mlp", inputs) for inputs in sent[-1]))
-    before = server.metrics()['millrace_batch_rows_count{model="tiny_mlp",version="1"}']
     for stream, inputs in zip(streams, sent):
         for each, answer in zip(inputs, stream.rest(), strict=True):
             client.assert_answers(answer.infer_response, "tiny_mlp", each)
