@@ -231,16 +231,17 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
       answers.emplace_back(member.request.get(), *std::move(answer));
     }
   }
+  const absl::Time now = clock_.Now();
   metrics_.RecordBatch({.rows = batch.rows(),
                         .requests = static_cast<int64_t>(batch.members().size()),
                         .fill = batch.fill_time(),
                         .execute = execute,
-                        .output = clock_.Now() - copy_begins});
+                        .output = now - copy_begins});
   {
     MutexLock lock(mutex_);
     free_buffers_.push_back(batch.buffer());
   }
-  for (auto& [request, answer] : answers) Send(*request, std::move(answer));
+  for (auto& [request, answer] : answers) Send(*request, std::move(answer), now);
 }
 
 void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
@@ -261,12 +262,12 @@ void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
   for (const Batch::Member& member : members) Fail(*member.request, answer);
 }
 
-void Dispatcher::Send(PendingRequest& request, PendingRequest::Answer answer) {
+void Dispatcher::Send(PendingRequest& request, PendingRequest::Answer&& answer, absl::Time now) {
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
   const Timings& timings = answer.response.timings;
   metrics_.RecordRequest({.code = static_cast<int>(answer.response.status.code()),
                           .rows = request.rows(),
-                          .total = clock_.Now() - request.arrival,
+                          .total = now - request.arrival,
                           .queue = timings.queue,
                           .compute_input = timings.fill,
                           .compute_infer = timings.execute,
@@ -275,7 +276,9 @@ void Dispatcher::Send(PendingRequest& request, PendingRequest::Answer answer) {
 }
 
 void Dispatcher::Fail(PendingRequest& request, const absl::Status& status) {
-  if (auto answer = request.Fail(*signature_, status)) Send(request, *std::move(answer));
+  if (auto answer = request.Fail(*signature_, status)) {
+    Send(request, *std::move(answer), clock_.Now());
+  }
 }
 
 // ---- What can be done now ----

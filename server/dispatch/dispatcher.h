@@ -189,7 +189,7 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   // Fails the only member, or puts the halves of several back for another run.
   void Isolate(const Batch& batch, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status CheckOutputs(const Batch& batch, const std::vector<OutputView>& outputs) const;
-  void Send(PendingRequest& request, PendingRequest::Answer answer);
+  void Send(PendingRequest& request, PendingRequest::Answer&& answer, absl::Time now);
   void Fail(PendingRequest& request, const absl::Status& status);
 
   const Options options_;

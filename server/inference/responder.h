@@ -17,7 +17,7 @@ class ResponseSink {
   virtual ~ResponseSink() = default;
 
   // Accepts the answer for `place`. May send; never called with a lock held.
-  virtual void Deliver(uint64_t place, Response response) = 0;
+  virtual void Deliver(uint64_t place, Response&& response) = 0;
 };
 
 // The right to answer one request, once. Move-only; a Responder that is destroyed unused answers
@@ -42,7 +42,7 @@ class Responder {
   bool owed() const { return sink_ != nullptr; }
 
   // Answers. REQUIRES: owed().
-  void Respond(Response response) {
+  void Respond(Response&& response) {
     std::shared_ptr<ResponseSink> sink = std::move(sink_);
     sink->Deliver(place_, std::move(response));
   }

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <optional>
 
 #include "absl/functional/any_invocable.h"
 #include "server/base/mutex.h"
@@ -26,7 +25,7 @@ namespace millrace {
 class ResponseSequencer final : public ResponseSink,
                                 public std::enable_shared_from_this<ResponseSequencer> {
  public:
-  using Send = absl::AnyInvocable<void(Response)>;
+  using Send = absl::AnyInvocable<void(Response&&)>;
 
   // Shared, because Responders outlive a stream whose peer has gone.
   static std::shared_ptr<ResponseSequencer> Create(Send send);
@@ -43,14 +42,14 @@ class ResponseSequencer final : public ResponseSink,
 
   // ResponseSink: the answer of a place. Sends it, and those behind it that waited for it, unless
   // an earlier place has yet to answer or another thread is sending.
-  void Deliver(uint64_t place, Response response) override ABSL_LOCKS_EXCLUDED(mutex_);
+  void Deliver(uint64_t place, Response&& response) override ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   explicit ResponseSequencer(Send send) : send_(std::move(send)) {}
 
   mutable Mutex mutex_;
-  // The line: places [first_place_, first_place_ + line_.size()), empty until answered.
-  std::deque<std::optional<Response>> line_ ABSL_GUARDED_BY(mutex_);
+  // The line: places [first_place_, first_place_ + line_.size()), null until answered.
+  std::deque<std::unique_ptr<Response>> line_ ABSL_GUARDED_BY(mutex_);
   uint64_t first_place_ ABSL_GUARDED_BY(mutex_) = 0;
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
   bool abandoned_ ABSL_GUARDED_BY(mutex_) = false;

@@ -69,7 +69,7 @@ void InferCall::Submit() {
   (*model)->Submit(std::move(request), std::move(responder), flow_, std::move(terms));
 }
 
-void InferCall::Deliver(uint64_t /*place*/, Response response) {
+void InferCall::Deliver(uint64_t /*place*/, Response&& response) {
   CompletionTag* const tag = &on_finished_;
   if (response.status.ok()) {
     return writer_.Finish(EncodeInferResponse(std::move(response)), grpc::Status::OK, tag);

@@ -29,7 +29,7 @@ class InferCall final : public ResponseSink, public std::enable_shared_from_this
   static void Accept(const InferContext& context, grpc::ServerCompletionQueue* queue);
 
   // ResponseSink: sends the answer.
-  void Deliver(uint64_t place, Response response) override;
+  void Deliver(uint64_t place, Response&& response) override;
 
  private:
   InferCall(const InferContext& context, grpc::ServerCompletionQueue* queue, CallGate::Pass pass)

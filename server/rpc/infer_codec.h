@@ -36,11 +36,11 @@ DecodedRequest DecodeInferRequest(const grpc::ByteBuffer& message);
 
 // Writes the ModelInferResponse of a unary call. Small outputs are copied; large ones are sent
 // from `response.memory`, which the result then owns. REQUIRES: response.status.ok().
-grpc::ByteBuffer EncodeInferResponse(Response response);
+grpc::ByteBuffer EncodeInferResponse(Response&& response);
 
 // Writes a ModelStreamInferResponse: the outputs as above, or an error in band, which carries the
 // canonical code in the parameter `millrace_status_code`. Either way it is marked as the request's
 // final response.
-grpc::ByteBuffer EncodeStreamResponse(Response response);
+grpc::ByteBuffer EncodeStreamResponse(Response&& response);
 
 }  // namespace millrace

@@ -144,7 +144,7 @@ void WriteFramedHead(Out& out, const Response& response, bool streamed, size_t r
   WriteHead(out, response, streamed);
 }
 
-grpc::ByteBuffer EncodeOutputs(Response response, bool streamed) {
+grpc::ByteBuffer EncodeOutputs(Response&& response, bool streamed) {
   const RawSizes raw = RawSizesOf(response);
   if (raw.data <= kMaxCopiedBytes) {
     const grpc::Slice all = WrittenSlice([&](auto& out) {
@@ -181,12 +181,12 @@ grpc::ByteBuffer EncodeError(const Response& response) {
 
 }  // namespace
 
-grpc::ByteBuffer EncodeInferResponse(Response response) {
+grpc::ByteBuffer EncodeInferResponse(Response&& response) {
   MILLRACE_CHECK(response.status.ok(), "A unary call's error travels as its status.");
   return EncodeOutputs(std::move(response), /*streamed=*/false);
 }
 
-grpc::ByteBuffer EncodeStreamResponse(Response response) {
+grpc::ByteBuffer EncodeStreamResponse(Response&& response) {
   if (!response.status.ok()) return EncodeError(response);
   return EncodeOutputs(std::move(response), /*streamed=*/true);
 }

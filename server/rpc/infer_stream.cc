@@ -51,14 +51,10 @@ void InferStream::Accept(const InferContext& context, OpenStreams& open_streams,
   std::shared_ptr<InferStream> stream(
       new InferStream(context, open_streams, queue, std::move(pass)));
   stream->sequencer_ =
-      ResponseSequencer::Create([weak = std::weak_ptr<InferStream>(stream)](Response response) {
+      ResponseSequencer::Create([weak = std::weak_ptr<InferStream>(stream)](Response&& response) {
         if (const auto alive = weak.lock()) alive->TakeAnswer(std::move(response));
       });
-  {
-    MutexLock lock(stream->mutex_);
-    stream->self_ = stream;
-    stream->owed_tags_ = 2;  // Accepted and done.
-  }
+  stream->self_ = stream;
   stream->server_context_.AsyncNotifyWhenDone(static_cast<CompletionTag*>(&stream->on_done_));
   context.service->RequestModelStreamInfer(&stream->server_context_, &stream->stream_, queue, queue,
                                            static_cast<CompletionTag*>(&stream->on_accepted_));
@@ -78,12 +74,16 @@ void InferStream::OnAccepted(bool ok) {
     status = absl::ResourceExhaustedError(
         absl::StrCat(open_streams_.limit(), " streams are open, as many as may be"));
   }
-  if (!status.ok()) {
+  Operations next;
+  {
     MutexLock lock(mutex_);
-    half_closed_ = true;
-    early_end_ = status;
+    if (!status.ok()) {
+      half_closed_ = true;
+      early_end_ = status;
+    }
+    next = NextOperations();
   }
-  Proceed();
+  Begin(std::move(next));
   ReleaseTag();
 }
 
@@ -102,23 +102,27 @@ void InferStream::OnRead(bool ok) {
     ok = !half_closed_;
   }
   if (ok) TakeRequest(message);
+  Operations next;
   {
     MutexLock lock(mutex_);
     reading_ = false;  // Not before the request has its place in line, and is parked or not.
+    next = NextOperations();
   }
-  Proceed();
+  Begin(std::move(next));
   ReleaseTag();
 }
 
 void InferStream::OnWritten(bool ok) {
+  Operations next;
   {
     MutexLock lock(mutex_);
     writing_ = false;
     --in_window_;
     if (ok) ++answered_;
+    next = NextOperations();
   }
   context_.metrics->RequestFinished(InferRpc::kModelStreamInfer);
-  Proceed();
+  Begin(std::move(next));
   ReleaseTag();
 }
 
@@ -132,9 +136,8 @@ void InferStream::OnDone(bool /*ok*/) {
 }
 
 void InferStream::ReleaseTag() {
-  std::shared_ptr<InferStream> last;  // Freed after the lock.
-  MutexLock lock(mutex_);
-  if (--owed_tags_ == 0) last = std::move(self_);
+  if (owed_tags_.fetch_sub(1) > 1) return;
+  const std::shared_ptr<InferStream> last = std::move(self_);  // The member goes with the stream.
 }
 
 // ---- Requests ----
@@ -178,7 +181,8 @@ void InferStream::TakeRequest(const grpc::ByteBuffer& message) {
     response.model_version = std::move(request.model_version);
     return responder.Respond(std::move(response));
   }
-  {
+  if (model->get() != last_model_) {
+    last_model_ = model->get();
     MutexLock lock(mutex_);
     if (std::find(models_.begin(), models_.end(), *model) == models_.end()) {
       models_.push_back(*model);
@@ -197,38 +201,38 @@ void InferStream::TakeRequest(const grpc::ByteBuffer& message) {
 }
 
 void InferStream::OnUnparked() {
+  Operations next;
   {
     MutexLock lock(mutex_);
     --parked_;
+    next = NextOperations();
   }
-  Proceed();
+  Begin(std::move(next));
 }
 
 // ---- Answers ----
 
-void InferStream::TakeAnswer(Response response) {
+void InferStream::TakeAnswer(Response&& response) {
   absl::Status status = response.status;
-  grpc::ByteBuffer message;
+  grpc::ByteBuffer message = EncodeStreamResponse(std::move(response));
   bool ends;
-  {
-    MutexLock lock(mutex_);
-    ends = ends_on_error_ && !status.ok();
-  }
-  if (!ends) message = EncodeStreamResponse(std::move(response));
+  Operations next;
   {
     MutexLock lock(mutex_);
     if (gone_ || !early_end_.ok()) return;
+    ends = ends_on_error_ && !status.ok();
     if (ends) {
       early_end_ = std::move(status);
     } else {
       outbox_.push_back(std::move(message));
     }
+    next = NextOperations();
   }
   if (ends) {
     sequencer_->Abandon();
     flow_->Cancel();
   }
-  Proceed();
+  Begin(std::move(next));
 }
 
 void InferStream::Abandon() {
@@ -246,11 +250,13 @@ void InferStream::Abandon() {
 }
 
 void InferStream::Drain() {
+  Operations next;
   {
     MutexLock lock(mutex_);
     draining_ = true;
+    next = NextOperations();
   }
-  Proceed();
+  Begin(std::move(next));
 }
 
 // ---- Operations ----
@@ -266,39 +272,38 @@ bool InferStream::MayFinish() const {
   return in_window_ == 0 && (half_closed_ || draining_);
 }
 
-void InferStream::Proceed() {
-  std::optional<grpc::ByteBuffer> message;
-  grpc::WriteOptions options;
-  bool read = false;
-  bool finish = false;
-  absl::Status status;
-  {
-    MutexLock lock(mutex_);
-    if (!writing_ && !finishing_ && !gone_ && !outbox_.empty()) {
-      message = std::move(outbox_.front());
-      outbox_.pop_front();
-      if (!outbox_.empty()) options.set_buffer_hint();  // More follows at once.
-      writing_ = true;
-      ++owed_tags_;
-    }
-    if (MayRead()) {
-      read = reading_ = true;
-      ++owed_tags_;
-    }
-    if (MayFinish()) {
-      finish = finishing_ = true;
-      status = early_end_;
-      if (status.ok() && !half_closed_) {
-        status = absl::UnavailableError(
-            "the server is shutting down; send what is unanswered to "
-            "another one");
-      }
-      ++owed_tags_;
-    }
+InferStream::Operations InferStream::NextOperations() {
+  Operations next;
+  if (!writing_ && !finishing_ && !gone_ && !outbox_.empty()) {
+    next.write = std::move(outbox_.front());
+    outbox_.pop_front();
+    if (!outbox_.empty()) next.write_options.set_buffer_hint();  // More follows at once.
+    writing_ = true;
+    ++owed_tags_;
   }
-  if (message) stream_.Write(*message, options, static_cast<CompletionTag*>(&on_written_));
-  if (read) stream_.Read(&message_, static_cast<CompletionTag*>(&on_read_));
-  if (finish) StartFinish(status);
+  if (MayRead()) {
+    next.read = reading_ = true;
+    ++owed_tags_;
+  }
+  if (MayFinish()) {
+    finishing_ = true;
+    next.finish = early_end_;
+    if (early_end_.ok() && !half_closed_) {
+      next.finish = absl::UnavailableError(
+          "the server is shutting down; send what is unanswered to another one");
+    }
+    ++owed_tags_;
+  }
+  return next;
+}
+
+void InferStream::Begin(Operations operations) {
+  if (operations.write) {
+    stream_.Write(*operations.write, operations.write_options,
+                  static_cast<CompletionTag*>(&on_written_));
+  }
+  if (operations.read) stream_.Read(&message_, static_cast<CompletionTag*>(&on_read_));
+  if (operations.finish) StartFinish(*operations.finish);
 }
 
 void InferStream::StartFinish(const absl::Status& status) {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -62,17 +63,25 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   void TakeRequest(const grpc::ByteBuffer& message) ABSL_LOCKS_EXCLUDED(mutex_);
   void OnUnparked() ABSL_LOCKS_EXCLUDED(mutex_);
   // The sequencer's next answer.
-  void TakeAnswer(Response response) ABSL_LOCKS_EXCLUDED(mutex_);
+  void TakeAnswer(Response&& response) ABSL_LOCKS_EXCLUDED(mutex_);
   // Drops everything that waits: nobody reads the answers any more.
   void Abandon() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Starts whatever can be started now: a Write, a Read, the Finish. Called after every change.
-  void Proceed() ABSL_LOCKS_EXCLUDED(mutex_);
+  // What can be started now: a Write, a Read, the Finish. Decided after every change, in the same
+  // critical section, and begun after it.
+  struct Operations {
+    std::optional<grpc::ByteBuffer> write;
+    grpc::WriteOptions write_options;
+    bool read = false;
+    std::optional<absl::Status> finish;
+  };
+  Operations NextOperations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Begin(Operations operations) ABSL_LOCKS_EXCLUDED(mutex_);
   bool MayRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool MayFinish() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartFinish(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   // An operation has come back; frees the stream after the last.
-  void ReleaseTag() ABSL_LOCKS_EXCLUDED(mutex_);
+  void ReleaseTag();
 
   const InferContext& context_;
   OpenStreams& open_streams_;
@@ -91,6 +100,11 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
 
   // The reading thread's own; a Read is out on one thread at a time.
   grpc::ByteBuffer message_;
+  const ServedModel* last_model_ = nullptr;  // In `models_`, unless they were given up.
+
+  // Operations that are out, and the stream's hold on itself until the last of them is back.
+  std::atomic<int> owed_tags_{2};  // Accepted and done.
+  std::shared_ptr<InferStream> self_;
 
   mutable Mutex mutex_;
   int window_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -107,8 +121,6 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   absl::Status early_end_ ABSL_GUARDED_BY(mutex_);  // Not OK: ends with this once all is written.
   std::deque<grpc::ByteBuffer> outbox_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<ServedModel>> models_ ABSL_GUARDED_BY(mutex_);  // Those it has used.
-  int owed_tags_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::shared_ptr<InferStream> self_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace millrace

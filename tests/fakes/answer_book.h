@@ -26,7 +26,7 @@ class AnswerBook final : public ResponseSink, public std::enable_shared_from_thi
     return Responder(shared_from_this(), expected_++);
   }
 
-  void Deliver(uint64_t place, Response response) override ABSL_LOCKS_EXCLUDED(mutex_) {
+  void Deliver(uint64_t place, Response&& response) override ABSL_LOCKS_EXCLUDED(mutex_) {
     if (on_deliver) on_deliver(place);
     {
       MutexLock lock(mutex_);
