@@ -25,10 +25,10 @@ if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   list(APPEND MILLRACE_WARNINGS -Wthread-safety)
 endif()
 
+if(MILLRACE_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  list(APPEND MILLRACE_WARNINGS -Wno-maybe-uninitialized)  # Often wrong where sanitizers add code.
+endif()
 if(MILLRACE_SANITIZE STREQUAL "address")
-  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)  # Its warning is often wrong where a sanitizer adds code.
-    list(APPEND MILLRACE_WARNINGS -Wno-maybe-uninitialized)
-  endif()
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=address,undefined)
 elseif(MILLRACE_SANITIZE STREQUAL "thread")
