@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/base/clock.h"
-#include "server/base/timer.h"
+#include "server/base/timer_thread.h"
 #include "server/config/server_config.h"
 #include "server/http/http_server.h"
 #include "server/metrics/metrics_registry.h"
@@ -44,7 +44,7 @@ class ServerApp {
   absl::Status readiness() const;
 
   const ServerConfig config_;
-  Timer timer_;
+  TimerThread timer_;
   MetricsRegistry registry_;
   std::unique_ptr<ServerMetrics> metrics_;
   std::unique_ptr<ModelRepository> repository_;

@@ -43,23 +43,22 @@ Dispatcher::Dispatcher(Options options, std::shared_ptr<const ModelSignature> si
 
 // ---- Requests ----
 
-bool Dispatcher::Submit(std::shared_ptr<PendingRequest> request, WhenFull when_full) {
+void Dispatcher::Submit(std::shared_ptr<PendingRequest> request) {
   in_flight_.fetch_add(1, std::memory_order_relaxed);
-  bool parked = false;
   Actions actions;
   {
     MutexLock lock(mutex_);
     if (!stopped_.ok()) {
       actions.failures.push_back({std::move(request), stopped_});
-    } else if (request->flow().cancelled()) {
+    } else if (request->caller().cancelled()) {
       actions.failures.push_back({std::move(request), Cancelled()});
     } else if (queue_.parked() == 0 && queue_.HasRoom(request->rows())) {
       ExpireAt(request->deadline);
       queue_.Push(std::move(request));
-    } else if (when_full == WhenFull::kPark) {
+    } else if (request->overflow == Overflow::kBlock) {
       ExpireAt(request->deadline);
+      actions.door_moves.push_back({request, 1});
       queue_.Park(std::move(request));
-      parked = true;
     } else {
       actions.failures.push_back(
           {std::move(request), absl::ResourceExhaustedError(absl::StrCat(
@@ -71,15 +70,14 @@ bool Dispatcher::Submit(std::shared_ptr<PendingRequest> request, WhenFull when_f
     Collect(actions);
   }
   Perform(std::move(actions));
-  return !parked;
 }
 
-void Dispatcher::Cancel(const Flow& flow) {
+void Dispatcher::Cancel(const Caller& caller) {
   Actions actions;
   {
     MutexLock lock(mutex_);
-    Drop([&flow](const PendingRequest& request) { return &request.flow() == &flow; }, Cancelled(),
-         actions);
+    Drop([&caller](const PendingRequest& request) { return &request.caller() == &caller; },
+         Cancelled(), actions);
     Collect(actions);
   }
   Perform(std::move(actions));
@@ -112,8 +110,11 @@ Dispatcher::Gauges Dispatcher::gauges() const {
 void Dispatcher::Drop(absl::FunctionRef<bool(const PendingRequest&)> matches,
                       const absl::Status& status, Actions& actions) {
   RequestQueue::Removed removed = queue_.Remove(matches);
-  for (auto& unparked : removed.unparked) actions.unparked.push_back(std::move(unparked));
-  for (auto& request : removed.requests) actions.failures.push_back({request, status});
+  for (auto& request : removed.parked) {
+    actions.door_moves.push_back({request, -1});
+    actions.failures.push_back({request, status});
+  }
+  for (auto& request : removed.queued) actions.failures.push_back({request, status});
   for (const auto& batch : staged_) {
     for (size_t i = 0; i < batch->members().size(); ++i) {
       const Batch::Member& member = batch->members()[i];
@@ -300,7 +301,7 @@ void Dispatcher::Perform(Actions actions) {
       start.runner->Run(std::move(start.batch));
     }
     for (const Failure& failure : actions.failures) Fail(*failure.request, failure.status);
-    for (auto& unparked : actions.unparked) unparked();
+    for (const DoorMove& move : actions.door_moves) move.request->flow().Parked(move.change);
     if (actions.wake_other_models) leases_.WakeFirst();
     actions = PerformFills(actions.fills);
   }
@@ -365,7 +366,7 @@ void Dispatcher::CollectRetries(Actions& actions) {
     Retry retry = std::move(retries_.front());
     retries_.pop_front();
     std::erase_if(retry, [&](const Batch::Member& member) {
-      if (!member.request->flow().cancelled()) return member.request->answered();
+      if (!member.request->caller().cancelled()) return member.request->answered();
       actions.failures.push_back({member.request, Cancelled()});
       return true;
     });
@@ -385,7 +386,7 @@ void Dispatcher::CollectRetries(Actions& actions) {
 
 void Dispatcher::CollectStaging(Actions& actions) {
   for (;;) {
-    for (auto& unparked : queue_.AdmitParked()) actions.unparked.push_back(std::move(unparked));
+    for (auto& request : queue_.AdmitParked()) actions.door_moves.push_back({request, -1});
     if (queue_.empty()) return;
     const std::shared_ptr<PendingRequest> request = queue_.front();
     if (request->rows_claimed > 0 && request->answered()) {  // An earlier part has failed.

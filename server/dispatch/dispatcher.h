@@ -18,6 +18,7 @@
 #include "server/dispatch/batch_policy.h"
 #include "server/dispatch/core_leases.h"
 #include "server/dispatch/pending_request.h"
+#include "server/dispatch/queue_policy.h"
 #include "server/dispatch/request_queue.h"
 #include "server/metrics/model_metrics.h"
 
@@ -51,14 +52,13 @@ class BatchRunner {
 class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_this<Dispatcher> {
  public:
   struct Options {
-    int64_t max_queue_rows = 128;
+    int64_t max_queue_rows = 128;  // Of each priority level that has no limit of its own.
     BatchPolicy policy = {};
+    // The priority levels, the highest first, and the number of the one that a request has which
+    // asks for none: level 1 is the highest.
+    std::vector<QueuePolicy> levels = {QueuePolicy{}};
+    int default_level = 1;
     int max_deaths = 3;  // Replicas that may die under a request before it is given up.
-  };
-
-  enum class WhenFull {
-    kReject,  // Answers RESOURCE_EXHAUSTED at once.
-    kPark,    // Waits at the door.
   };
 
   // `buffers` are all free; `metrics`, `clock`, `timer` and `leases` outlive the dispatcher.
@@ -67,15 +67,14 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
                                             std::vector<BatchBuffer*> buffers, Clock& clock,
                                             Timer& timer, CoreLeases& leases,
                                             ModelMetrics& metrics);
-  // Takes a request. Never blocks; may start a batch and may answer requests. False when the
-  // request is parked at the door: it is taken all the same, and `on_unparked` is called when it
-  // is let in, or answered without having been let in. It may be called before this returns.
-  bool Submit(std::shared_ptr<PendingRequest> request, WhenFull when_full)
-      ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Drops what waits or is staged of a cancelled flow, answering it CANCELLED. What runs already
-  // goes on. REQUIRES: flow.cancelled().
-  void Cancel(const Flow& flow) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Takes a request. Never blocks; may start a batch and may answer requests. Where the request
+  // waits at the door, its flow is told before this returns, and again when it has left the door.
+  void Submit(std::shared_ptr<PendingRequest> request) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Drops what waits or is staged of a cancelled caller, answering it CANCELLED. What runs already
+  // goes on. REQUIRES: caller.cancelled().
+  void Cancel(const Caller& caller) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A replica that is ready; it may be given a batch before this returns.
   void AddRunner(BatchRunner* runner) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -129,14 +128,19 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
     std::shared_ptr<PendingRequest> request;
     absl::Status status;
   };
+  // To be told to the request's flow.
+  struct DoorMove {
+    std::shared_ptr<PendingRequest> request;
+    int change;
+  };
   struct Actions {
     std::vector<Start> starts;
     std::vector<Failure> failures;
-    std::vector<absl::AnyInvocable<void()>> unparked;
+    std::vector<DoorMove> door_moves;
     std::vector<Fill> fills;
     bool wake_other_models = false;
     bool empty() const {
-      return starts.empty() && failures.empty() && unparked.empty() && fills.empty() &&
+      return starts.empty() && failures.empty() && door_moves.empty() && fills.empty() &&
              !wake_other_models;
     }
   };

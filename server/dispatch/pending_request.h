@@ -8,11 +8,10 @@
 #include <string>
 
 #include "absl/container/inlined_vector.h"
-#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/base/mutex.h"
-#include "server/dispatch/flow.h"
+#include "server/dispatch/caller.h"
 #include "server/inference/batch_buffer.h"
 #include "server/inference/model_signature.h"
 #include "server/inference/responder.h"
@@ -25,15 +24,18 @@ namespace millrace {
 // from several replicas at once.
 class PendingRequest {
  public:
-  PendingRequest(CheckedRequest checked, Responder responder, std::shared_ptr<const Flow> flow)
-      : checked_(std::move(checked)), flow_(std::move(flow)), responder_(std::move(responder)) {}
+  PendingRequest(CheckedRequest checked, Responder responder, std::shared_ptr<const Caller> caller)
+      : checked_(std::move(checked)),
+        caller_(std::move(caller)),
+        responder_(std::move(responder)) {}
 
   // Set before Submit().
   std::string id;
   bool wants_timings = false;
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();
-  absl::AnyInvocable<void()> on_unparked;  // Called once when a parked request has left the door.
+  int level = 1;                          // Of priority; 1 is the highest.
+  Overflow overflow = Overflow::kReject;  // One of the flow or, where it has none, the model.
 
   // The dispatcher's, under its lock.
   int64_t rows_claimed = 0;  // Rows that found their place in a batch.
@@ -42,7 +44,8 @@ class PendingRequest {
   int64_t rows() const { return checked_.rows; }
   const std::shared_ptr<const RowShape>& row_shape() const { return checked_.row_shape; }
   const Filler& filler() const { return *checked_.filler; }
-  const Flow& flow() const { return *flow_; }
+  const Caller& caller() const { return *caller_; }
+  const Flow& flow() const { return caller_->flow(); }
 
   // An answer that is complete, and the right to give it.
   struct Answer {
@@ -73,7 +76,7 @@ class PendingRequest {
   Answer TakeAnswer(const ModelSignature& signature) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CheckedRequest checked_;
-  const std::shared_ptr<const Flow> flow_;
+  const std::shared_ptr<const Caller> caller_;
 
   mutable Mutex mutex_;
   Responder responder_ ABSL_GUARDED_BY(mutex_);

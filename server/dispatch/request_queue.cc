@@ -17,10 +17,10 @@ void RequestQueue::Push(std::shared_ptr<PendingRequest> request) {
   queue_.push_back(std::move(request));
 }
 
-std::vector<absl::AnyInvocable<void()>> RequestQueue::AdmitParked() {
-  std::vector<absl::AnyInvocable<void()>> admitted;
+std::vector<std::shared_ptr<PendingRequest>> RequestQueue::AdmitParked() {
+  std::vector<std::shared_ptr<PendingRequest>> admitted;
   while (!door_.empty() && HasRoom(door_.front()->rows())) {
-    if (door_.front()->on_unparked) admitted.push_back(std::move(door_.front()->on_unparked));
+    admitted.push_back(door_.front());
     Push(std::move(door_.front()));
     door_.pop_front();
   }
@@ -45,13 +45,12 @@ RequestQueue::Removed RequestQueue::Remove(absl::FunctionRef<bool(const PendingR
   std::erase_if(queue_, [&](const std::shared_ptr<PendingRequest>& request) {
     if (!matches(*request)) return false;
     rows_ -= request->rows() - request->rows_claimed;
-    removed.requests.push_back(request);
+    removed.queued.push_back(request);
     return true;
   });
   std::erase_if(door_, [&](const std::shared_ptr<PendingRequest>& request) {
     if (!matches(*request)) return false;
-    if (request->on_unparked) removed.unparked.push_back(std::move(request->on_unparked));
-    removed.requests.push_back(request);
+    removed.parked.push_back(request);
     return true;
   });
   return removed;

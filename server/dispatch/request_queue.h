@@ -31,9 +31,8 @@ class RequestQueue {
   // Waits at the door.
   void Park(std::shared_ptr<PendingRequest> request) { door_.push_back(std::move(request)); }
 
-  // Lets those at the door in for whom there is room, in order, and returns their callbacks, to
-  // be called without locks.
-  std::vector<absl::AnyInvocable<void()>> AdmitParked();
+  // Lets those at the door in for whom there is room, in order, and returns them.
+  std::vector<std::shared_ptr<PendingRequest>> AdmitParked();
 
   bool empty() const { return queue_.empty(); }
   const std::shared_ptr<PendingRequest>& front() const { return queue_.front(); }
@@ -46,12 +45,11 @@ class RequestQueue {
   void PopFront();
 
   struct Removed {
-    std::vector<std::shared_ptr<PendingRequest>> requests;
-    std::vector<absl::AnyInvocable<void()>> unparked;  // Callbacks of those who were at the door.
+    std::vector<std::shared_ptr<PendingRequest>> queued;
+    std::vector<std::shared_ptr<PendingRequest>> parked;
   };
 
-  // Removes the requests that `matches` picks, from the queue and from the door. The callbacks are
-  // to be called without locks.
+  // Removes the requests that `matches` picks, from the queue and from the door.
   Removed Remove(absl::FunctionRef<bool(const PendingRequest&)> matches);
 
   // Rows that wait in the queue; those at the door don't count.

@@ -30,6 +30,7 @@ struct Request {
   absl::InlinedVector<InputTensor, 1> inputs;
   absl::InlinedVector<std::string, 1> requested_outputs;  // Empty: all, in the model's order.
   std::optional<absl::Duration> timeout;                  // From arrival; the client's own limit.
+  uint64_t priority = 0;                                  // 1 is the highest; 0: the model's.
   bool wants_timings = false;                             // Asked for `millrace_timings`.
   std::shared_ptr<const void> payload_owner;              // Keeps what the payloads point to.
 };

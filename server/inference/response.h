@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/container/inlined_vector.h"
@@ -43,6 +44,8 @@ struct Response {
   size_t memory_size = 0;               // Bytes in `memory`.
   Timings timings;
   bool wants_timings = false;
+  // With RESOURCE_EXHAUSTED: when the caller should try again.
+  std::optional<absl::Duration> retry_after;
 
   // An answer that is an error.
   static Response Error(absl::Status status) {

@@ -52,7 +52,7 @@ void ServedModel::ShowGauges(int64_t queue_limit) {
   });
 }
 
-bool ServedModel::Submit(Request request, Responder responder, std::shared_ptr<const Flow> flow,
+void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<const Caller> caller,
                          Terms terms) {
   std::string id = request.id;
   const bool wants_timings = request.wants_timings;
@@ -68,17 +68,16 @@ bool ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
     response.model_name = signature_->model_name();
     response.model_version = signature_->version();
     response.id = std::move(id);
-    responder.Respond(std::move(response));
-    return true;
+    return responder.Respond(std::move(response));
   }
-  auto pending =
-      std::make_shared<PendingRequest>(*std::move(checked), std::move(responder), std::move(flow));
+  auto pending = std::make_shared<PendingRequest>(*std::move(checked), std::move(responder),
+                                                  std::move(caller));
   pending->id = std::move(id);
   pending->wants_timings = wants_timings;
   pending->arrival = terms.arrival;
   pending->deadline = terms.deadline;
-  pending->on_unparked = std::move(terms.on_unparked);
-  return pool_->dispatcher().Submit(std::move(pending), terms.when_full);
+  pending->overflow = pending->flow().overflow().value_or(Overflow::kBlock);
+  pool_->dispatcher().Submit(std::move(pending));
 }
 
 }  // namespace millrace

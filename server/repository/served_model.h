@@ -5,12 +5,11 @@
 #include <memory>
 #include <string>
 
-#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "proto/model_config.pb.h"
+#include "server/dispatch/caller.h"
 #include "server/dispatch/dispatcher.h"
-#include "server/dispatch/flow.h"
 #include "server/inference/model_signature.h"
 #include "server/inference/request.h"
 #include "server/inference/responder.h"
@@ -44,16 +43,15 @@ class ServedModel {
   struct Terms {
     absl::Time arrival;
     absl::Time deadline = absl::InfiniteFuture();
-    Dispatcher::WhenFull when_full = Dispatcher::WhenFull::kReject;
-    absl::AnyInvocable<void()> on_unparked;  // See Dispatcher::Submit().
   };
 
-  // Checks a request against the signature and queues it, or answers it at once. Never blocks.
-  // False when the request is parked, see Dispatcher::Submit().
-  bool Submit(Request request, Responder responder, std::shared_ptr<const Flow> flow, Terms terms);
+  // Checks a request against the signature and queues it, or answers it at once. Never blocks; see
+  // Dispatcher::Submit().
+  void Submit(Request request, Responder responder, std::shared_ptr<const Caller> caller,
+              Terms terms);
 
-  // Drops what waits of a cancelled flow. REQUIRES: flow.cancelled().
-  void Cancel(const Flow& flow) { pool_->dispatcher().Cancel(flow); }
+  // Drops what waits of a cancelled caller. REQUIRES: caller.cancelled().
+  void Cancel(const Caller& caller) { pool_->dispatcher().Cancel(caller); }
 
  private:
   ServedModel(const ModelSettings& settings, EngineKind engine,

@@ -65,8 +65,7 @@ void InferCall::Submit() {
   ServedModel::Terms terms;
   terms.arrival = now;
   terms.deadline = DeadlineOf(server_context_, now);
-  terms.when_full = Dispatcher::WhenFull::kReject;
-  (*model)->Submit(std::move(request), std::move(responder), flow_, std::move(terms));
+  (*model)->Submit(std::move(request), std::move(responder), caller_, terms);
 }
 
 void InferCall::Deliver(uint64_t /*place*/, Response&& response) {
@@ -87,13 +86,13 @@ void InferCall::OnFinished(bool /*ok*/) {
 
 void InferCall::OnDone(bool /*ok*/) {
   if (server_context_.IsCancelled()) {
-    flow_->Cancel();
+    caller_->Cancel();
     std::shared_ptr<ServedModel> model;
     {
       MutexLock lock(mutex_);
       model = model_;
     }
-    if (model != nullptr) model->Cancel(*flow_);
+    if (model != nullptr) model->Cancel(*caller_);
   }
   ReleaseOne();
 }

@@ -9,7 +9,7 @@
 #include "grpcpp/support/async_unary_call.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "server/base/mutex.h"
-#include "server/dispatch/flow.h"
+#include "server/dispatch/caller.h"
 #include "server/inference/responder.h"
 #include "server/rpc/call_gate.h"
 #include "server/rpc/completion_tag.h"
@@ -53,7 +53,8 @@ class InferCall final : public ResponseSink, public std::enable_shared_from_this
   grpc::ServerContext server_context_;
   grpc::ByteBuffer message_;
   grpc::ServerAsyncResponseWriter<grpc::ByteBuffer> writer_;
-  const std::shared_ptr<Flow> flow_ = std::make_shared<Flow>();
+  const std::shared_ptr<Caller> caller_ = std::make_shared<Caller>(
+      std::make_shared<Flow>(Flow::Options{.overflow = Overflow::kReject}));
 
   MethodTag<InferCall, &InferCall::OnAccepted> on_accepted_;
   MethodTag<InferCall, &InferCall::OnFinished> on_finished_;

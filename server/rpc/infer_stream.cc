@@ -69,6 +69,10 @@ void InferStream::OnAccepted(bool ok) {
   }
   Accept(context_, open_streams_, queue_);
   context_.metrics->StreamOpened();
+  caller_ = std::make_shared<Caller>(std::make_shared<Flow>(Flow::Options{
+      .overflow = Overflow::kBlock, .on_parked = [weak = weak_from_this()](int change) {
+        if (const auto alive = weak.lock()) alive->OnParked(change);
+      }}));
   absl::Status status = TakeMetadata();
   if (status.ok() && !open_streams_.Add(shared_from_this())) {
     status = absl::ResourceExhaustedError(
@@ -190,21 +194,14 @@ void InferStream::TakeRequest(const grpc::ByteBuffer& message) {
   }
   ServedModel::Terms terms;
   terms.arrival = now;
-  terms.when_full = Dispatcher::WhenFull::kPark;
-  terms.on_unparked = [weak = weak_from_this()] {
-    if (const auto alive = weak.lock()) alive->OnUnparked();
-  };
-  if (!(*model)->Submit(std::move(request), std::move(responder), flow_, std::move(terms))) {
-    MutexLock lock(mutex_);
-    ++parked_;
-  }
+  (*model)->Submit(std::move(request), std::move(responder), caller_, terms);
 }
 
-void InferStream::OnUnparked() {
+void InferStream::OnParked(int change) {
   Operations next;
   {
     MutexLock lock(mutex_);
-    --parked_;
+    parked_ += change;
     next = NextOperations();
   }
   Begin(std::move(next));
@@ -230,7 +227,7 @@ void InferStream::TakeAnswer(Response&& response) {
   }
   if (ends) {
     sequencer_->Abandon();
-    flow_->Cancel();
+    caller_->Cancel();
   }
   Begin(std::move(next));
 }
@@ -244,9 +241,10 @@ void InferStream::Abandon() {
     dropped.swap(outbox_);
     models.swap(models_);
   }
-  flow_->Cancel();
+  if (caller_ == nullptr) return;  // It was never accepted.
+  caller_->Cancel();
   sequencer_->Abandon();
-  for (const auto& model : models) model->Cancel(*flow_);
+  for (const auto& model : models) model->Cancel(*caller_);
 }
 
 void InferStream::Drain() {

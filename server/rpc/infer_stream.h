@@ -13,7 +13,7 @@
 #include "grpcpp/support/async_stream.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "server/base/mutex.h"
-#include "server/dispatch/flow.h"
+#include "server/dispatch/caller.h"
 #include "server/ordering/response_sequencer.h"
 #include "server/rpc/call_gate.h"
 #include "server/rpc/completion_tag.h"
@@ -61,7 +61,7 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   absl::Status TakeMetadata() ABSL_LOCKS_EXCLUDED(mutex_);
   // Brings a request on its way.
   void TakeRequest(const grpc::ByteBuffer& message) ABSL_LOCKS_EXCLUDED(mutex_);
-  void OnUnparked() ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnParked(int change) ABSL_LOCKS_EXCLUDED(mutex_);
   // The sequencer's next answer.
   void TakeAnswer(Response&& response) ABSL_LOCKS_EXCLUDED(mutex_);
   // Drops everything that waits: nobody reads the answers any more.
@@ -89,7 +89,7 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   const CallGate::Pass pass_;
   grpc::ServerContext server_context_;
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> stream_;
-  const std::shared_ptr<Flow> flow_ = std::make_shared<Flow>();
+  std::shared_ptr<Caller> caller_;  // Null until the stream is accepted.
   std::shared_ptr<ResponseSequencer> sequencer_;
 
   MethodTag<InferStream, &InferStream::OnAccepted> on_accepted_;

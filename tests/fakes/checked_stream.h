@@ -40,23 +40,21 @@ class CheckedStream final {
   // Submits a request of `rows` rows, at the door where the queue is full and `may_be_rejected` is
   // false.
   void Ask(EchoPool& pool, Asked asked, int64_t rows) ABSL_LOCKS_EXCLUDED(mutex_) {
-    auto pending = pool.Pending(asked.values, rows, sequencer_->Reserve(), flow_);
+    auto pending = pool.Pending(asked.values, rows, sequencer_->Reserve(), caller_);
     pending->deadline = asked.deadline;
-    pending->on_unparked = [this] { AddParked(-1); };
-    const auto when_full =
-        asked.may_be_rejected ? Dispatcher::WhenFull::kReject : Dispatcher::WhenFull::kPark;
+    pending->overflow = asked.may_be_rejected ? Overflow::kReject : Overflow::kBlock;
     {
       MutexLock lock(mutex_);
       pending->id = absl::StrCat(asked_++);
       unanswered_.push_back(std::move(asked));
     }
-    if (!pool.dispatcher().Submit(std::move(pending), when_full)) AddParked(1);
+    pool.dispatcher().Submit(std::move(pending));
   }
 
   // Goes away; answers that come all the same are still checked.
   void Cancel(std::deque<EchoPool>& pools) {
-    flow_->Cancel();
-    for (EchoPool& pool : pools) pool.dispatcher().Cancel(*flow_);
+    caller_->Cancel();
+    for (EchoPool& pool : pools) pool.dispatcher().Cancel(*caller_);
   }
 
   // A request of the stream waits at a door: a stream reads no more then.
@@ -64,7 +62,7 @@ class CheckedStream final {
     MutexLock lock(mutex_);
     return parked_ > 0;
   }
-  bool cancelled() const { return flow_->cancelled(); }
+  bool cancelled() const { return caller_->cancelled(); }
   size_t unanswered() const ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
     return unanswered_.size();
@@ -134,7 +132,8 @@ class CheckedStream final {
   }
 
   Clock& clock_;
-  const std::shared_ptr<Flow> flow_ = std::make_shared<Flow>();
+  const std::shared_ptr<Caller> caller_ = std::make_shared<Caller>(std::make_shared<Flow>(
+      Flow::Options{.on_parked = [this](int change) { AddParked(change); }}));
   const std::shared_ptr<ResponseSequencer> sequencer_;
   mutable Mutex mutex_;
   CondVar changed_;

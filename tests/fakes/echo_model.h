@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "server/base/check.h"
-#include "server/dispatch/flow.h"
+#include "server/dispatch/caller.h"
 #include "server/dispatch/pending_request.h"
 #include "server/inference/model_signature.h"
 #include "tests/fakes/plain_batch_buffer.h"
@@ -49,11 +49,11 @@ inline Request EchoRequest(const ModelSignature& signature, const std::vector<in
 inline std::shared_ptr<PendingRequest> EchoPending(const ModelSignature& signature,
                                                    const std::vector<int32_t>& values, int64_t rows,
                                                    Responder responder,
-                                                   std::shared_ptr<const Flow> flow) {
+                                                   std::shared_ptr<const Caller> caller) {
   auto checked = signature.Check(EchoRequest(signature, values, rows));
   MILLRACE_CHECK(checked.ok(), "The test's own request fits the model.");
   return std::make_shared<PendingRequest>(*std::move(checked), std::move(responder),
-                                          std::move(flow));
+                                          std::move(caller));
 }
 
 // The values in a tensor's bytes.

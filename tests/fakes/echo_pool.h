@@ -50,8 +50,8 @@ class EchoPool {
   // A request that has arrived just now.
   std::shared_ptr<PendingRequest> Pending(const std::vector<int32_t>& values, int64_t rows,
                                           Responder responder,
-                                          std::shared_ptr<const Flow> flow) const {
-    auto pending = EchoPending(*signature_, values, rows, std::move(responder), std::move(flow));
+                                          std::shared_ptr<const Caller> caller) const {
+    auto pending = EchoPending(*signature_, values, rows, std::move(responder), std::move(caller));
     pending->arrival = clock_.Now();
     return pending;
   }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "server/base/thread.h"
+#include "server/base/timer_thread.h"
 #include "tests/fakes/checked_stream.h"
 #include "tests/fakes/echo_pool.h"
 #include "tests/fakes/seed.h"
@@ -139,7 +140,7 @@ class Storm {
   const bool with_stop_;
   Random random_;
   Clock& clock_ = Clock::Real();
-  Timer timer_{clock_};
+  TimerThread timer_{clock_};
   CoreLeases leases_;
   std::deque<CheckedStream> streams_;
   std::deque<CheckedStream> short_streams_;  // Cancelled in the middle.

@@ -33,7 +33,7 @@ class BatchTest : public testing::Test {
   // Claims rows for a request of `values`.
   size_t Claim(const std::vector<int32_t>& values, absl::Time arrival = absl::UnixEpoch()) {
     auto request = EchoPending(*signature_, values, static_cast<int64_t>(values.size()),
-                               book_->Expect(), flow_);
+                               book_->Expect(), caller_);
     request->arrival = arrival;
     return batch_->Claim(std::move(request), 0, static_cast<int64_t>(values.size()));
   }
@@ -60,7 +60,7 @@ class BatchTest : public testing::Test {
 
   const std::shared_ptr<const ModelSignature> signature_ = EchoSignature(kCapacity);
   const std::shared_ptr<AnswerBook> book_ = std::make_shared<AnswerBook>();
-  const std::shared_ptr<Flow> flow_ = std::make_shared<Flow>();
+  const std::shared_ptr<Caller> caller_ = std::make_shared<Caller>(std::make_shared<Flow>());
   PlainBatchBuffer buffer_;
   std::unique_ptr<Batch> batch_;
 };
@@ -77,7 +77,7 @@ TEST_F(BatchTest, PacksRowsInTheOrderOfTheirClaims) {
 }
 
 TEST_F(BatchTest, FillsThePartOfARequestThatItHolds) {
-  const auto request = EchoPending(*signature_, {1, 2, 3, 4, 5, 6}, 6, book_->Expect(), flow_);
+  const auto request = EchoPending(*signature_, {1, 2, 3, 4, 5, 6}, 6, book_->Expect(), caller_);
   const size_t index = batch_->Claim(request, 2, 3);
   Fill(index);
   EXPECT_THAT(SealedRows(), ElementsAre(3, 4, 5));

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/base/timer_thread.h"
 #include "tests/fakes/checked_stream.h"
 #include "tests/fakes/echo_pool.h"
 #include "tests/fakes/fake_clock.h"
@@ -173,7 +174,7 @@ class Simulation {
 
   std::mt19937_64 random_;
   FakeClock clock_;
-  Timer timer_{clock_};
+  TimerThread timer_{clock_};
   const int slots_;
   CoreLeases leases_;
   std::deque<CheckedStream> streams_;

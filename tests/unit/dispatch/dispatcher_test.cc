@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/base/timer_thread.h"
 #include "tests/fakes/answer_book.h"
 #include "tests/fakes/echo_pool.h"
 #include "tests/fakes/fake_clock.h"
@@ -27,7 +28,6 @@ using testing::ElementsAre;
 using testing::ElementsAreArray;
 using testing::HasSubstr;
 using Values = std::vector<int32_t>;
-using WhenFull = Dispatcher::WhenFull;
 
 class CountingClock final : public FakeClock {
  public:
@@ -64,38 +64,45 @@ class DispatcherTest : public testing::Test {
 
   // Submits a request of `rows` rows that make up `values`; returns its place in book_.
   uint64_t Submit(EchoPool& pool, const Values& values, int64_t rows = 1,
-                  WhenFull when_full = WhenFull::kReject,
+                  Overflow overflow = Overflow::kReject,
                   absl::Time deadline = absl::InfiniteFuture()) {
-    auto request = pool.Pending(values, rows, book_->Expect(), flow_);
+    auto request = pool.Pending(values, rows, book_->Expect(), caller_);
     request->deadline = deadline;
-    pool.dispatcher().Submit(std::move(request), when_full);
+    request->overflow = overflow;
+    pool.dispatcher().Submit(std::move(request));
     return book_->expected() - 1;
   }
 
-  // Submits a request that waits at the door where the queue is full; `unparked` counts.
-  bool SubmitOrPark(EchoPool& pool, const Values& values, int* unparked,
-                    std::shared_ptr<const Flow> flow) {
-    auto request = pool.Pending(values, 1, book_->Expect(), std::move(flow));
-    request->on_unparked = [unparked] { ++*unparked; };
-    return pool.dispatcher().Submit(std::move(request), WhenFull::kPark);
+  // A caller whose flow counts the moves of its requests to a door and away from it.
+  struct Visitor {
+    std::atomic<int> came{0}, left{0};
+    std::shared_ptr<Caller> caller = std::make_shared<Caller>(std::make_shared<Flow>(
+        Flow::Options{.on_parked = [this](int change) { change > 0 ? ++came : ++left; }}));
+  };
+
+  // Submits a request that waits at the door where the queue is full.
+  void SubmitOrPark(EchoPool& pool, const Values& values, const Visitor& visitor) {
+    auto request = pool.Pending(values, 1, book_->Expect(), visitor.caller);
+    request->overflow = Overflow::kBlock;
+    pool.dispatcher().Submit(std::move(request));
   }
 
   // Submits a one-row request of one value whose filler calls `hook` first.
   uint64_t SubmitHooked(EchoPool& pool, int32_t value, std::function<absl::Status()> hook,
-                        std::shared_ptr<const Flow> flow) {
+                        std::shared_ptr<const Caller> caller) {
     auto checked = *pool.signature().Check(EchoRequest(pool.signature(), {value}));
     checked.filler = std::make_unique<HookedFiller>(std::move(hook), value);
     const uint64_t place = book_->expected();
     auto request =
-        std::make_shared<PendingRequest>(std::move(checked), book_->Expect(), std::move(flow));
+        std::make_shared<PendingRequest>(std::move(checked), book_->Expect(), std::move(caller));
     request->arrival = clock_.Now();
-    pool.dispatcher().Submit(std::move(request), WhenFull::kReject);
+    pool.dispatcher().Submit(std::move(request));
     return place;
   }
 
-  void Cancel(EchoPool& pool, Flow& flow) {
-    flow.Cancel();
-    pool.dispatcher().Cancel(flow);
+  void Cancel(EchoPool& pool, Caller& caller) {
+    caller.Cancel();
+    pool.dispatcher().Cancel(caller);
   }
 
   // Moves the time on and lets the timer run what is due.
@@ -122,9 +129,9 @@ class DispatcherTest : public testing::Test {
   bool Owed(uint64_t place) const { return book_->Find(place) == nullptr; }
 
   const std::shared_ptr<AnswerBook> book_ = std::make_shared<AnswerBook>();
-  const std::shared_ptr<Flow> flow_ = std::make_shared<Flow>();
+  const std::shared_ptr<Caller> caller_ = std::make_shared<Caller>(std::make_shared<Flow>());
   CountingClock clock_;
-  Timer timer_{clock_};
+  TimerThread timer_{clock_};
   CoreLeases leases_{2};
   std::deque<EchoPool> pools_;
 };
@@ -278,7 +285,7 @@ TEST_F(DispatcherTest, FillErrorAnswersItsRequestAndNoOther) {
   Submit(pool, {0});
   const uint64_t before = Submit(pool, {1});
   const uint64_t broken = SubmitHooked(
-      pool, 2, [] { return absl::InvalidArgumentError("not a picture"); }, flow_);
+      pool, 2, [] { return absl::InvalidArgumentError("not a picture"); }, caller_);
   const uint64_t after = Submit(pool, {3});
   EXPECT_EQ(CodeOf(broken), absl::StatusCode::kInvalidArgument);
   runner.Complete();
@@ -351,27 +358,27 @@ TEST_F(DispatcherTest, ParkedRequestsAreLetInInOrderAndTheirStreamsTold) {
   EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 1});
   HandDrivenRunner& runner = pool.AddRunner();
   for (int i = 0; i < 3; ++i) Submit(pool, {i});  // Runs, staged, queued.
-  int first = 0;
-  int second = 0;
-  EXPECT_FALSE(SubmitOrPark(pool, {3}, &first, flow_));
-  EXPECT_FALSE(SubmitOrPark(pool, {4}, &second, flow_));
+  Visitor first;
+  Visitor second;
+  SubmitOrPark(pool, {3}, first);
+  SubmitOrPark(pool, {4}, second);
   EXPECT_EQ(pool.dispatcher().gauges().in_flight, 5);
   // A unary call doesn't slip past those at the door.
   EXPECT_EQ(CodeOf(Submit(pool, {5})), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(first, 0);
+  EXPECT_EQ(first.left, 0);
   runner.Complete();
-  EXPECT_EQ(first, 1);
-  EXPECT_EQ(second, 0);
+  EXPECT_EQ(first.left, 1);
+  EXPECT_EQ(second.left, 0);
   runner.Complete();
-  EXPECT_EQ(second, 1);
+  EXPECT_EQ(second.left, 1);
   std::vector<Values> ran;
   while (runner.busy()) {
     ran.push_back(runner.Inputs());
     runner.Complete();
   }
   EXPECT_THAT(ran, ElementsAre(Values{2}, Values{3}, Values{4}));
-  EXPECT_EQ(first, 1);
-  EXPECT_EQ(second, 1);
+  EXPECT_EQ(first.left, 1);
+  EXPECT_EQ(second.left, 1);
   EXPECT_TRUE(pool.Quiet());
 }
 
@@ -380,14 +387,13 @@ TEST_F(DispatcherTest, UnparkingIsToldToThoseWhoWereParkedAndNoOthers) {
   HandDrivenRunner& runner = pool.AddRunner();
   Submit(pool, {0});
   Submit(pool, {1});
-  const auto flow = std::make_shared<Flow>();
-  int queued = 0;
-  int parked = 0;
-  EXPECT_TRUE(SubmitOrPark(pool, {2}, &queued, flow));
-  EXPECT_FALSE(SubmitOrPark(pool, {3}, &parked, flow));
-  Cancel(pool, *flow);
-  EXPECT_EQ(queued, 0);
-  EXPECT_EQ(parked, 1);
+  Visitor visitor;
+  SubmitOrPark(pool, {2}, visitor);
+  EXPECT_EQ(visitor.came, 0);
+  SubmitOrPark(pool, {3}, visitor);
+  EXPECT_EQ(visitor.came, 1);
+  Cancel(pool, *visitor.caller);
+  EXPECT_EQ(visitor.left, 1);
   while (runner.busy()) runner.Complete();
   EXPECT_TRUE(pool.Quiet());
 }
@@ -397,17 +403,16 @@ TEST_F(DispatcherTest, UnparkingIsToldToThoseWhoWereParkedAndNoOthers) {
 TEST_F(DispatcherTest, CancelDropsWhatWaitsAndLeavesWhatRuns) {
   EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 2});
   HandDrivenRunner& runner = pool.AddRunner();
-  const auto gone = std::make_shared<Flow>();
-  int unparked = 0;
-  SubmitOrPark(pool, {0}, &unparked, gone);  // Runs.
-  Submit(pool, {1});                         // Staged.
-  SubmitOrPark(pool, {2}, &unparked, gone);  // Staged.
-  SubmitOrPark(pool, {3}, &unparked, gone);  // Queued.
-  SubmitOrPark(pool, {4}, &unparked, gone);  // Parked.
-  const uint64_t last = Submit(pool, {5}, 1, WhenFull::kPark);
-  Cancel(pool, *gone);
+  Visitor gone;
+  SubmitOrPark(pool, {0}, gone);  // Runs.
+  Submit(pool, {1});              // Staged.
+  SubmitOrPark(pool, {2}, gone);  // Staged.
+  SubmitOrPark(pool, {3}, gone);  // Queued.
+  SubmitOrPark(pool, {4}, gone);  // Parked.
+  const uint64_t last = Submit(pool, {5}, 1, Overflow::kBlock);
+  Cancel(pool, *gone.caller);
   for (const uint64_t place : {2, 3, 4}) EXPECT_EQ(CodeOf(place), absl::StatusCode::kCancelled);
-  EXPECT_EQ(unparked, 1);
+  EXPECT_EQ(gone.left, 1);
   runner.Complete();
   EXPECT_THAT(OutputOf(0), ElementsAre(1));
   EXPECT_THAT(runner.Inputs(), ElementsAre(1, 5));  // The row of the cancelled was refilled.
@@ -419,7 +424,7 @@ TEST_F(DispatcherTest, CancelDropsWhatWaitsAndLeavesWhatRuns) {
 TEST_F(DispatcherTest, RequestOfACancelledFlowIsNotTaken) {
   EchoPool& pool = Pool();
   HandDrivenRunner& runner = pool.AddRunner();
-  flow_->Cancel();
+  caller_->Cancel();
   EXPECT_EQ(CodeOf(Submit(pool, {1})), absl::StatusCode::kCancelled);
   EXPECT_FALSE(runner.busy());
 }
@@ -428,12 +433,11 @@ TEST_F(DispatcherTest, CancelledRowsAreHolesThatNeverRun) {
   EchoPool& pool = Pool();
   HandDrivenRunner& runner = pool.AddRunner();
   Submit(pool, {0});
-  const auto gone = std::make_shared<Flow>();
+  Visitor gone;
   Submit(pool, {1});
-  int unparked = 0;
-  SubmitOrPark(pool, {2}, &unparked, gone);
+  SubmitOrPark(pool, {2}, gone);
   const uint64_t large = Submit(pool, {3, 4, 5}, 3);
-  Cancel(pool, *gone);
+  Cancel(pool, *gone.caller);
   runner.Complete();
   EXPECT_THAT(runner.Inputs(), ElementsAre(1, 3, 4, 5));
   runner.Complete();
@@ -444,11 +448,10 @@ TEST_F(DispatcherTest, CancelOfAWholeStagedBatchLetsTheQueueInAtOnce) {
   EchoPool& pool = Pool({.max_batch_size = 2});
   ASSERT_TRUE(leases_.TryAcquire(nullptr, 2));  // All are taken.
   HandDrivenRunner& runner = pool.AddRunner(1);
-  const auto gone = std::make_shared<Flow>();
-  int unparked = 0;
-  SubmitOrPark(pool, {1}, &unparked, gone);       // Staged; waits for a core.
+  Visitor gone;
+  SubmitOrPark(pool, {1}, gone);                  // Staged; waits for a core.
   const uint64_t next = Submit(pool, {2, 3}, 2);  // Doesn't fit in and waits behind it.
-  Cancel(pool, *gone);
+  Cancel(pool, *gone.caller);
   leases_.Release(2);
   ASSERT_TRUE(runner.busy());
   runner.Complete();
@@ -459,7 +462,7 @@ TEST_F(DispatcherTest, CancelOfAWholeStagedBatchLetsTheQueueInAtOnce) {
 TEST_F(DispatcherTest, CancelWhileARowIsWrittenLetsTheQueueIn) {
   EchoPool& pool = Pool({.max_batch_size = 2});
   HandDrivenRunner& runner = pool.AddRunner();
-  const auto gone = std::make_shared<Flow>();
+  const auto gone = std::make_shared<Caller>(std::make_shared<Flow>());
   uint64_t next = 0;
   const uint64_t cancelled = SubmitHooked(
       pool, 1,
@@ -482,11 +485,11 @@ TEST_F(DispatcherTest, DeadlinePassesWhileAllReplicasAreBusy) {
   EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 1});
   HandDrivenRunner& runner = pool.AddRunner();
   const absl::Time deadline = clock_.Now() + absl::Seconds(1);
-  const uint64_t runs = Submit(pool, {0}, 1, WhenFull::kPark, deadline);
-  const uint64_t staged = Submit(pool, {1}, 1, WhenFull::kPark, deadline);
-  const uint64_t queued = Submit(pool, {2}, 1, WhenFull::kPark, deadline);
-  const uint64_t parked = Submit(pool, {3}, 1, WhenFull::kPark, deadline);
-  const uint64_t later = Submit(pool, {4}, 1, WhenFull::kPark, deadline + absl::Nanoseconds(1));
+  const uint64_t runs = Submit(pool, {0}, 1, Overflow::kBlock, deadline);
+  const uint64_t staged = Submit(pool, {1}, 1, Overflow::kBlock, deadline);
+  const uint64_t queued = Submit(pool, {2}, 1, Overflow::kBlock, deadline);
+  const uint64_t parked = Submit(pool, {3}, 1, Overflow::kBlock, deadline);
+  const uint64_t later = Submit(pool, {4}, 1, Overflow::kBlock, deadline + absl::Nanoseconds(1));
   Advance(absl::Seconds(1) - absl::Nanoseconds(1));
   EXPECT_TRUE(book_->order().empty());
   Advance(absl::Nanoseconds(1));
@@ -505,7 +508,7 @@ TEST_F(DispatcherTest, DeadlinePassesWhileAllReplicasAreBusy) {
 TEST_F(DispatcherTest, RequestThatArrivesTooLateIsNotRun) {
   EchoPool& pool = Pool();
   HandDrivenRunner& runner = pool.AddRunner();
-  const uint64_t late = Submit(pool, {0}, 1, WhenFull::kReject, clock_.Now());
+  const uint64_t late = Submit(pool, {0}, 1, Overflow::kReject, clock_.Now());
   EXPECT_EQ(CodeOf(late), absl::StatusCode::kDeadlineExceeded);
   EXPECT_FALSE(runner.busy());
 }
@@ -514,8 +517,8 @@ TEST_F(DispatcherTest, DeadlineOfARequestWhoseReplicaDiedStillPasses) {
   EchoPool& pool = Pool({.max_batch_size = 1});
   HandDrivenRunner& runner = pool.AddRunner();
   const absl::Time now = clock_.Now();
-  const uint64_t long_wait = Submit(pool, {0}, 1, WhenFull::kReject, now + absl::Seconds(10));
-  const uint64_t short_wait = Submit(pool, {1}, 1, WhenFull::kReject, now + absl::Seconds(3));
+  const uint64_t long_wait = Submit(pool, {0}, 1, Overflow::kReject, now + absl::Seconds(10));
+  const uint64_t short_wait = Submit(pool, {1}, 1, Overflow::kReject, now + absl::Seconds(3));
   Advance(absl::Seconds(3));
   EXPECT_EQ(CodeOf(short_wait), absl::StatusCode::kDeadlineExceeded);
   runner.Die();
@@ -540,12 +543,11 @@ TEST_F(DispatcherTest, BatchWaitsForMaxQueueDelayToGrow) {
 TEST_F(DispatcherTest, CancelledRequestDoesNotShortenTheDelayOfTheOthers) {
   EchoPool& pool = Pool({.dispatch = {.policy = {.max_queue_delay = absl::Milliseconds(5)}}});
   HandDrivenRunner& runner = pool.AddRunner();
-  const auto gone = std::make_shared<Flow>();
-  int unparked = 0;
-  SubmitOrPark(pool, {1}, &unparked, gone);
+  Visitor gone;
+  SubmitOrPark(pool, {1}, gone);
   Advance(absl::Milliseconds(4));
   Submit(pool, {2});
-  Cancel(pool, *gone);
+  Cancel(pool, *gone.caller);
   Advance(absl::Milliseconds(1));
   EXPECT_FALSE(runner.busy());
   Advance(absl::Milliseconds(4));
@@ -589,7 +591,7 @@ TEST_F(DispatcherTest, AtMostOneWakeUpIsOutstanding) {
   constexpr int kRequests = 1000;
   const absl::Time last = clock_.Now() + absl::Hours(1);
   for (int i = 0; i < kRequests; ++i) {
-    Submit(pool, {i}, 1, WhenFull::kReject, last - absl::Milliseconds(i));
+    Submit(pool, {i}, 1, Overflow::kReject, last - absl::Milliseconds(i));
     runner.Complete();
   }
   clock_.asked = 0;
@@ -695,13 +697,12 @@ TEST_F(DispatcherTest, RequestUnderWhichThreeReplicasDiedIsGivenUp) {
 TEST_F(DispatcherTest, CancelledRequestOfADeadReplicaIsNotRunAgain) {
   EchoPool& pool = Pool();
   HandDrivenRunner& runner = pool.AddRunner();
-  const auto gone = std::make_shared<Flow>();
-  int unparked = 0;
+  Visitor gone;
   Submit(pool, {0});
-  SubmitOrPark(pool, {1}, &unparked, gone);
+  SubmitOrPark(pool, {1}, gone);
   const uint64_t neighbour = Submit(pool, {2});
   runner.Complete();
-  Cancel(pool, *gone);  // It runs already.
+  Cancel(pool, *gone.caller);  // It runs already.
   runner.Die();
   EXPECT_EQ(CodeOf(1), absl::StatusCode::kCancelled);
   pool.dispatcher().AddRunner(&runner);
@@ -773,7 +774,7 @@ TEST_F(DispatcherTest, ModelKeepsItsTurnWhileARequestJoinsItsBatch) {
   Submit(first, {1});   // Waits for the cores.
   Submit(second, {2});  // Waits behind it.
   SubmitHooked(
-      first, 3, [] { return absl::OkStatus(); }, flow_);
+      first, 3, [] { return absl::OkStatus(); }, caller_);
   holding.Complete();
   EXPECT_THAT(first_runner.Inputs(), ElementsAre(1, 3));
   EXPECT_FALSE(second_runner.busy());
@@ -791,11 +792,10 @@ TEST_F(DispatcherTest, ModelWithNothingLeftToRunPassesItsTurnOn) {
   HandDrivenRunner& first_runner = first.AddRunner(1);
   HandDrivenRunner& second_runner = second.AddRunner(1);
   Submit(holder, {0});
-  const auto gone = std::make_shared<Flow>();
-  int unparked = 0;
-  SubmitOrPark(first, {1}, &unparked, gone);
+  Visitor gone;
+  SubmitOrPark(first, {1}, gone);
   Submit(second, {2});
-  Cancel(first, *gone);
+  Cancel(first, *gone.caller);
   holding.Complete();
   EXPECT_FALSE(first_runner.busy());
   ASSERT_TRUE(second_runner.busy());
@@ -842,14 +842,14 @@ TEST_F(DispatcherTest, StopAnswersWhateverWaitsAndWhateverComes) {
   HandDrivenRunner& runner = pool.AddRunner();  // Takes the batch of the dead one.
   const uint64_t staged = Submit(pool, {1});
   const uint64_t queued = Submit(pool, {2});
-  int unparked = 0;
-  SubmitOrPark(pool, {3}, &unparked, flow_);
+  Visitor visitor;
+  SubmitOrPark(pool, {3}, visitor);
   const uint64_t parked = book_->expected() - 1;
   pool.dispatcher().Stop(absl::UnavailableError("the model is being unloaded"));
   for (const uint64_t place : {staged, queued, parked}) {
     EXPECT_EQ(CodeOf(place), absl::StatusCode::kUnavailable);
   }
-  EXPECT_EQ(unparked, 1);
+  EXPECT_EQ(visitor.left, 1);
   EXPECT_EQ(CodeOf(Submit(pool, {4})), absl::StatusCode::kUnavailable);
   runner.Complete();
   EXPECT_THAT(OutputOf(retried), ElementsAre(1));

@@ -62,7 +62,7 @@ class PendingRequestTest : public testing::Test {
     auto checked = Signature().Check(std::move(request));
     EXPECT_TRUE(checked.ok()) << checked.status();
     return std::make_unique<PendingRequest>(*std::move(checked), book_->Expect(),
-                                            std::make_shared<Flow>());
+                                            std::make_shared<Caller>(std::make_shared<Flow>()));
   }
 
   static std::string Text(const OutputTensor& output) {
@@ -155,7 +155,8 @@ TEST_F(PendingRequestTest, AnswerThatMemoryCannotHoldIsAnError) {
   CheckedRequest checked;
   checked.rows = int64_t{1} << 60;
   checked.outputs = {0};
-  PendingRequest request(std::move(checked), book_->Expect(), std::make_shared<Flow>());
+  PendingRequest request(std::move(checked), book_->Expect(),
+                         std::make_shared<Caller>(std::make_shared<Flow>()));
   const CountedOutput output({8, 16}, 0);
   const auto answer = request.AddRows(signature, {output.view()}, 0, 0, 8, Timings());
   ASSERT_TRUE(answer.has_value());

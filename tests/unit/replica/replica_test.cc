@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "server/base/thread.h"
+#include "server/base/timer_thread.h"
 #include "server/channel/worker_protocol.h"
 #include "tests/fakes/answer_book.h"
 #include "tests/fakes/echo_model.h"
@@ -142,9 +143,9 @@ class ReplicaTest : public testing::Test {
   }
 
   uint64_t Submit(const std::vector<int32_t>& values) {
-    auto request = EchoPending(*signature_, values, 1, book_->Expect(), flow_);
+    auto request = EchoPending(*signature_, values, 1, book_->Expect(), caller_);
     request->arrival = clock_.Now();
-    dispatcher_->Submit(std::move(request), Dispatcher::WhenFull::kReject);
+    dispatcher_->Submit(std::move(request));
     return book_->expected() - 1;
   }
 
@@ -162,13 +163,13 @@ class ReplicaTest : public testing::Test {
   }
 
   Clock& clock_ = Clock::Real();
-  Timer timer_{clock_};
+  TimerThread timer_{clock_};
   CoreLeases leases_{4};
   const std::shared_ptr<const ModelSignature> signature_ = EchoSignature(8);
   ModelMetrics metrics_{"echo", "1", 8, clock_};
   const std::unique_ptr<ModelMemory> memory_ = *ModelMemory::Create(
       {.mailboxes = 1, .buffers = 3, .buffer_bytes = kBatchHeaderBytes + (1 << 16)});
-  const std::shared_ptr<Flow> flow_ = std::make_shared<Flow>();
+  const std::shared_ptr<Caller> caller_ = std::make_shared<Caller>(std::make_shared<Flow>());
   const std::shared_ptr<AnswerBook> book_ = std::make_shared<AnswerBook>();
   std::shared_ptr<Dispatcher> dispatcher_;
 

@@ -1,20 +1,20 @@
 // Copyright The Millrace Authors
 // SPDX-License-Identifier: Apache-2.0
-#include "server/base/timer.h"
+#include "server/base/timer_thread.h"
 
 #include <thread>
 
 namespace millrace {
 
-Timer::Timer(Clock& clock) : clock_(clock), thread_("timer", [this] { Run(); }) {}
+TimerThread::TimerThread(Clock& clock) : clock_(clock), thread_("timer", [this] { Run(); }) {}
 
-Timer::~Timer() {
+TimerThread::~TimerThread() {
   MutexLock lock(mutex_);
   stopping_ = true;
   changed_.NotifyAll();
 }
 
-Timer::Id Timer::Schedule(absl::Time when, absl::AnyInvocable<void()> callback) {
+Timer::Id TimerThread::Schedule(absl::Time when, absl::AnyInvocable<void()> callback) {
   MutexLock lock(mutex_);
   const Id id(when, next_number_++);
   const auto place = scheduled_.emplace(id, std::move(callback)).first;
@@ -22,7 +22,7 @@ Timer::Id Timer::Schedule(absl::Time when, absl::AnyInvocable<void()> callback) 
   return id;
 }
 
-void Timer::Cancel(const Id& id) {
+void TimerThread::Cancel(const Id& id) {
   std::map<Id, absl::AnyInvocable<void()>>::node_type forgotten;  // Destroyed without the lock.
   MutexLock lock(mutex_);
   forgotten = scheduled_.extract(id);
@@ -30,13 +30,13 @@ void Timer::Cancel(const Id& id) {
   while (running_number_ == id.second) finished_.Wait(mutex_);
 }
 
-void Timer::Forget(const Id& id) {
+void TimerThread::Forget(const Id& id) {
   std::map<Id, absl::AnyInvocable<void()>>::node_type forgotten;  // Destroyed without the lock.
   MutexLock lock(mutex_);
   forgotten = scheduled_.extract(id);
 }
 
-void Timer::Run() {
+void TimerThread::Run() {
   MutexLock lock(mutex_);
   thread_id_ = std::this_thread::get_id();
   while (!stopping_) {
@@ -50,7 +50,7 @@ void Timer::Run() {
   }
 }
 
-void Timer::RunOne(std::map<Id, absl::AnyInvocable<void()>>::iterator next) {
+void TimerThread::RunOne(std::map<Id, absl::AnyInvocable<void()>>::iterator next) {
   running_number_ = next->first.second;
   absl::AnyInvocable<void()> callback = std::move(next->second);
   scheduled_.erase(next);

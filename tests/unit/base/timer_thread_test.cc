@@ -1,6 +1,6 @@
 // Copyright The Millrace Authors
 // SPDX-License-Identifier: Apache-2.0
-#include "server/base/timer.h"
+#include "server/base/timer_thread.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ constexpr absl::Duration kSecond = absl::Seconds(1);
 
 // The timer's thread waits with the clock whenever it has nothing to run. So after AdvanceAndRun()
 // whatever was due has run.
-class TimerTest : public testing::Test {
+class TimerThreadTest : public testing::Test {
  protected:
   void AdvanceAndRun(absl::Duration duration) {
     clock_.Advance(duration);
@@ -35,10 +35,10 @@ class TimerTest : public testing::Test {
 
   FakeClock clock_;
   std::vector<int> ran_;  // Written by the timer's thread, read while it is blocked.
-  Timer timer_{clock_};
+  TimerThread timer_{clock_};
 };
 
-TEST_F(TimerTest, RunsACallbackOnceAndNotBeforeItsTime) {
+TEST_F(TimerThreadTest, RunsACallbackOnceAndNotBeforeItsTime) {
   Note(kSecond, 1);
   AdvanceAndRun(kSecond - absl::Nanoseconds(1));
   EXPECT_THAT(ran_, ElementsAre());
@@ -48,7 +48,7 @@ TEST_F(TimerTest, RunsACallbackOnceAndNotBeforeItsTime) {
   EXPECT_THAT(ran_, ElementsAre(1));
 }
 
-TEST_F(TimerTest, RunsInTheOrderOfTimeThenOfScheduling) {
+TEST_F(TimerThreadTest, RunsInTheOrderOfTimeThenOfScheduling) {
   Note(2 * kSecond, 1);
   Note(kSecond, 2);
   Note(2 * kSecond, 3);
@@ -58,13 +58,13 @@ TEST_F(TimerTest, RunsInTheOrderOfTimeThenOfScheduling) {
   EXPECT_THAT(ran_, ElementsAre(2, 1, 3));
 }
 
-TEST_F(TimerTest, PastTimeRunsAtOnce) {
+TEST_F(TimerThreadTest, PastTimeRunsAtOnce) {
   std::promise<void> ran;
   timer_.Schedule(clock_.Now() - kSecond, [&] { ran.set_value(); });
   ran.get_future().wait();
 }
 
-TEST_F(TimerTest, CancelledCallbackNeverRuns) {
+TEST_F(TimerThreadTest, CancelledCallbackNeverRuns) {
   const Timer::Id first = Note(kSecond, 1);
   Note(kSecond, 2);
   timer_.Cancel(first);
@@ -73,14 +73,14 @@ TEST_F(TimerTest, CancelledCallbackNeverRuns) {
   EXPECT_THAT(ran_, ElementsAre(2));
 }
 
-TEST_F(TimerTest, CancelAfterTheRunDoesNothing) {
+TEST_F(TimerThreadTest, CancelAfterTheRunDoesNothing) {
   const Timer::Id id = Note(kSecond, 1);
   AdvanceAndRun(kSecond);
   timer_.Cancel(id);
   EXPECT_THAT(ran_, ElementsAre(1));
 }
 
-TEST_F(TimerTest, CancelWaitsForTheRunningCallback) {
+TEST_F(TimerThreadTest, CancelWaitsForTheRunningCallback) {
   std::promise<void> started;
   std::promise<void> may_end;
   std::atomic<bool> ended = false;
@@ -101,7 +101,7 @@ TEST_F(TimerTest, CancelWaitsForTheRunningCallback) {
   EXPECT_TRUE(ended_before_cancel_returned);
 }
 
-TEST_F(TimerTest, ForgottenCallbackNeverRunsAndARunningOneIsNotWaitedFor) {
+TEST_F(TimerThreadTest, ForgottenCallbackNeverRunsAndARunningOneIsNotWaitedFor) {
   timer_.Forget(Note(kSecond, 1));
   std::promise<void> running;
   std::promise<void> may_end;
@@ -117,7 +117,7 @@ TEST_F(TimerTest, ForgottenCallbackNeverRunsAndARunningOneIsNotWaitedFor) {
   EXPECT_THAT(ran_, ElementsAre());
 }
 
-TEST_F(TimerTest, CallbackMayScheduleAndCancelAlsoItself) {
+TEST_F(TimerThreadTest, CallbackMayScheduleAndCancelAlsoItself) {
   Timer::Id self;
   self = timer_.Schedule(clock_.Now() + kSecond, [&] {
     timer_.Cancel(self);
@@ -140,7 +140,7 @@ class CancelsAtItsEnd {
   const Timer::Id other_;
 };
 
-TEST_F(TimerTest, CapturesAreDestroyedWithoutTheLock) {
+TEST_F(TimerThreadTest, CapturesAreDestroyedWithoutTheLock) {
   const Timer::Id other = Note(kSecond, 1);
   const Timer::Id id = timer_.Schedule(
       clock_.Now() + kSecond, [owned = std::make_unique<CancelsAtItsEnd>(timer_, other)] {});
@@ -149,11 +149,11 @@ TEST_F(TimerTest, CapturesAreDestroyedWithoutTheLock) {
   EXPECT_THAT(ran_, ElementsAre());
 }
 
-TEST(Timer, ForgetsWhatIsScheduledWhenItEnds) {
+TEST(TimerThread, ForgetsWhatIsScheduledWhenItEnds) {
   FakeClock clock;
   bool ran = false;
   {
-    Timer timer(clock);
+    TimerThread timer(clock);
     timer.Schedule(clock.Now() + kSecond, [&] { ran = true; });
   }
   EXPECT_FALSE(ran);
