@@ -9,6 +9,12 @@
 
 namespace millrace {
 
+// Whether a free replica waits a moment for requests that are not there yet.
+enum class Hold {
+  kNone,
+  kReturners,  // Those of streams that are about to send their next one.
+};
+
 // When a batch may go: the part of the dispatcher to change for another batching strategy. Pure
 // functions of the state and the time.
 struct BatchPolicy {

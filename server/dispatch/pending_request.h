@@ -34,6 +34,8 @@ class PendingRequest {
   bool wants_timings = false;
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();
+  // The client's own limit, from arrival on. The deadline is not later.
+  std::optional<absl::Duration> timeout;
   int level = 1;                          // Of priority; 1 is the highest.
   Overflow overflow = Overflow::kReject;  // One of the flow or, where it has none, the model.
 

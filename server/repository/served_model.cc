@@ -3,18 +3,32 @@
 #include "server/repository/served_model.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "server/base/status.h"
 
 namespace millrace {
 namespace {
 
-// Deep enough for four batches per replica to wait, so that a replica never idles while there is
-// work, and shallow enough that a wait stays short.
-int64_t QueueLimit(const ModelSettings& settings, size_t replicas) {
-  if (settings.max_queue_size > 0) return settings.max_queue_size;
-  return std::max<int64_t>(128, 4 * settings.max_batch_size * static_cast<int64_t>(replicas));
+// The policies of the priority levels, with limits where the configuration gives none: deep enough
+// for four batches per replica to wait, so that a replica never idles while there is work, and
+// shallow enough that a wait stays short.
+std::vector<QueuePolicy> BoundedPolicies(const ModelSettings& settings, size_t replicas) {
+  std::vector<QueuePolicy> policies = settings.queue_policies;
+  for (QueuePolicy& policy : policies) {
+    if (policy.max_rows > 0) continue;
+    policy.max_rows =
+        std::max<int64_t>(128, 4 * settings.max_batch_size * static_cast<int64_t>(replicas));
+  }
+  return policies;
+}
+
+int64_t RowsOf(const std::vector<QueuePolicy>& policies) {
+  int64_t rows = 0;
+  for (const QueuePolicy& policy : policies) rows += policy.max_rows;
+  return rows;
 }
 
 }  // namespace
@@ -24,12 +38,15 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ServedModel::Load(
     ReplicaPool::Options replicas, std::shared_ptr<ModelMetrics> metrics,
     ReplicaPool::Context context) {
   auto signature = std::make_shared<const ModelSignature>(settings.SignatureOf(version));
-  const int64_t queue_limit = QueueLimit(settings, replicas.replicas.size());
+  std::vector<QueuePolicy> policies = BoundedPolicies(settings, replicas.replicas.size());
+  const int64_t queue_limit = RowsOf(policies);
   replicas.signature = signature;
   replicas.engine = engine;
   replicas.dispatch = {.max_queue_rows = queue_limit,
                        .policy = {.preferred_sizes = settings.preferred_batch_sizes,
-                                  .max_queue_delay = settings.max_queue_delay}};
+                                  .max_queue_delay = settings.max_queue_delay},
+                       .levels = std::move(policies),
+                       .default_level = settings.default_level};
   context.metrics = metrics.get();
   std::shared_ptr<ServedModel> model(
       new ServedModel(settings, engine, std::move(signature), std::move(metrics), *context.clock));
@@ -56,7 +73,9 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
                          Terms terms) {
   std::string id = request.id;
   const bool wants_timings = request.wants_timings;
-  if (request.timeout) terms.deadline = std::min(terms.deadline, terms.arrival + *request.timeout);
+  const int level = settings_.LevelOf(request.priority);
+  const std::optional<absl::Duration> timeout = request.timeout;
+  if (timeout) terms.deadline = std::min(terms.deadline, terms.arrival + *timeout);
   absl::StatusOr<CheckedRequest> checked = signature_->Check(std::move(request));
   if (!checked.ok()) {
     metrics_->RecordRejection(Rejection::kInvalid);
@@ -76,7 +95,9 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
   pending->wants_timings = wants_timings;
   pending->arrival = terms.arrival;
   pending->deadline = terms.deadline;
-  pending->overflow = pending->flow().overflow().value_or(Overflow::kBlock);
+  pending->timeout = timeout;
+  pending->level = level;
+  pending->overflow = pending->flow().overflow().value_or(settings_.overflow);
   pool_->dispatcher().Submit(std::move(pending));
 }
 
