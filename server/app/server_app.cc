@@ -61,6 +61,7 @@ absl::Status ServerApp::Build() {
       ModelRepository::Options{.directories = config_.model_repositories,
                                .worker_program = worker_program,
                                .max_message_bytes = max_message_bytes,
+                               .max_queue_bytes = config_.max_queue_bytes,
                                .load_timeout = config_.load_timeout,
                                .placement = {.pin = config_.pin}},
       hardware,

@@ -99,6 +99,11 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
                  "The most that a stream's metadata `millrace-window` may ask for")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
+  app.add_option("--max-queue-bytes", config.max_queue_bytes,
+                 "Payload bytes of requests that wait or run, over all models; one model may hold "
+                 "half of them, unless its config says otherwise")
+      ->check(CLI::Range(int64_t{1} << 20, int64_t{1} << 50))
+      ->capture_default_str();
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
   AddDuration(app, "--load-timeout", &config.load_timeout, "How long a model may take to load");

@@ -23,6 +23,7 @@ struct ServerConfig {
   int max_streams = 4096;
   int stream_window = 32;
   int max_stream_window = 256;
+  int64_t max_queue_bytes = int64_t{1} << 30;
 
   bool pin = false;
   absl::Duration load_timeout = absl::Minutes(10);

@@ -35,7 +35,7 @@ bool OutputsAreFixed(const ModelSignature& signature) {
 std::vector<int64_t> MostRows(const Dispatcher::Options& options) {
   std::vector<int64_t> most;
   for (const QueuePolicy& policy : options.levels) {
-    most.push_back(policy.max_rows > 0 ? policy.max_rows : options.max_queue_rows);
+    most.push_back(options.queue_rows(policy));
   }
   return most;
 }

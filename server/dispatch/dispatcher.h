@@ -80,11 +80,22 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
     OverloadController::Options overload = {};
     // Bytes of the payloads of requests that were let in and are not answered.
     int64_t max_queue_bytes = std::numeric_limits<int64_t>::max();
-    std::shared_ptr<MemoryBudget> memory = nullptr;  // The same over all models; null: no limit.
-    int max_deaths = 3;  // Replicas that may die under a request before it is given up.
+    MemoryBudget* memory = nullptr;  // The same over all models; null: no limit.
+    int max_deaths = 3;              // Replicas that may die under a request before it is given up.
+
+    // Rows that a level's queue holds, and all of them together.
+    int64_t queue_rows(const QueuePolicy& level) const {
+      return level.max_rows > 0 ? level.max_rows : max_queue_rows;
+    }
+    int64_t queue_rows() const {
+      int64_t rows = 0;
+      for (const QueuePolicy& level : levels) rows += queue_rows(level);
+      return rows;
+    }
   };
 
-  // `buffers` are all free; `metrics`, `clock`, `timer` and `leases` outlive the dispatcher.
+  // `buffers` are all free; `metrics`, `clock`, `timer`, `leases` and the memory budget outlive the
+  // dispatcher.
   static std::shared_ptr<Dispatcher> Create(Options options,
                                             std::shared_ptr<const ModelSignature> signature,
                                             std::vector<BatchBuffer*> buffers, Clock& clock,

@@ -39,7 +39,8 @@ class PendingRequest {
   bool wants_timings = false;
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();
-  std::optional<absl::Duration> timeout;  // What the request itself asked for.
+  // The client's own limit, from arrival on. The dispatcher shortens the deadline by it.
+  std::optional<absl::Duration> timeout;
   int level = 1;                          // Of priority; 1 is the highest.
   Overflow overflow = Overflow::kReject;  // One of the flow or, where it has none, the model.
 
