@@ -22,8 +22,9 @@ namespace millrace {
 // Invariants: HasRoom() is false while
 //  1. `window` requests that can't be dropped are read and their answers not written,
 //  2. most_droppable() requests that may be dropped are decided and their answers not written,
-//  3. requests of `max_bytes` or more are undecided, or answers of as many are not written. So what
-//     is held is at most one message more than that, and a single one passes whatever its size.
+//  3. undecided requests hold `max_bytes` or more, or answers that are not written do. So requests
+//     hold at most one message more than that, and a single one passes whatever its size; answers
+//     hold at most what those requests are answered with that were read before.
 class StreamWindow {
  public:
   StreamWindow(int window, size_t max_bytes) : window_(window), max_bytes_(max_bytes) {}

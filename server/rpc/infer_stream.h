@@ -32,8 +32,8 @@ class OpenStreams;
 // Invariants:
 //  1. A Read is posted only while StreamWindow has room, nothing is parked, and the stream isn't
 //     ending. So the memory of a stream whose peer doesn't read is bounded: by the window where its
-//     requests block or are rejected, else by what the dispatchers let wait and by the cap on
-//     answers that are decided, and always by StreamLimits::max_bytes.
+//     requests block or are rejected, else by what the dispatchers let wait and run and by the cap
+//     on answers that are decided; and no request is read above StreamLimits::max_bytes.
 //  2. One Read and one Write are out at a time; Finish comes after the last Write.
 //  3. Lives until every operation that it started has come back.
 class InferStream final : public std::enable_shared_from_this<InferStream> {
