@@ -35,7 +35,8 @@ class CheckedStream final {
 
   explicit CheckedStream(Clock& clock)
       : clock_(clock),
-        sequencer_(ResponseSequencer::Create([this](Response response) { Check(response); })) {}
+        sequencer_(ResponseSequencer::Create(
+            {.send = [this](uint64_t, Response&& response) { Check(response); }})) {}
 
   // Submits a request of `rows` rows, at the door where the queue is full and `may_be_rejected` is
   // false.

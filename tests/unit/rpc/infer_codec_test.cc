@@ -445,6 +445,16 @@ TEST(EncodeStreamResponse, AnErrorTravelsInBand) {
   EXPECT_EQ(inner.outputs_size(), 0);
 }
 
+TEST(EncodeStreamResponse, AnErrorSaysWhenToTryAgainWhereThatIsKnown) {
+  Response response = Response::Error(absl::ResourceExhaustedError("full"));
+  response.retry_after = absl::Milliseconds(20);
+  const auto told = Parsed<ModelStreamInferResponse>(EncodeStreamResponse(std::move(response)));
+  EXPECT_EQ(told.infer_response().parameters().at("millrace_retry_after_us").int64_param(), 20'000);
+  const auto untold = Parsed<ModelStreamInferResponse>(
+      EncodeStreamResponse(Response::Error(absl::ResourceExhaustedError("full"))));
+  EXPECT_EQ(untold.infer_response().parameters().count("millrace_retry_after_us"), 0);
+}
+
 TEST(EncodeStreamResponse, AnErrorWithoutAMessageStillReadsAsOne) {
   const auto message = Parsed<ModelStreamInferResponse>(
       EncodeStreamResponse(Response::Error(absl::UnavailableError(""))));
