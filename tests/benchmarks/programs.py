@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from typing import Dict, Iterator, List, Sequence
 
@@ -58,6 +59,7 @@ class Measured:
     fairness: float  # Jain's index over the streams.
     errors: Dict[str, int]  # By status code; only an open loop counts them.
     late_p99_us: float  # How late an open loop's requests were sent.
+    stolen: float  # What part of the cores' time the host gave to others.
 
 
 @contextlib.contextmanager
@@ -176,8 +178,11 @@ class Target:
                     ["--streams", shape.streams, "--window", shape.window])
         if shape.rate:
             command += ["--rate", shape.rate, "--seed", shape.seed, "--count-errors"]
+        begin, stolen = time.monotonic(), stolen_seconds(self._programs.cpus)
         done = subprocess.run([str(word) for word in command], text=True, capture_output=True,
                               timeout=seconds + warmup + 120)
+        stolen = stolen_seconds(self._programs.cpus) - stolen
+        stolen /= (time.monotonic() - begin) * len(self._programs.cpus)
         if done.returncode != 0:
             raise SystemExit(f"loading {name} with {shape} failed: {done.stderr.strip()}")
         found = json.loads(done.stdout)
@@ -186,7 +191,7 @@ class Target:
         return Measured(found["per_second"], found["p50_us"], found["p99_us"],
                         found["response_bytes"], found["own_cpu"] / requests * 1e6,
                         [cpu / requests * 1e6 for cpu in found["cpu_of"]], found["fairness"],
-                        found["errors"], found["late_p99_us"])
+                        found["errors"], found["late_p99_us"], stolen)
 
 
 class Server(Target):
@@ -228,6 +233,13 @@ class Loop:
         if not line:
             raise SystemExit("benchmark-loop ended")
         return float(line)
+
+
+def stolen_seconds(cpus: Sequence[int]) -> float:
+    """CPU time of these cores that the host of a virtual machine has given to others so far."""
+    cores = re.findall(r"^cpu(\d+) (.*)$", pathlib.Path("/proc/stat").read_text(), re.MULTILINE)
+    return sum(int(times.split()[7]) for cpu, times in cores
+               if int(cpu) in cpus) / os.sysconf("SC_CLK_TCK")
 
 
 def workers_of(server: int) -> List[int]:

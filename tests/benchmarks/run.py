@@ -73,6 +73,9 @@ HOLD_CLOSED = [Load(streams=streams, window=window)
                for streams in (8, 16, 32) for window in (1, 4)]
 HOLD_OPEN = [Load(streams=32, window=64), Load(calls=1000)]
 HOLD_OPEN_PART = 0.6  # Of the capacity with full batches: the open loops' rate.
+# A measurement is repeated, at most so often, while the host takes more of the cores' time.
+HOLD_MOST_STOLEN = 0.1
+HOLD_REPEATS = 4
 
 
 @dataclass(frozen=True)
@@ -368,7 +371,8 @@ class HoldBench:
         self.table = Table("Holding for returners: requests/s with hold: RETURNERS, of the same "
                            "with hold: NONE",
                            ["model", "replicas", "load", "returners/s", "none/s", "ratio", "spread",
-                            "p50 ms", "p99", "none p50 ms", "p99", "Jain", "none", "errors"])
+                            "p50 ms", "p99", "none p50 ms", "p99", "Jain", "none", "stolen",
+                            "errors"])
 
     def run(self) -> None:
         print_machine(self.programs, self.effort, self.cores)
@@ -391,11 +395,10 @@ class HoldBench:
         measured: Dict[str, List[Measured]] = {hold: [] for hold in HOLDS}
 
         def measure(hold: str) -> float:
-            rounds = measured[hold]  # The same times for both, others in the next round.
-            rounds.append(server.load_variant(f"{delay.name}_{hold}",
-                                              replace(load, seed=len(rounds)),
-                                              self.effort.seconds["delay"],
-                                              self.effort.warmup["delay"]))
+            rounds = measured[hold]
+            rounds.append(self.measure_undisturbed(
+                # The same times for both, others in the next round.
+                server, f"{delay.name}_{hold}", replace(load, seed=len(rounds))))
             return rounds[-1].per_second
 
         ratio = Ratio(*in_turn(self.effort.rounds, *(lambda h=hold: measure(h) for hold in HOLDS)))
@@ -404,7 +407,8 @@ class HoldBench:
             return [statistics.median(getattr(found, name) for found in measured[hold])
                     for hold in HOLDS]
 
-        p50_us, p99_us, fairness = (medians(name) for name in ("p50_us", "p99_us", "fairness"))
+        p50_us, p99_us, fairness, stolen = (
+            medians(name) for name in ("p50_us", "p99_us", "fairness", "stolen"))
         errors: Dict[str, int] = {}
         for code, count in (item for rounds in measured.values() for found in rounds
                             for item in found.errors.items()):
@@ -413,12 +417,25 @@ class HoldBench:
             str(delay), str(replicas), str(load), *ratio.cells(),
             *(number(value / 1e3) for pair in zip(p50_us, p99_us) for value in pair),
             *(f"{index:.2f}" if load.streams else "" for index in fairness),
+            f"{max(stolen):.0%}",
             ", ".join(f"{count} {code}" for code, count in sorted(errors.items()))])
         self.results.append({
             "model": delay.name, "replicas": replicas, "load": str(load), "errors": errors,
             "seeds": f"0 to {self.effort.rounds - 1}" if load.rate else None,
             "p50_us": p50_us, "p99_us": p99_us, "fairness": fairness,
-            "late_p99_us": medians("late_p99_us"), **ratio.json()})
+            "late_p99_us": medians("late_p99_us"), "stolen": stolen, **ratio.json()})
+
+    def measure_undisturbed(self, server: Server, name: str, load: Load) -> Measured:
+        """What was measured with the least stolen, of a few attempts."""
+        best: Optional[Measured] = None
+        for _ in range(1 + (HOLD_REPEATS if self.effort.rounds > 1 else 0)):
+            found = server.load_variant(name, load, self.effort.seconds["delay"],
+                                        self.effort.warmup["delay"])
+            if best is None or found.stolen < best.stolen:
+                best = found
+            if best.stolen <= HOLD_MOST_STOLEN:
+                break
+        return best
 
 
 # ---- The command line ----
