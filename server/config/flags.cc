@@ -104,6 +104,7 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
                  "Payload bytes of requests that wait or run, over all models; one model may hold "
                  "half of them, unless its config says otherwise")
       ->check(CLI::Range(int64_t{1} << 20, int64_t{1} << 50))
+      ->capture_default_str();
   app.add_option("--max-stream-bytes", config.max_stream_bytes,
                  "Bytes of a stream's undecided requests, and of its unsent answers, above which "
                  "no further request of it is read")

@@ -98,7 +98,7 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
   pending->deadline = terms.deadline;
   pending->timeout = timeout;
   pending->level = level;
-  pending->overflow = pending->flow().overflow().value_or(settings_.overflow);
+  pending->overflow = OverflowOf(pending->flow());
   pool_->dispatcher().Submit(std::move(pending));
 }
 

@@ -39,6 +39,11 @@ class ServedModel {
   // Why no replica can serve; OK when one can.
   absl::Status readiness() const { return pool_->readiness(); }
 
+  // What becomes of a flow's requests that find no room: as the flow says, else the configuration.
+  Overflow OverflowOf(const Flow& flow) const {
+    return flow.overflow().value_or(settings_.overflow);
+  }
+
   // How a request is to be treated.
   struct Terms {
     absl::Time arrival;

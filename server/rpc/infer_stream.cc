@@ -178,11 +178,6 @@ void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
                    ? context_.repository->Find(request.model_name, request.model_version)
                    : absl::StatusOr<std::shared_ptr<ServedModel>>(decoded.status);
   if (decoded.status.ok() && !model.ok()) context_.metrics->UnknownModel();
-  // What the stream doesn't say, its models will; what comes for none of them blocks.
-  if (MayBeDropped(caller_->flow().overflow().value_or(Overflow::kBlock))) {
-    MutexLock lock(mutex_);
-    window_.LetDrop(place);
-  }
   if (!model.ok()) {
     Response response = Response::Error(model.status());
     response.id = std::move(request.id);
@@ -196,6 +191,10 @@ void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
     if (std::find(models_.begin(), models_.end(), *model) == models_.end()) {
       models_.push_back(*model);
     }
+  }
+  if (MayBeDropped((*model)->OverflowOf(caller_->flow()))) {
+    MutexLock lock(mutex_);
+    window_.LetDrop(place);
   }
   ServedModel::Terms terms;
   terms.arrival = now;

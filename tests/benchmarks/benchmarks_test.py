@@ -5,13 +5,18 @@
 import json
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
+import threading
 
+import pytest
 import run
+from programs import Load, Programs, Variant
 
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BIN", run.REPOSITORY / "build/bin")).parent
-MODELS = pathlib.Path(os.environ.get("MILLRACE_TEST_MODELS", BUILD / "models")) / "bench"
+MODELS = pathlib.Path(os.environ.get("MILLRACE_TEST_MODELS", BUILD / "models"))
 
 # What each row of a section is known by.
 EXPECTED = {
@@ -49,3 +54,55 @@ def test_the_table_of_threads_has_every_shape():
     printed = bench("threads", "--model", "tiny_mlp", "--batches", "1,8", "--seconds", 0.02)
     for shape in ("1 × 1", "2 × 1", "1 × 2", "2 × 2"):
         assert f"| {shape} " in printed
+
+
+def test_the_table_of_holding_has_every_row(tmp_path):
+    figures = tmp_path / "figures.json"
+    printed = bench("hold", "--smoke", "--json", figures)
+    results = json.loads(figures.read_text())
+    loads = len(run.HOLD_CLOSED) + len(run.HOLD_OPEN)
+    assert len(results) == len(run.HOLD_MODELS) * 2 * loads
+    for delay in run.HOLD_MODELS:
+        rows = [row for row in results if row["model"] == delay.name]
+        assert [row["replicas"] for row in rows] == [1] * loads + [2] * loads
+        for row in rows:
+            assert row["ratio"] > 0 and 0 < row["fairness"][0] <= 1
+            # No answer comes sooner than the model takes for one row.
+            assert min(row["p50_us"]) >= 1e3 * (delay.setup_ms + delay.row_ms)
+            assert re.search(rf"\| +{re.escape(row['load'])} \|", printed)
+
+
+# ---- The open loop ----
+
+@pytest.fixture(scope="module")
+def server():
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    programs = Programs(BUILD, MODELS / "delay", cpus, "tests/millrace-test-worker")
+    light = run.HOLD_MODELS[-1]
+    with programs.server({light.name: Variant(light.model, 8, 1)}) as running:
+        yield running
+
+
+@pytest.mark.parametrize("through", [{"calls": 2}, {"streams": 2, "window": 4}])
+def test_open_loop_charges_a_stall_to_all_that_was_due_meanwhile(server, through):
+    """A loop that only measured what its two calls could send would see two slow answers of 400."""
+    load = Load(rate=200, seed=1, **through)
+    name = run.HOLD_MODELS[-1].name
+    assert server.load_variant(name, load, 2, 0.2).p50_us < 0.2e6
+    timers = [threading.Timer(seconds, os.kill, (server.pids[0], number))
+              for seconds, number in ((0.8, signal.SIGSTOP), (1.6, signal.SIGCONT))]
+    for timer in timers:
+        timer.start()
+    stalled = server.load_variant(name, load, 2, 0.2)
+    for timer in timers:
+        timer.join()
+    assert 0.5e6 < stalled.p99_us < 5e6
+    assert stalled.errors == {} and 0.8 * 200 < stalled.per_second < 1.2 * 200
+
+
+@pytest.mark.parametrize("through", [{"calls": 50}, {"streams": 4, "window": 32}])
+def test_open_loop_counts_errors_by_their_code(server, through):
+    model = run.HOLD_MODELS[-1].model
+    found = server.load(Load(rate=500, seed=1, **through), 1, "nobody", model)
+    assert list(found.errors) == ["NOT_FOUND"] and found.per_second == 0
+    assert 350 < found.errors["NOT_FOUND"] < 650

@@ -6,9 +6,11 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "proto/grpc_service.pb.h"
 #include "tests/benchmarks/load_generator.h"
@@ -49,6 +51,13 @@ void AddFlags(CLI::App& app, Flags& flags) {
   auto* const calls = app.add_option("--calls", flags.load.calls, "Unary calls at a time");
   app.add_option("--streams", flags.load.streams, "Streams instead of calls")->excludes(calls);
   app.add_option("--window", flags.load.window, "Requests under way per stream");
+  app.add_option(
+         "--rate", flags.load.rate,
+         "Requests per second at random times, whatever the answers do; --calls is then the "
+         "most at a time")
+      ->check(CLI::Range(0.1, 1e6));
+  app.add_option("--seed", flags.load.seed, "Of these times; default: another in every run");
+  app.add_flag("--count-errors", flags.load.count_errors, "Count errors instead of failing");
   app.add_option("--connections", flags.load.connections, "Connections")->check(CLI::Range(1, 64));
   app.add_option("--warmup", flags.warmup_seconds, "Seconds of load before the measuring");
   app.add_option("--seconds", flags.seconds, "Seconds to measure for");
@@ -56,10 +65,27 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->delimiter(',');
 }
 
-nlohmann::json ToJson(const LoadGenerator::Result& result) {
+// Jain's index: 1 where all streams got as many answers, 1/n where one got all.
+double Fairness(const std::vector<int64_t>& counts) {
+  double sum = 0, squares = 0;
+  for (const int64_t count : counts) {
+    sum += static_cast<double>(count);
+    squares += static_cast<double>(count) * static_cast<double>(count);
+  }
+  return squares == 0 ? 1 : sum * sum / (static_cast<double>(counts.size()) * squares);
+}
+
+nlohmann::json ToJson(const LoadGenerator::Result& result, uint64_t seed) {
+  nlohmann::json errors = nlohmann::json::object();
+  for (const auto& [code, count] : result.errors) errors[absl::StatusCodeToString(code)] = count;
   nlohmann::json cpu_of = nlohmann::json::array();
   for (const absl::Duration time : result.cpu_of) cpu_of.push_back(absl::ToDoubleSeconds(time));
-  return {{"requests", result.requests},
+  return {{"seed", seed},
+          {"requests", result.requests},
+          {"errors", errors},
+          {"per_stream", result.per_stream},
+          {"fairness", Fairness(result.per_stream)},
+          {"late_p99_us", absl::ToDoubleMicroseconds(result.late_p99)},
           {"per_second", result.per_second},
           {"p50_us", absl::ToDoubleMicroseconds(result.p50)},
           {"p99_us", absl::ToDoubleMicroseconds(result.p99)},
@@ -71,6 +97,7 @@ nlohmann::json ToJson(const LoadGenerator::Result& result) {
 
 int Main(int argc, char** argv) {
   Flags flags;
+  flags.load.seed = std::random_device()();
   CLI::App app("Loads one model of a server and prints what it measured.", "benchmark-load");
   AddFlags(app, flags);
   CLI11_PARSE(app, argc, argv);
@@ -83,7 +110,7 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "benchmark-load: %s\n", result.status().ToString().c_str());
     return 1;
   }
-  std::puts(ToJson(*result).dump().c_str());
+  std::puts(ToJson(*result, flags.load.seed).dump().c_str());
   return 0;
 }
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from typing import Dict, Iterator, List, Sequence
 
@@ -27,13 +28,19 @@ class Model:
 
 @dataclass(frozen=True)
 class Load:
-    """The shape of a closed loop: so many unary calls, or streams with so many under way each."""
+    """The shape of a closed loop: so many unary calls, or streams with so many under way each. With
+    a rate it is an open one: requests are due at random times, whatever the answers do."""
 
-    calls: int = 0
+    calls: int = 0  # In an open loop the most at a time.
     streams: int = 0
     window: int = 1
+    rate: float = 0  # Per second; 0: a closed loop.
+    seed: int = 0  # Of the open loop's times.
 
     def __str__(self) -> str:
+        if self.rate:
+            through = f"{self.streams} streams" if self.streams else "unary"
+            return f"{through}, Poisson {self.rate:,.0f}/s"
         if self.calls:
             return f"unary × {self.calls}"
         return f"{self.streams} stream{'s' if self.streams > 1 else ''} × window {self.window}"
@@ -49,6 +56,10 @@ class Measured:
     response_bytes: int
     own_cpu_us: float  # CPU time per request, of the generator
     cpu_us: Sequence[float]  # and of each process that was named.
+    fairness: float  # Jain's index over the streams.
+    errors: Dict[str, int]  # By status code; only an open loop counts them.
+    late_p99_us: float  # How late an open loop's requests were sent.
+    stolen: float  # What part of the cores' time the host gave to others.
 
 
 @contextlib.contextmanager
@@ -77,15 +88,18 @@ def kill_after(process: subprocess.Popen, seconds: float) -> Iterator[None]:
 
 
 class Programs:
-    """Starts what was built in `build`; what it writes lies in build/bench-models."""
+    """Starts what was built in `build`; what it writes lies in build/bench-models. Another worker
+    than the server's own takes the place of it."""
 
-    def __init__(self, build: pathlib.Path, models: pathlib.Path, cpus: Sequence[int]):
+    def __init__(self, build: pathlib.Path, models: pathlib.Path, cpus: Sequence[int],
+                 worker: str = "bin/millrace-worker"):
         self.build = build
         self.models = models
         self.cpus = cpus
+        self.worker = build / worker
 
     def check(self) -> None:
-        needed = [self.build / "bin/millrace-server", self.build / "bin/millrace-worker",
+        needed = [self.build / "bin/millrace-server", self.worker,
                   *(self.build / "benchmarks" / f"benchmark-{name}"
                     for name in ("load", "echo", "loop")), self.models]
         for path in needed:
@@ -101,7 +115,7 @@ class Programs:
             variant.write(self.models, repository / name, name)
         command = [self.build / "bin/millrace-server", "--model-repository", repository,
                    "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
-                   "--drain-delay", "0s"]
+                   "--drain-delay", "0s", "--worker", self.worker]
         with running(command, stderr=subprocess.PIPE) as process:
             yield Server(self, process, variants)
 
@@ -125,11 +139,12 @@ class Programs:
 
 @dataclass(frozen=True)
 class Variant:
-    """A model with a batch size and a number of replicas."""
+    """A model with a batch size, a number of replicas, and further lines of its config."""
 
     model: Model
     batch: int
     replicas: int
+    config: str = ""
 
     def write(self, models: pathlib.Path, folder: pathlib.Path, name: str) -> None:
         config = (models / self.model.name / "config.pbtxt").read_text()
@@ -139,6 +154,7 @@ class Variant:
             config, count = re.subn(pattern, value, config, count=1)
             assert count == 1, f"{self.model.name}'s config has no {pattern}"
         config += f"instance_group [ {{ count: {self.replicas} kind: KIND_CPU }} ]\n"
+        config += self.config
         (folder / "1").mkdir(parents=True)
         (folder / "config.pbtxt").write_text(config)
         shutil.copy(models / self.model.name / "1/model.pt", folder / "1")
@@ -160,8 +176,13 @@ class Target:
                    "--cpu-of", ",".join(map(str, self.pids))]
         command += (["--calls", shape.calls] if shape.calls else
                     ["--streams", shape.streams, "--window", shape.window])
+        if shape.rate:
+            command += ["--rate", shape.rate, "--seed", shape.seed, "--count-errors"]
+        begin, stolen = time.monotonic(), stolen_seconds(self._programs.cpus)
         done = subprocess.run([str(word) for word in command], text=True, capture_output=True,
                               timeout=seconds + warmup + 120)
+        stolen = stolen_seconds(self._programs.cpus) - stolen
+        stolen /= (time.monotonic() - begin) * len(self._programs.cpus)
         if done.returncode != 0:
             raise SystemExit(f"loading {name} with {shape} failed: {done.stderr.strip()}")
         found = json.loads(done.stdout)
@@ -169,7 +190,8 @@ class Target:
         requests = max(1.0, found["per_second"] * found["wall"])
         return Measured(found["per_second"], found["p50_us"], found["p99_us"],
                         found["response_bytes"], found["own_cpu"] / requests * 1e6,
-                        [cpu / requests * 1e6 for cpu in found["cpu_of"]])
+                        [cpu / requests * 1e6 for cpu in found["cpu_of"]], found["fairness"],
+                        found["errors"], found["late_p99_us"], stolen)
 
 
 class Server(Target):
@@ -211,6 +233,13 @@ class Loop:
         if not line:
             raise SystemExit("benchmark-loop ended")
         return float(line)
+
+
+def stolen_seconds(cpus: Sequence[int]) -> float:
+    """CPU time of these cores that the host of a virtual machine has given to others so far."""
+    cores = re.findall(r"^cpu(\d+) (.*)$", pathlib.Path("/proc/stat").read_text(), re.MULTILINE)
+    return sum(int(times.split()[7]) for cpu, times in cores
+               if int(cpu) in cpus) / os.sysconf("SC_CLK_TCK")
 
 
 def workers_of(server: int) -> List[int]:

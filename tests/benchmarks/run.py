@@ -6,6 +6,7 @@
     ./dev bench                   everything, about ten minutes
     ./dev bench --quick           the same in a minute and a half, and noisier
     ./dev bench threads           replicas × threads of a model, without the server
+    ./dev bench hold              what it brings to hold a batch for streams that soon return
 
 Whatever is compared runs in turn, A B B A …, on the same cores in the same minutes; a ratio is the
 median over these rounds, with the lowest and the highest beside it.
@@ -19,7 +20,7 @@ import platform
 import re
 import statistics
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from programs import Load, Loop, Measured, Model, Programs, Server, Target, Variant
@@ -43,6 +44,40 @@ IDENTITY_LOADS = {  # And what part of the echo's rate is expected.
 }
 
 
+
+@dataclass(frozen=True)
+class DelayModel:
+    """A model that sleeps for a time that is known: setup_ms + row_ms × rows."""
+
+    name: str
+    setup_ms: float
+    row_ms: float
+
+    @property
+    def model(self) -> Model:
+        return Model(self.name, [4], 4)
+
+    def rows_per_second(self, batch: int, replicas: int) -> float:
+        return 1e3 * replicas * batch / (self.setup_ms + self.row_ms * batch)
+
+    def __str__(self) -> str:
+        return f"{self.setup_ms:g} ms + {self.row_ms:g} ms per row"
+
+
+HOLD_BATCH = 64
+HOLD_MODELS = (DelayModel("delay_setup", 5, 0.1), DelayModel("delay_light", 0.3, 0.1))
+# What is compared. It is what the config of each says, and all in which they differ.
+HOLDS = {"RETURNERS": "millrace { batching { hold: RETURNERS } }\n",
+         "NONE": "millrace { batching { hold: NONE } }\n"}
+HOLD_CLOSED = [Load(streams=streams, window=window)
+               for streams in (8, 16, 32) for window in (1, 4)]
+HOLD_OPEN = [Load(streams=32, window=64), Load(calls=1000)]
+HOLD_OPEN_PART = 0.6  # Of the capacity with full batches: the open loops' rate.
+# A measurement is repeated, at most so often, while the host takes more of the cores' time.
+HOLD_MOST_STOLEN = 0.1
+HOLD_REPEATS = 4
+
+
 @dataclass(frozen=True)
 class Effort:
     """How long is measured, and how often."""
@@ -52,16 +87,20 @@ class Effort:
     seconds: Dict[str, float]
     warmup: Dict[str, float]
 
+    def with_rounds(self, rounds: int) -> "Effort":
+        return Effort(rounds, self.batches, self.seconds, self.warmup)
+
 
 FULL = Effort(7, {"resnet18": (1, 4), "large_mlp": (1, 4, 16), "tiny_mlp": (1, 32)},
-              {"resnet18": 4, "large_mlp": 1.5, "tiny_mlp": 1, "identity": 1},
-              {"resnet18": 1, "large_mlp": 0.4, "tiny_mlp": 0.3, "identity": 0.3})
+              {"resnet18": 4, "large_mlp": 1.5, "tiny_mlp": 1, "identity": 1, "delay": 1},
+              {"resnet18": 1, "large_mlp": 0.4, "tiny_mlp": 0.3, "identity": 0.3, "delay": 0.3})
 QUICK = Effort(3, {"resnet18": (1,), "large_mlp": (1, 16), "tiny_mlp": (32,)},
-               {"resnet18": 1.5, "large_mlp": 0.7, "tiny_mlp": 0.4, "identity": 0.4},
-               {"resnet18": 0.4, "large_mlp": 0.2, "tiny_mlp": 0.1, "identity": 0.1})
+               {"resnet18": 1.5, "large_mlp": 0.7, "tiny_mlp": 0.4, "identity": 0.4, "delay": 0.5},
+               {"resnet18": 0.4, "large_mlp": 0.2, "tiny_mlp": 0.1, "identity": 0.1,
+                "delay": 0.2})
 SMOKE = Effort(1, {"resnet18": (1,), "large_mlp": (16,), "tiny_mlp": (32,)},
-               {"resnet18": 0.4, "large_mlp": 0.1, "tiny_mlp": 0.1, "identity": 0.1},
-               {"resnet18": 0.1, "large_mlp": 0.1, "tiny_mlp": 0.1, "identity": 0.1})
+               {"resnet18": 0.4, "large_mlp": 0.1, "tiny_mlp": 0.1, "identity": 0.1, "delay": 0.1},
+               {"resnet18": 0.1, "large_mlp": 0.1, "tiny_mlp": 0.1, "identity": 0.1, "delay": 0.1})
 
 GOALS = {"resnet18": 0.95, "large_mlp": 0.9}  # At the best batch.
 
@@ -130,6 +169,17 @@ def in_turn(rounds: int, *measures: Callable[[], float]) -> List[List[float]]:
 
 # ---- What is measured ----
 
+def print_machine(programs: Programs, effort: Effort, cores: int) -> None:
+    try:
+        cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        cpu = platform.machine()
+    print(f"{cores} cores of {cpu}, Linux {platform.release()}, "
+          f"load average {os.getloadavg()[0]:.1f}, {effort.rounds} rounds")
+    if os.getloadavg()[0] > 0.5 * len(programs.cpus):
+        print("The machine is busy with something else: expect a wide spread.")
+
+
 class Bench:
     def __init__(self, programs: Programs, effort: Effort, cores: int):
         self.programs = programs
@@ -139,7 +189,7 @@ class Bench:
         self.costs: List[Tuple[str, Model, List[Measured], Optional[List[Measured]]]] = []
 
     def run(self) -> None:
-        self.print_machine()
+        print_machine(self.programs, self.effort, self.cores)
         efficiency = Table("(a) Replica efficiency: rows/s through the server, of a raw libtorch "
                            "loop on the same cores",
                            ["model", "batch", "replicas", "server/s", "loop/s", "ratio", "spread",
@@ -159,16 +209,6 @@ class Bench:
         cost.print()
         scaling.print()
         self.make_request_table().print()
-
-    def print_machine(self) -> None:
-        try:
-            cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
-        except (OSError, TypeError):
-            cpu = platform.machine()
-        print(f"{self.cores} cores of {cpu}, Linux {platform.release()}, "
-              f"load average {os.getloadavg()[0]:.1f}, {self.effort.rounds} rounds")
-        if os.getloadavg()[0] > 0.5 * len(self.programs.cpus):
-            print("The machine is busy with something else: expect a wide spread.")
 
     def record(self, section: str, **row: object) -> None:
         self.results.setdefault(section, []).append(row)
@@ -317,12 +357,93 @@ def measure_threads(programs: Programs, cores: int, model: Model, batches: Seque
     return results
 
 
+# ---- ./dev bench hold ----
+
+class HoldBench:
+    """Compares HOLDS with models whose cost is known and leaves the cores free, under closed loops,
+    whose streams return when they are answered, and open ones, which don't care."""
+
+    def __init__(self, programs: Programs, effort: Effort, cores: int):
+        self.programs = programs
+        self.effort = effort
+        self.cores = cores
+        self.results: List[Dict[str, object]] = []
+        self.table = Table("Holding for returners: requests/s with hold: RETURNERS, of the same "
+                           "with hold: NONE",
+                           ["model", "replicas", "load", "returners/s", "none/s", "ratio", "spread",
+                            "p50 ms", "p99", "none p50 ms", "p99", "Jain", "none", "stolen",
+                            "errors"])
+
+    def run(self) -> None:
+        print_machine(self.programs, self.effort, self.cores)
+        for delay in HOLD_MODELS:
+            for replicas in sorted({1, self.cores}):
+                self.measure_model(delay, replicas)
+        self.table.print()
+
+    def measure_model(self, delay: DelayModel, replicas: int) -> None:
+        variants = {f"{delay.name}_{hold}": Variant(delay.model, HOLD_BATCH, replicas, config)
+                    for hold, config in HOLDS.items()}
+        rate = round(HOLD_OPEN_PART * delay.rows_per_second(HOLD_BATCH, replicas))
+        with self.programs.server(variants) as server:
+            for load in HOLD_CLOSED:
+                self.compare(server, delay, replicas, load)
+            for load in HOLD_OPEN:
+                self.compare(server, delay, replicas, replace(load, rate=rate))
+
+    def compare(self, server: Server, delay: DelayModel, replicas: int, load: Load) -> None:
+        measured: Dict[str, List[Measured]] = {hold: [] for hold in HOLDS}
+
+        def measure(hold: str) -> float:
+            rounds = measured[hold]
+            rounds.append(self.measure_undisturbed(
+                # The same times for both, others in the next round.
+                server, f"{delay.name}_{hold}", replace(load, seed=len(rounds))))
+            return rounds[-1].per_second
+
+        ratio = Ratio(*in_turn(self.effort.rounds, *(lambda h=hold: measure(h) for hold in HOLDS)))
+
+        def medians(name: str) -> List[float]:
+            return [statistics.median(getattr(found, name) for found in measured[hold])
+                    for hold in HOLDS]
+
+        p50_us, p99_us, fairness, stolen = (
+            medians(name) for name in ("p50_us", "p99_us", "fairness", "stolen"))
+        errors: Dict[str, int] = {}
+        for code, count in (item for rounds in measured.values() for found in rounds
+                            for item in found.errors.items()):
+            errors[code] = errors.get(code, 0) + count
+        self.table.rows.append([
+            str(delay), str(replicas), str(load), *ratio.cells(),
+            *(number(value / 1e3) for pair in zip(p50_us, p99_us) for value in pair),
+            *(f"{index:.2f}" if load.streams else "" for index in fairness),
+            f"{max(stolen):.0%}",
+            ", ".join(f"{count} {code}" for code, count in sorted(errors.items()))])
+        self.results.append({
+            "model": delay.name, "replicas": replicas, "load": str(load), "errors": errors,
+            "seeds": f"0 to {self.effort.rounds - 1}" if load.rate else None,
+            "p50_us": p50_us, "p99_us": p99_us, "fairness": fairness,
+            "late_p99_us": medians("late_p99_us"), "stolen": stolen, **ratio.json()})
+
+    def measure_undisturbed(self, server: Server, name: str, load: Load) -> Measured:
+        """What was measured with the least stolen, of a few attempts."""
+        best: Optional[Measured] = None
+        for _ in range(1 + (HOLD_REPEATS if self.effort.rounds > 1 else 0)):
+            found = server.load_variant(name, load, self.effort.seconds["delay"],
+                                        self.effort.warmup["delay"])
+            if best is None or found.stolen < best.stolen:
+                best = found
+            if best.stolen <= HOLD_MOST_STOLEN:
+                break
+        return best
+
+
 # ---- The command line ----
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["all", "threads"], default="all")
+    parser.add_argument("what", nargs="?", choices=["all", "threads", "hold"], default="all")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_true", help="a minute and a half, and noisier")
     effort.add_argument("--smoke", action="store_true", help="seconds: only shows that it works")
@@ -331,8 +452,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write every figure to FILE, too")
     parser.add_argument("--build", type=pathlib.Path, default=REPOSITORY / "build",
                         help="the build folder; nothing is written outside it")
-    parser.add_argument("--models", type=pathlib.Path,
-                        default=REPOSITORY / "build/models/bench", help="the models' folder")
+    parser.add_argument("--models", type=pathlib.Path, default=REPOSITORY / "build/models",
+                        help="the models' folder")
     threads = parser.add_argument_group("threads")
     threads.add_argument("--model", choices=MODELS, default="large_mlp")
     threads.add_argument("--batches", type=lambda text: [int(word) for word in text.split(",")],
@@ -345,16 +466,20 @@ def main() -> None:
     arguments = parse_arguments()
     cpus = sorted(os.sched_getaffinity(0))[:arguments.cores]
     os.sched_setaffinity(0, cpus)  # Of everything that is started, too.
-    programs = Programs(arguments.build.resolve(), arguments.models.resolve(), cpus)
+    build, models = arguments.build.resolve(), arguments.models.resolve()
+    if arguments.what == "hold":
+        programs = Programs(build, models / "delay", cpus, "tests/millrace-test-worker")
+    else:
+        programs = Programs(build, models / "bench", cpus)
     programs.check()
+    effort = QUICK if arguments.quick else SMOKE if arguments.smoke else FULL
+    if arguments.rounds:
+        effort = effort.with_rounds(arguments.rounds)
     if arguments.what == "threads":
         results: object = measure_threads(programs, len(cpus), MODELS[arguments.model],
                                           arguments.batches, arguments.seconds)
     else:
-        effort = QUICK if arguments.quick else SMOKE if arguments.smoke else FULL
-        if arguments.rounds:
-            effort = Effort(arguments.rounds, effort.batches, effort.seconds, effort.warmup)
-        bench = Bench(programs, effort, len(cpus))
+        bench = (HoldBench if arguments.what == "hold" else Bench)(programs, effort, len(cpus))
         bench.run()
         results = bench.results
     if arguments.json:

@@ -32,6 +32,7 @@ from tritonclient.grpc import service_pb2_grpc
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("MILLRACE_BIN", ROOT / "build" / "bin"))
 MODELS = pathlib.Path(os.environ.get("MILLRACE_TEST_MODELS", ROOT / "build" / "models"))
+TEST_WORKER = BIN.parent / "tests" / "millrace-test-worker"  # Takes the models of delay/, too.
 PATIENCE = 120  # Seconds until a test gives up waiting for what should take far less than one.
 TWO_CORES = ",".join(map(str, sorted(os.sched_getaffinity(0))[:2]))
 

@@ -5,7 +5,7 @@
 
     python tests/models/make_models.py --into build/models
 
-writes build/models/good, build/models/bad and build/models/bench; what is there already and newer
+writes the repositories build/models/good, bad, bench and delay; what is there already and newer
 than these scripts stays. README.md lists the models.
 """
 
@@ -82,6 +82,13 @@ def one_to_one(name: str, module: Callable[[], nn.Module], dims: Sequence[int],
                  [TensorSpec("OUTPUT__0", dtype, result or dims)], **more)
 
 
+def delay(name: str, setup_us: float, row_us: float, max_batch_size: int,
+          dims: Sequence[int] = (4,)) -> Model:
+    """A model that takes a known time and leaves the core free; only the tests' worker has it."""
+    return one_to_one(name, lambda: modules.Delay(setup_us, row_us), dims, folders=("delay",),
+                      max_batch_size=max_batch_size)
+
+
 WARMUP = """\
 model_warmup [
   {
@@ -136,6 +143,12 @@ MODELS: Sequence[Model] = (
     one_to_one("mlp_pt2", lambda: modules.Mlp(64, 512, 10), [64], [10], platform="torch_aoti"),
     one_to_one("mlp_pt2_threads2", lambda: modules.Mlp(64, 512, 10), [64], [10], threads=2,
                platform="torch_aoti"),
+    delay("delay_setup", 5000.0, 100.0, 64),
+    delay("delay_light", 300.0, 100.0, 64),
+    delay("delay_rows", 1000.0, 4000.0, 8),
+    delay("delay_flat", 20_000.0, 0.0, 8),
+    delay("delay_frame", 50_000.0, 0.0, 1, dims=[-1]),
+    delay("delay_long", 500_000.0, 0.0, 1),
     # What must fail to load, each with a reason that says what to do.
     one_to_one("wrong_config", modules.Identity, [4], [8], folders=("bad",)),
     one_to_one("wrong_count", modules.ListOut, [3], folders=("bad",)),

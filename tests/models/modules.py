@@ -7,6 +7,13 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor, nn
 
+# What delay_operator.cc adds to the tests' worker; here it takes no time. With side effects, so
+# that no optimisation leaves it out.
+DELAY = torch.library.Library("millrace", "DEF")
+DELAY.define("delay(Tensor x, float setup_us, float row_us) -> Tensor",
+             alias_analysis="CONSERVATIVE")
+DELAY.impl("delay", lambda x, setup_us, row_us: x, "CompositeExplicitAutograd")
+
 
 class Identity(nn.Module):
     """Returns its very input, so that an output is an alias of the input's memory."""
@@ -102,6 +109,18 @@ class Slow(nn.Module):
         for _ in range(3 * int(loops.max())):
             x = x.sin_().add_(0.1)
         return loops + (x[:1] > 2).to(torch.int32)  # Never so; the loop can't be optimised away.
+
+
+class Delay(nn.Module):
+    """Returns its input after setup_us + row_us × rows microseconds, without using the core."""
+
+    def __init__(self, setup_us: float, row_us: float):
+        super().__init__()
+        self.setup_us = setup_us
+        self.row_us = row_us
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.millrace.delay(x, self.setup_us, self.row_us)
 
 
 class Raises(nn.Module):
