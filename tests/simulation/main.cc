@@ -6,6 +6,8 @@
 //
 //   ./dev simulate [--plot [DIR]] [ARGUMENTS BELOW]
 //
+// where --plot writes pictures of it, by default into docs/images.
+//
 //   --seed N       from which everything random follows (default 1)
 //   --scale X      how long experiments are, relative to the usual (default 1)
 //   --only NAME    a single scenario; an unknown name lists them
@@ -15,6 +17,7 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <set>
 #include <string>
 
 #include "absl/strings/numbers.h"
@@ -32,8 +35,10 @@ struct Arguments {
 
 // Reads the arguments; returns what is wrong with them, or nothing.
 std::string Read(int argc, char** argv, Arguments& arguments) {
+  std::set<std::string> given;
   for (int i = 1; i < argc; i += 2) {
     const std::string name = argv[i];
+    if (!given.insert(name).second) return absl::StrCat("'", name, "' is given twice");
     if (i + 1 == argc) return absl::StrCat("'", name, "' needs a value");
     const std::string value = argv[i + 1];
     if (name == "--seed") {

@@ -30,6 +30,8 @@ class Bench {
   Bench(std::string scenario, const Effort& effort, Report& report)
       : scenario_(std::move(scenario)), effort_(effort), report_(report) {}
 
+  const std::string& scenario() const { return scenario_; }
+
   // An experiment that has run for `measured`, scaled. A failure is a figure of its own.
   std::unique_ptr<Experiment> Run(const std::string& setting, const SimulatedModel::Options& model,
                                   const std::vector<Load>& loads,
@@ -112,8 +114,8 @@ struct HoldGoals {
   std::optional<double> mean_latency = {};
 };
 
-void CompareBatching(Bench& bench, const std::string& label, SimulatedModel::Options model,
-                     const std::vector<Load>& loads, const HoldGoals& goals) {
+void CompareBatching(Bench& bench, SimulatedModel::Options model, const std::vector<Load>& loads,
+                     const HoldGoals& goals) {
   double eager_throughput = 0;
   double eager_mean = 0;
   for (const Variant& variant : Variants(model.dispatch)) {
@@ -136,8 +138,9 @@ void CompareBatching(Bench& bench, const std::string& label, SimulatedModel::Opt
       eager_throughput = throughput;
       eager_mean = sent.mean_ms;
     }
-    bench.Plot(absl::StrCat("hold: ", label), variant.name, 0, throughput / eager_throughput);
-    bench.Plot(absl::StrCat("hold p99: ", label), variant.name, 0, sent.p99_ms);
+    bench.Plot(absl::StrCat("hold: ", bench.scenario()), variant.name, 0,
+               throughput / eager_throughput);
+    bench.Plot(absl::StrCat("hold p99: ", bench.scenario()), variant.name, 0, sent.p99_ms);
     if (variant.name != "hold") continue;
     bench.Add(variant.name, "throughput / eager", throughput / eager_throughput, "",
               AtLeast(goals.throughput));
@@ -152,31 +155,29 @@ void CompareBatching(Bench& bench, const std::string& label, SimulatedModel::Opt
 
 void ThirtyTwoStreams(const Effort& effort, Report& report) {
   Bench bench("32 streams", effort, report);
-  CompareBatching(bench, "32 streams", Model(kLaunchHeavy, 64), {Streams(32)}, {.throughput = 1.2});
+  CompareBatching(bench, Model(kLaunchHeavy, 64), {Streams(32)}, {.throughput = 1.2});
 }
 
 void ThirtyTwoStreamsOfAQuickModel(const Effort& effort, Report& report) {
   Bench bench("32 streams, quick model", effort, report);
-  CompareBatching(bench, "32 streams,\nquick model",
-                  Model({absl::Microseconds(300), absl::Microseconds(100)}, 64), {Streams(32)},
-                  {.throughput = 0.98});
+  CompareBatching(bench, Model({absl::Microseconds(300), absl::Microseconds(100)}, 64),
+                  {Streams(32)}, {.throughput = 0.98});
 }
 
 void SixtyFourStreamsOnFourReplicas(const Effort& effort, Report& report) {
   Bench bench("64 streams, 4 replicas", effort, report);
-  CompareBatching(bench, "64 streams,\n4 replicas", Model(kLaunchHeavy, 64, 4), {Streams(64)},
-                  {.throughput = 1.2});
+  CompareBatching(bench, Model(kLaunchHeavy, 64, 4), {Streams(64)}, {.throughput = 1.2});
 }
 
 void FastStreamsAmongSlowUsers(const Effort& effort, Report& report) {
   Bench bench("16 streams, 200 users", effort, report);
-  CompareBatching(bench, "16 streams,\n200 users", Model(kLaunchHeavy, 64),
+  CompareBatching(bench, Model(kLaunchHeavy, 64),
                   {Streams(16), Users(200, absl::Milliseconds(100))}, {.throughput = 1.15});
 }
 
 void FiveHundredUsers(const Effort& effort, Report& report) {
   Bench bench("500 users", effort, report);
-  CompareBatching(bench, "500 users", Model({absl::Milliseconds(2), absl::Microseconds(100)}, 64),
+  CompareBatching(bench, Model({absl::Milliseconds(2), absl::Microseconds(100)}, 64),
                   {Users(500, absl::Milliseconds(200))},
                   {.throughput = 0.98, .mean_latency = 1.02});
 }
@@ -187,7 +188,7 @@ void Bursts(const Effort& effort, Report& report) {
   Load load = Poisson(50, model.Capacity());
   load.on = Exponential(absl::Milliseconds(200));
   load.off = Exponential(absl::Milliseconds(800));
-  CompareBatching(bench, "bursts", model, {load}, {.throughput = 0.98, .mean_latency = 1.02});
+  CompareBatching(bench, model, {load}, {.throughput = 0.98, .mean_latency = 1.02});
 }
 
 void LoadCurve(const Effort& effort, Report& report) {
