@@ -43,35 +43,83 @@ void Serve(std::vector<Entry>& entries, const OracleServer& server,
   }
 }
 
+using DeadlineQueue = std::set<std::pair<absl::Time, size_t>>;
+
+// Rows of the batch that a replica would take now, if all of them made it.
+int64_t FullBatch(const DeadlineQueue& queue, const OracleServer& server) {
+  return std::min(server.max_batch_size, static_cast<int64_t>(queue.size()));
+}
+
+// Takes those out who can't be in time in a full batch.
+std::vector<size_t> TakeTooUrgent(DeadlineQueue& queue, const OracleServer& server,
+                                  absl::Time now) {
+  std::vector<size_t> taken;
+  while (!queue.empty() &&
+         now + server.shapes[0].Of(FullBatch(queue, server)) > queue.begin()->first) {
+    taken.push_back(queue.begin()->second);
+    queue.erase(queue.begin());
+  }
+  return taken;
+}
+
+// The most rows, of those that wait, with which the first still makes it.
+int64_t RowsInTimeForTheFirst(const DeadlineQueue& queue, const OracleServer& server,
+                              absl::Time now) {
+  int64_t rows = FullBatch(queue, server);
+  while (rows > 1 && now + server.shapes[0].Of(rows) > queue.begin()->first) --rows;
+  return rows;
+}
+
+std::vector<size_t> Take(DeadlineQueue& queue, int64_t rows) {
+  std::vector<size_t> taken;
+  for (; rows > 0; --rows) {
+    taken.push_back(queue.begin()->second);
+    queue.erase(queue.begin());
+  }
+  return taken;
+}
+
+// How many of the queue one replica, from `now` on, loses if it always gives them up.
+size_t Lost(DeadlineQueue queue, const OracleServer& server, absl::Time now) {
+  size_t lost = 0;
+  while (!queue.empty()) {
+    lost += TakeTooUrgent(queue, server, now).size();
+    const int64_t rows = FullBatch(queue, server);
+    Take(queue, rows);
+    now += server.shapes[0].Of(rows);
+  }
+  return lost;
+}
+
+// Whether fewer are lost where the next batch is cut for its first.
+bool CutLosesFewer(DeadlineQueue queue, const OracleServer& server, absl::Time now) {
+  const size_t lost_without = Lost(queue, server, now);
+  const int64_t rows = RowsInTimeForTheFirst(queue, server, now);
+  Take(queue, rows);
+  return Lost(std::move(queue), server, now + server.shapes[0].Of(rows)) < lost_without;
+}
+
 }  // namespace
 
 std::vector<Entry> EarliestDeadlineFirst(const std::vector<Entry>& entries,
                                          const OracleServer& server, TooSlowForTheFirst then) {
-  const BatchTime& time = server.shapes[0];
   std::vector<Entry> served = entries;
-  std::set<std::pair<absl::Time, size_t>> queue;  // By deadline.
-  const auto give_up_first = [&](absl::Time now) {
-    Entry& entry = served[queue.begin()->second];
-    entry.answered = now;
-    entry.code = absl::StatusCode::kDeadlineExceeded;
-    queue.erase(queue.begin());
+  DeadlineQueue queue;
+  const auto give_up = [&](size_t index, absl::Time now) {
+    served[index].answered = now;
+    served[index].code = absl::StatusCode::kDeadlineExceeded;
   };
   const auto next_batch = [&](absl::Time now) {
-    while (!queue.empty() && now + time.Of(1) > queue.begin()->first) give_up_first(now);
-    const auto full = [&] {
-      return std::min(server.max_batch_size, static_cast<int64_t>(queue.size()));
-    };
-    if (then == TooSlowForTheFirst::kGiveItUp) {
-      while (!queue.empty() && now + time.Of(full()) > queue.begin()->first) give_up_first(now);
+    while (!queue.empty() && now + server.shapes[0].Of(1) > queue.begin()->first) {
+      give_up(Take(queue, 1)[0], now);
     }
-    int64_t rows = full();
-    while (rows > 1 && now + time.Of(rows) > queue.begin()->first) --rows;
-    std::vector<size_t> batch;
-    for (; rows > 0; --rows) {
-      batch.push_back(queue.begin()->second);
-      queue.erase(queue.begin());
+    if (queue.empty()) return std::vector<size_t>();
+    if (then == TooSlowForTheFirst::kGiveThemUp ||
+        (then == TooSlowForTheFirst::kLoseTheFewer && !CutLosesFewer(queue, server, now))) {
+      for (const size_t index : TakeTooUrgent(queue, server, now)) give_up(index, now);
     }
-    return batch;
+    if (queue.empty()) return std::vector<size_t>();
+    return Take(queue, RowsInTimeForTheFirst(queue, server, now));
   };
   Serve(
       served, server, [&](size_t index) { queue.emplace(served[index].deadline, index); },

@@ -25,9 +25,12 @@ struct OracleServer {
 
 // Earliest deadline first, from a single queue of one shape: a free replica takes those whose
 // deadlines are nearest. Whoever can't be in time even in a batch of his own is given up. A full
-// batch may be too slow for its most urgent member: then either the batch is cut so that it makes
-// it, or that member is given up, whichever was told here.
-enum class TooSlowForTheFirst { kCutTheBatch, kGiveItUp };
+// batch may be too slow for its most urgent members: what then, is told here.
+enum class TooSlowForTheFirst {
+  kCutTheBatch,  // So that they make it.
+  kGiveThemUp,
+  kLoseTheFewer,  // Whichever of these costs fewer of those who are waiting.
+};
 std::vector<Entry> EarliestDeadlineFirst(const std::vector<Entry>& entries,
                                          const OracleServer& server, TooSlowForTheFirst then);
 

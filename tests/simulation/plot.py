@@ -68,16 +68,16 @@ def draw_bars(axes, groups, unit):
         places = [group + (i - (len(names) - 1) / 2) * width for group in range(len(groups))]
         values = [bars.get(name, 0) for bars in groups.values()]
         drawn = axes.bar(places, values, width, label=name, color=COLOURS.get(name))
-        axes.bar_label(drawn, fmt=unit, fontsize=5.5, padding=1)
+        axes.bar_label(drawn, fmt=unit, fontsize=6, padding=1)
     axes.set_xticks(range(len(groups)), list(groups), fontsize=7)
 
 
 def load(plots):
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4))
     draw_lines(left, plots["load: throughput"])
-    dress(left, "Poisson calls: throughput", "load / capacity", "answers per second")
+    dress(left, "Calls at random: throughput", "load / capacity", "answers per second")
     draw_lines(right, plots["load: p99"])
-    dress(right, "Poisson calls: latency", "load / capacity", "p99 latency (ms)")
+    dress(right, "Calls at random: latency", "load / capacity", "p99 latency (ms)")
     return figure
 
 

@@ -27,6 +27,7 @@ TEST(Hold, LeavesEachReplicaItsShare) { ExpectGoalsMet(SixtyFourStreamsOnFourRep
 TEST(Hold, RaisesTheThroughputOfStreamsAmongUsers) { ExpectGoalsMet(FastStreamsAmongSlowUsers); }
 TEST(Hold, ChangesNothingForUsers) { ExpectGoalsMet(FiveHundredUsers); }
 TEST(Hold, ChangesNothingForBursts) { ExpectGoalsMet(Bursts); }
+TEST(Hold, ChangesNothingForCallsAtAnyLoad) { ExpectGoalsMet(LoadCurve); }
 
 TEST(Fairness, EqualFlowsGetEqualServiceWhateverTheirWindows) { ExpectGoalsMet(EqualFlows); }
 TEST(Fairness, EqualFlowsGetEqualServiceAtAFullQueue) { ExpectGoalsMet(EqualFlowsAtAFullQueue); }

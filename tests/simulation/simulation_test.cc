@@ -282,13 +282,23 @@ TEST(EarliestDeadlineFirst, GivesUpWhatCannotBeInTime) {
   EXPECT_THAT(Answered(served), ElementsAre(12, -1, 24));
 }
 
-TEST(EarliestDeadlineFirst, CutsTheBatchForItsMostUrgentMemberOrGivesThatUp) {
+TEST(EarliestDeadlineFirst, CutsTheBatchForItsMostUrgentMembersOrGivesThemUp) {
   const auto requests = Requests({{0, 12}, {1, 27}, {1, 40}, {1, 40}});
   const OracleServer server = {.max_batch_size = 4, .shapes = {kSlow}};
   // At 12 ms a batch of two ends at 26 ms and one of three at 28 ms.
   EXPECT_THAT(Answered(EarliestDeadlineFirst(requests, server, TooSlowForTheFirst::kCutTheBatch)),
               ElementsAre(12, 26, 26, 38));
-  EXPECT_THAT(Answered(EarliestDeadlineFirst(requests, server, TooSlowForTheFirst::kGiveItUp)),
+  EXPECT_THAT(Answered(EarliestDeadlineFirst(requests, server, TooSlowForTheFirst::kGiveThemUp)),
+              ElementsAre(12, -1, 26, 26));
+}
+
+TEST(EarliestDeadlineFirst, LosesTheFewer) {
+  const OracleServer server = {.max_batch_size = 4, .shapes = {kSlow}};
+  const auto patient = Requests({{0, 12}, {1, 27}, {1, 40}, {1, 40}});
+  EXPECT_THAT(Answered(EarliestDeadlineFirst(patient, server, TooSlowForTheFirst::kLoseTheFewer)),
+              ElementsAre(12, 26, 26, 38));
+  const auto urgent = Requests({{0, 12}, {1, 25}, {1, 28}, {1, 28}});
+  EXPECT_THAT(Answered(EarliestDeadlineFirst(urgent, server, TooSlowForTheFirst::kLoseTheFewer)),
               ElementsAre(12, -1, 26, 26));
 }
 
