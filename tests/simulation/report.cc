@@ -13,7 +13,8 @@ namespace millrace {
 namespace {
 
 std::string Number(double value) {
-  return absl::StrFormat(value >= 1000 || value <= -1000 ? "%.0f" : "%.4g", value);
+  return value >= 1000 || value <= -1000 ? absl::StrFormat("%.0f", value)
+                                         : absl::StrFormat("%.4g", value);
 }
 
 // Characters as a terminal shows them, not bytes.

@@ -444,7 +444,7 @@ void CompareGoodput(Bench& bench, const std::string& queue, int64_t max_queue_ro
   model.dispatch.max_queue_rows = max_queue_rows;
   double peak = 0;
   double last = 0;
-  for (const double share : {0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0}) {
+  for (const double share : {0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0}) {
     const std::string setting = absl::StrFormat("%s, %.2g × capacity", queue, share);
     Load load = Poisson(64, share * model.Capacity());
     load.overflow = Overflow::kReject;

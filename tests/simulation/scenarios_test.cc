@@ -9,7 +9,8 @@
 namespace millrace {
 namespace {
 
-// Runs a scenario at a tenth of its length and expects every goal to be met.
+// Runs a shorter scenario and expects every goal to be met. It is not too short if another seed
+// gives the same answer.
 void ExpectGoalsMet(void (*scenario)(const Effort&, Report&), double scale = 0.1) {
   Report report;
   scenario({.seed = 1, .scale = scale}, report);
@@ -21,13 +22,15 @@ void ExpectGoalsMet(void (*scenario)(const Effort&, Report&), double scale = 0.1
   EXPECT_GT(goals, 0) << "A scenario without a goal proves nothing.";
 }
 
-TEST(Hold, RaisesTheThroughputOfClosedLoopStreams) { ExpectGoalsMet(ThirtyTwoStreams); }
-TEST(Hold, CostsAQuickModelNothing) { ExpectGoalsMet(ThirtyTwoStreamsOfAQuickModel); }
-TEST(Hold, LeavesEachReplicaItsShare) { ExpectGoalsMet(SixtyFourStreamsOnFourReplicas); }
-TEST(Hold, RaisesTheThroughputOfStreamsAmongUsers) { ExpectGoalsMet(FastStreamsAmongSlowUsers); }
+TEST(Hold, RaisesTheThroughputOfClosedLoopStreams) { ExpectGoalsMet(ThirtyTwoStreams, 0.05); }
+TEST(Hold, CostsAQuickModelNothing) { ExpectGoalsMet(ThirtyTwoStreamsOfAQuickModel, 0.05); }
+TEST(Hold, LeavesEachReplicaItsShare) { ExpectGoalsMet(SixtyFourStreamsOnFourReplicas, 0.05); }
+TEST(Hold, RaisesTheThroughputOfStreamsAmongUsers) {
+  ExpectGoalsMet(FastStreamsAmongSlowUsers, 0.05);
+}
 TEST(Hold, ChangesNothingForUsers) { ExpectGoalsMet(FiveHundredUsers); }
 TEST(Hold, ChangesNothingForBursts) { ExpectGoalsMet(Bursts); }
-TEST(Hold, ChangesNothingForCallsAtAnyLoad) { ExpectGoalsMet(LoadCurve); }
+TEST(Hold, ChangesNothingForCallsAtAnyLoad) { ExpectGoalsMet(LoadCurve, 0.15); }
 
 TEST(Fairness, EqualFlowsGetEqualServiceWhateverTheirWindows) { ExpectGoalsMet(EqualFlows); }
 TEST(Fairness, EqualFlowsGetEqualServiceAtAFullQueue) { ExpectGoalsMet(EqualFlowsAtAFullQueue); }
@@ -40,12 +43,12 @@ TEST(Priority, StarvationGuardBoundsTheWaitOfTheLowest) { ExpectGoalsMet(Starvat
 
 TEST(ShapeGroups, NoShapeWaitsAtTheHeadOfAnothersLine) { ExpectGoalsMet(Shapes); }
 
-TEST(Overload, GoodputOfAShortQueueStays) { ExpectGoalsMet(GoodputOfAShortQueue); }
-TEST(Overload, GoodputOfALongQueueStays) { ExpectGoalsMet(GoodputOfALongQueue); }
+TEST(Overload, GoodputOfAShortQueueStays) { ExpectGoalsMet(GoodputOfAShortQueue, 0.05); }
+TEST(Overload, GoodputOfALongQueueStays) { ExpectGoalsMet(GoodputOfALongQueue, 0.05); }
 TEST(Overload, LatencyOfTheAcceptedIsBounded) { ExpectGoalsMet(AcceptedLatency); }
 
 TEST(Deadlines, HardlyMoreAreMissedThanByAnOmniscientScheduler) {
-  ExpectGoalsMet(Deadlines, 0.5);  // A flow's share of one in a hundred takes many requests.
+  ExpectGoalsMet(Deadlines, 0.2);  // A flow's share of one in a hundred takes many requests.
 }
 
 TEST(LiveVideo, LatestFramesAreFresh) { ExpectGoalsMet(LatestFrames); }
