@@ -34,6 +34,26 @@ struct StreamOptions {
   // server's own default; another number is also told to the server (metadata `millrace-window`),
   // which reads ahead that far, up to its --max-stream-window.
   int window = 0;
+  // What the server does with a request that finds no room in the model's queue. Nothing: as the
+  // model's configuration says, which is to block where it says nothing.
+  enum class Overflow {
+    kBlock,       // It waits, and the server reads no more of this stream meanwhile.
+    kReject,      // It is answered RESOURCE_EXHAUSTED.
+    kDropOldest,  // The oldest of this stream's that waits is answered ABORTED in its stead.
+    kLatest,      // The same; and only one of this stream's waits at a time, the newest.
+  };
+  std::optional<Overflow> overflow = {};
+  // In which order the answers come.
+  enum class Order {
+    kRequest,     // That of the requests.
+    kCompletion,  // As they are there. Answer::index says whose they are.
+  };
+  Order order = Order::kRequest;
+  // The stream's share of the server relative to other streams, 1 to 100. Zero: the server's own
+  // default, 1.
+  int weight = 0;
+  // A request that has not begun to run when it is that old is answered ABORTED. At least 1 us.
+  absl::Duration max_age = absl::InfiniteDuration();
   // The stream's own settings for the server, after ClientOptions::metadata.
   Metadata metadata = {};
   // The life of the whole stream; then it ends with DEADLINE_EXCEEDED.
@@ -41,17 +61,19 @@ struct StreamOptions {
   // How long a stream whose server shuts down looks for another one (or the same, restarted).
   // Zero: it doesn't, and ends with UNAVAILABLE.
   absl::Duration reconnect_timeout = absl::Seconds(30);
-  // Takes the answers, in order, one at a time, on a thread of the stream. The next answer is read
-  // when it returns, so a slow one slows the stream. It may call Send(), which then refuses instead
-  // of blocking, and Cancel(), but neither Close() nor the destructor. Without it: Next().
+  // Takes the answers, in that order, one at a time, on a thread of the stream. The next answer is
+  // read when it returns, so a slow one slows the stream. It may call Send(), which then refuses
+  // instead of blocking, and Cancel(), but neither Close() nor the destructor. Without it: Next().
   std::function<void(Answer)> on_answer = {};
 };
 
-// A stream of requests, for any models, whose answers come in the order of the requests.
-// Thread-safe; usually one thread sends and another (or the callback) takes the answers.
+// A stream of requests, for any models, whose answers come in the order of the requests, or as they
+// are there (StreamOptions::order). Thread-safe; usually one thread sends and another (or the
+// callback) takes the answers.
 //
 // Invariants:
-//  1. Every request that Send() accepted yields exactly one Answer, at its place, whatever happens.
+//  1. Every request that Send() accepted yields exactly one Answer, whatever happens; in request
+//     order it comes at its place.
 //  2. When the server shuts down it ends the stream with UNAVAILABLE and the trailer
 //     `millrace-answered`: the stream connects again, to a server that can serve, and sends what
 //     was left unanswered; nobody notices. A request is sent twice only when a server that shuts

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -19,6 +20,36 @@ constexpr int kDefaultWindow = 32;  // the server's default
 constexpr char kAnsweredTrailer[] = "millrace-answered";
 constexpr absl::Duration kFirstBackoff = absl::Milliseconds(50);
 constexpr absl::Duration kMaxBackoff = absl::Seconds(1);
+
+const char* NameOf(StreamOptions::Overflow overflow) {
+  switch (overflow) {
+    case StreamOptions::Overflow::kBlock:
+      return "block";
+    case StreamOptions::Overflow::kReject:
+      return "reject";
+    case StreamOptions::Overflow::kDropOldest:
+      return "drop-oldest";
+    case StreamOptions::Overflow::kLatest:
+      return "latest";
+  }
+  return "";
+}
+
+// What the server is to know of the options.
+Metadata TermsOf(const StreamOptions& options) {
+  Metadata terms;
+  if (options.window > 0) terms.emplace_back("millrace-window", absl::StrCat(options.window));
+  if (options.weight != 0) terms.emplace_back("millrace-weight", absl::StrCat(options.weight));
+  if (options.overflow) terms.emplace_back("millrace-overflow", NameOf(*options.overflow));
+  if (options.order == StreamOptions::Order::kCompletion) {
+    terms.emplace_back("millrace-order", "completion");
+  }
+  if (options.max_age != absl::InfiniteDuration()) {
+    terms.emplace_back("millrace-max-age",
+                       absl::StrCat(absl::ToInt64Microseconds(options.max_age)));
+  }
+  return terms;
+}
 
 absl::Status CancelledStatus() {
   return absl::CancelledError("the stream was cancelled by its owner");
@@ -40,7 +71,9 @@ Stream::Call::~Call() {
 }
 
 absl::Status Stream::Call::Send(Request request) {
-  inference::ModelInferRequest message = ToMessage(std::move(request));
+  auto unanswered = std::make_unique<Unanswered>();
+  unanswered->id = request.id;
+  unanswered->message = ToMessage(std::move(request));
   {
     std::unique_lock lock(mutex_);
     const auto may_go_on = [this] {
@@ -55,7 +88,11 @@ absl::Status Stream::Call::Send(Request request) {
     if (end_.has_value() && !end_->ok()) return *end_;
     if (cancelled_) return CancelledStatus();
     if (closing_) return absl::FailedPreconditionError("Send() was called after Close()");
-    unanswered_.push_back(std::move(message));
+    unanswered->index = accepted_++;
+    if (options_.order == StreamOptions::Order::kCompletion) {
+      unanswered->message.set_id(absl::StrCat(unanswered->index));
+    }
+    unanswered_.push_back(std::move(unanswered));
     ++window_used_;
   }
   StartWrite();
@@ -122,9 +159,7 @@ absl::Status Stream::Call::RunConnection() {
 bool Stream::Call::StartConnection() {
   auto connection = std::make_unique<Connection>();
   AddMetadata(options_.metadata, connection->context);
-  if (options_.window > 0) {
-    connection->context.AddMetadata("millrace-window", absl::StrCat(options_.window));
-  }
+  AddMetadata(TermsOf(options_), connection->context);
   connection->context.set_deadline(DeadlineAfter(deadline_ - absl::Now()));
   connection->stream = stub_->PrepareAsyncModelStreamInfer(&connection->context, &completions_);
   // gRPC connects only while a call waits for it: one that fails at once, again and again, would
@@ -231,7 +266,7 @@ void Stream::Call::StartWrite() {
     connection = connection_.get();
     if (connection == nullptr || !connection->writable || connection->writing) return;
     if (sent_ < unanswered_.size()) {
-      request = &unanswered_[sent_++];
+      request = &unanswered_[sent_++]->message;
     } else if (!closing_ || std::exchange(connection->writes_done, true)) {
       return;
     }
@@ -247,35 +282,47 @@ void Stream::Call::StartWrite() {
   }
 }
 
-// Delivers the message just read as the answer to the first request that waits. An error when it
-// isn't that, and when the server found after a drain can't serve yet, for it loads its models.
+// Where in `unanswered_` the request stands that was answered with this id.
+absl::StatusOr<size_t> Stream::Call::FindAnswered(const std::string& id) const {
+  if (sent_ == 0) {
+    return absl::InternalError(absl::StrCat("the server answered ", answered_ + 1,
+                                            " requests on this stream, but only ", answered_,
+                                            " were sent"));
+  }
+  const bool in_order = options_.order == StreamOptions::Order::kRequest;
+  for (size_t i = 0; i < (in_order ? 1 : sent_); ++i) {
+    if (unanswered_[i]->message.id() == id) return i;
+  }
+  if (!in_order) {
+    return absl::InternalError(absl::StrCat("the server answered request '", id,
+                                            "' of this stream, which is not under way"));
+  }
+  return absl::InternalError(absl::StrCat("the server broke the order of the stream: request ",
+                                          answered_, " has the id '", unanswered_.front()->id,
+                                          "', its answer the id '", id, "'"));
+}
+
+// Delivers the message just read as the answer to the request that it is for. An error where there
+// is none, and when the server found after a drain can't serve yet, for it loads its models.
 absl::Status Stream::Call::TakeAnswer() {
   auto& message = connection_->received;
   if (MaySearch() && !connection_->answered && !message.error_message().empty()) {
     const absl::Status status = FromMessage(message).status();
     if (absl::IsUnavailable(status)) return status;
   }
-  Answer answer;
+  std::unique_ptr<Unanswered> request;
   {
     std::lock_guard lock(mutex_);
-    if (sent_ == 0) {
-      return absl::InternalError(absl::StrCat("the server answered ", answered_ + 1,
-                                              " requests on this stream, but only ", answered_,
-                                              " were sent"));
-    }
-    answer.id = unanswered_.front().id();
-    if (message.infer_response().id() != answer.id) {
-      return absl::InternalError(absl::StrCat(
-          "the server broke the order of the stream: request ", answered_, " has the id '",
-          answer.id, "', its answer the id '", message.infer_response().id(), "'"));
-    }
-    answer.index = answered_++;
-    unanswered_.pop_front();
+    const auto place = FindAnswered(message.infer_response().id());
+    if (!place.ok()) return place.status();
+    request = std::move(unanswered_[*place]);
+    unanswered_.erase(unanswered_.begin() + static_cast<std::ptrdiff_t>(*place));
+    ++answered_;
     --sent_;
   }
-  answer.response = FromMessage(message);
+  message.mutable_infer_response()->set_id(request->id);
   connection_->answered = true;
-  Deliver(std::move(answer));
+  Deliver({request->index, request->id, FromMessage(message)});
   return absl::OkStatus();
 }
 
@@ -346,8 +393,9 @@ void Stream::Call::End(absl::Status status) {
   end_ = status;  // from here Send() accepts nothing
   changed_.notify_all();
   while (!unanswered_.empty()) {
-    Answer answer{answered_++, unanswered_.front().id(), status};
+    Answer answer{unanswered_.front()->index, unanswered_.front()->id, status};
     unanswered_.pop_front();
+    ++answered_;
     lock.unlock();
     Deliver(std::move(answer));
     lock.lock();

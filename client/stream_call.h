@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "client/stream.h"
@@ -29,7 +30,9 @@ inline namespace client {
 // application blocks on the network, and a full window is the only thing that blocks Send().
 //
 // Invariants, beyond Stream's:
-//  1. A request leaves `unanswered_` when its answer was received, at the front only.
+//  1. A request leaves `unanswered_` when its answer was received: in request order at the front
+//     only; in completion order it is found by its id, which is the stream's own on the wire, since
+//     those that the application gives need not differ.
 //  2. At most one write is in flight; `sent_` requests at the front of `unanswered_` were handed to
 //     the current call.
 //  3. A call's objects live until all its completions came back.
@@ -67,6 +70,13 @@ class Stream::Call {
     bool writes_done = false;
   };
 
+  // A request that Send() accepted.
+  struct Unanswered {
+    int64_t index;
+    std::string id;  // the application's
+    inference::ModelInferRequest message;
+  };
+
   void Run();
   absl::Status RunConnection();
   bool StartConnection();
@@ -79,6 +89,7 @@ class Stream::Call {
   void StartFinish();
   void StartWrite();
   absl::Status TakeAnswer();
+  absl::StatusOr<size_t> FindAnswered(const std::string& id) const;
   void Deliver(Answer answer);
   absl::Status EndOfConnection();
   bool WasDrained() const;
@@ -100,10 +111,11 @@ class Stream::Call {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<inference::ModelInferRequest> unanswered_;
+  std::deque<std::unique_ptr<Unanswered>> unanswered_;
   size_t sent_ = 0;
   size_t window_used_ = 0;      // accepted, and the answer not yet taken
-  int64_t answered_ = 0;        // the index of the next answer
+  int64_t accepted_ = 0;        // the index of the next request
+  int64_t answered_ = 0;        // how many were
   std::deque<Answer> answers_;  // for Next()
   bool closing_ = false;        // no more requests follow
   bool cancelled_ = false;

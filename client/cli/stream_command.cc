@@ -1,9 +1,10 @@
 // Copyright The Millrace Authors
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,10 @@ struct StreamCommandOptions {
   std::string version;
   std::vector<std::string> outputs;
   int window = 0;
+  int weight = 0;
+  std::optional<StreamOptions::Overflow> overflow;
+  StreamOptions::Order order = StreamOptions::Order::kRequest;
+  double max_age_seconds = 0;  // 0: any
   int64_t start = 0;
   int64_t frames = 0;
   double fps = 0;
@@ -73,7 +78,7 @@ Request ToRequest(VideoFrame frame, const FrameInput& input, const StreamCommand
           .outputs = options.outputs};
 }
 
-// What was sent and not yet answered, in order.
+// What was sent and not yet answered.
 struct SentFrame {
   int64_t index;
   absl::Duration timestamp;
@@ -125,13 +130,14 @@ class FrameLog {
     std::lock_guard lock(mutex_);
     const absl::Time now = absl::Now();
     start_ = std::min(start_, now);
-    under_way_.push_back({frame.index, frame.timestamp, now});
+    under_way_.emplace(sent_++, SentFrame{frame.index, frame.timestamp, now});
   }
 
   void Answered(const Answer& answer) {
     std::lock_guard lock(mutex_);
-    const SentFrame frame = under_way_.front();
-    under_way_.pop_front();
+    const auto sent = under_way_.find(answer.index);
+    const SentFrame frame = sent->second;
+    under_way_.erase(sent);
     const absl::Time now = absl::Now();
     const absl::Duration latency = now - frame.sent_at;
     latencies_.push_back(latency);
@@ -174,7 +180,8 @@ class FrameLog {
   std::mutex mutex_;
   absl::Time start_ = absl::InfiniteFuture();  // when the first frame was sent
   ProgressBar progress_;
-  std::deque<SentFrame> under_way_;
+  int64_t sent_ = 0;
+  std::map<int64_t, SentFrame> under_way_;  // by the request's place in the stream
   std::vector<absl::Duration> latencies_;
   int64_t errors_ = 0;
 };
@@ -220,8 +227,15 @@ int Run(const Session& session, const StreamCommandOptions& options) {
   if (!reader.ok()) return session.Fail(reader.status(), kBadArguments);
 
   FrameLog log(session, options.json, FramesToCome(**reader, options));
+  const absl::Duration max_age = options.max_age_seconds > 0
+                                     ? absl::Seconds(options.max_age_seconds)
+                                     : absl::InfiniteDuration();
   const auto stream =
       (*client)->OpenStream({.window = options.window,
+                             .overflow = options.overflow,
+                             .order = options.order,
+                             .weight = options.weight,
+                             .max_age = max_age,
                              .on_answer = [&log](const Answer& answer) { log.Answered(answer); }});
   const absl::Status read = SendFrames(**reader, *input, options, *stream, log);
   const absl::Status ended = stream->Close();
@@ -236,11 +250,12 @@ int Run(const Session& session, const StreamCommandOptions& options) {
 void AddStreamCommand(Session& session) {
   const auto options = std::make_shared<StreamCommandOptions>();
   CLI::App* command = session.AddCommand(
-      "stream", "Stream a video through a model; prints one line per frame, in order",
+      "stream", "Stream a video through a model; prints one line per frame, as answers come",
       "  millrace stream people.avi --model detector\n"
       "  millrace stream people.avi --model detector --start 100 --frames 50 --fps 10\n"
       "  millrace stream 'frames/*.jpg' --model detector --json > detections.jsonl\n"
-      "  millrace stream frame%04d.png --model detector --window 64 --output count\n\n"
+      "  millrace stream frame%04d.png --model detector --window 64 --output count\n"
+      "  millrace stream camera.mp4 --model detector --fps 30 --overflow latest\n\n"
       "Each frame is scaled to the model's first input, UINT8 [height,width,3]. Lines go to\n"
       "stdout; the progress, on a terminal, and the summary go to stderr.");
   command
@@ -254,6 +269,28 @@ void AddStreamCommand(Session& session) {
       ->allow_extra_args(false);
   command->add_option("--window", options->window, "Frames under way; default: 32")
       ->check(CLI::PositiveNumber);
+  using Overflow = StreamOptions::Overflow;
+  command
+      ->add_option(
+          "--overflow", options->overflow,
+          "What becomes of a frame that finds no room; default: as the model's config says")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, Overflow>{{"block", Overflow::kBlock},
+                                          {"reject", Overflow::kReject},
+                                          {"drop-oldest", Overflow::kDropOldest},
+                                          {"latest", Overflow::kLatest}}));
+  using Order = StreamOptions::Order;
+  command->add_option("--order", options->order, "The order of the answers; default: request")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Order>{
+          {"request", Order::kRequest}, {"completion", Order::kCompletion}}));
+  command
+      ->add_option("--weight", options->weight,
+                   "The stream's share of the server, 1 to 100; default: 1")
+      ->check(CLI::Range(1, 100));
+  command
+      ->add_option("--max-age", options->max_age_seconds,
+                   "Seconds after which a frame is dropped that has not begun to run")
+      ->check(CLI::Range(0.000001, 1e9));
   command->add_option("--start", options->start, "The first frame to send")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--frames", options->frames, "How many frames to send; default: all")

@@ -61,6 +61,7 @@ absl::Status ServerApp::Build() {
       ModelRepository::Options{.directories = config_.model_repositories,
                                .worker_program = worker_program,
                                .max_message_bytes = max_message_bytes,
+                               .max_queue_bytes = config_.max_queue_bytes,
                                .load_timeout = config_.load_timeout,
                                .placement = {.pin = config_.pin}},
       hardware,
@@ -95,9 +96,11 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
           {.listen = config_.grpc_listen,
            .io_threads = IoThreads(config_.io_threads, cpu_slots),
            .max_message_bytes = config_.max_message_bytes,
+           .grpc_memory_bytes = static_cast<size_t>(config_.grpc_memory_bytes),
            .streams = {.max_streams = static_cast<size_t>(config_.max_streams),
                        .default_window = config_.stream_window,
-                       .max_window = config_.max_stream_window},
+                       .max_window = config_.max_stream_window,
+                       .max_bytes = static_cast<size_t>(config_.max_stream_bytes)},
            .control = {.version = MILLRACE_VERSION, .ready = [this] { return readiness(); }}},
           {.clock = &Clock::Real(), .repository = repository_.get(), .metrics = metrics_.get()}));
   for (const std::string& address : rpc_->addresses()) LogInfo("gRPC listens on ", address);

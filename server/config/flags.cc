@@ -3,6 +3,7 @@
 #include "server/config/flags.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <map>
 #include <sstream>
 
@@ -98,6 +99,20 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
   app.add_option("--max-stream-window", config.max_stream_window,
                  "The most that a stream's metadata `millrace-window` may ask for")
       ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  app.add_option("--max-queue-bytes", config.max_queue_bytes,
+                 "Payload bytes of requests that wait or run, over all models; one model may hold "
+                 "half of them, unless its config says otherwise")
+      ->check(CLI::Range(int64_t{1} << 20, int64_t{1} << 50))
+  app.add_option("--max-stream-bytes", config.max_stream_bytes,
+                 "Bytes of a stream's undecided requests, and of its unsent answers, above which "
+                 "no further request of it is read")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 50))
+      ->capture_default_str();
+  app.add_option("--grpc-memory-bytes", config.grpc_memory_bytes,
+                 "Memory of all connections above which gRPC refuses connections and cancels "
+                 "calls; 0: no such quota")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 50))
       ->capture_default_str();
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ struct ServerConfig {
   int max_streams = 4096;
   int stream_window = 32;
   int max_stream_window = 256;
+  int64_t max_queue_bytes = int64_t{1} << 30;
+  int64_t max_stream_bytes = 256 << 20;
+  int64_t grpc_memory_bytes = 0;  // 0: no quota.
 
   bool pin = false;
   absl::Duration load_timeout = absl::Minutes(10);

@@ -11,11 +11,11 @@
 
 namespace millrace {
 
-bool Batch::HasRoom(int64_t rows) const {
-  if (closed_) return false;
-  if (end_row_ + rows <= capacity_) return true;
-  return std::any_of(holes_.begin(), holes_.end(),
-                     [rows](const Hole& hole) { return hole.rows == rows; });
+int64_t Batch::Room() const {
+  if (closed_) return 0;
+  int64_t room = capacity_ - end_row_;
+  for (const Hole& hole : holes_) room = std::max(room, hole.rows);
+  return room;
 }
 
 size_t Batch::Claim(std::shared_ptr<PendingRequest> request, int64_t first_row, int64_t rows) {
@@ -25,10 +25,12 @@ size_t Batch::Claim(std::shared_ptr<PendingRequest> request, int64_t first_row, 
                    .batch_row = end_row_,
                    .filling = true};
   const auto hole = std::find_if(holes_.begin(), holes_.end(),
-                                 [rows](const Hole& candidate) { return candidate.rows == rows; });
+                                 [rows](const Hole& candidate) { return candidate.rows >= rows; });
   if (hole != holes_.end()) {
     member.batch_row = hole->row;
-    holes_.erase(hole);
+    hole->row += rows;
+    hole->rows -= rows;
+    if (hole->rows == 0) holes_.erase(hole);
   } else {
     MILLRACE_CHECK(end_row_ + rows <= capacity_, "Claim() needs HasRoom().");
     end_row_ += rows;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -44,11 +45,13 @@ class Batch {
   // The earliest arrival among the members who haven't vacated their rows.
   absl::Time oldest_arrival() const { return oldest_arrival_; }
 
+  int64_t capacity() const { return capacity_; }
   // How many of a request's `left` rows go into one batch: all, or as many as a batch can hold.
   int64_t PieceOf(int64_t left) const { return std::min(left, capacity_); }
 
-  // Whether `rows` rows may join.
-  bool HasRoom(int64_t rows) const;
+  // The most rows that may join together.
+  int64_t Room() const;
+  bool HasRoom(int64_t rows) const { return rows <= Room(); }
 
   // Claims rows for the request's rows from `first_row` on and returns the member's index, to be
   // filled and then marked by Filled(). REQUIRES: HasRoom(rows).
@@ -69,8 +72,11 @@ class Batch {
   void Seal();
 
   absl::Duration fill_time() const { return fill_time_; }
-  absl::Time started;  // Set when a replica takes it.
-  bool retry = false;  // Gathered again after a run that failed.
+  absl::Time started;                          // Set when a replica takes it.
+  bool retry = false;                          // Gathered again after a run that failed.
+  int tier = std::numeric_limits<int>::max();  // The highest of those who joined; see FairQueue.
+  double turn = 0;                             // What its shape had been served when it was opened.
+  double row_cost = 1;                         // What its rows are charged, in nanoseconds.
 
  private:
   struct Hole {

@@ -2,24 +2,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "server/base/clock.h"
+#include "server/base/intrusive_list.h"
 #include "server/base/mutex.h"
 #include "server/base/timer.h"
 #include "server/dispatch/batch.h"
 #include "server/dispatch/batch_policy.h"
 #include "server/dispatch/core_leases.h"
+#include "server/dispatch/cost_table.h"
+#include "server/dispatch/memory_budget.h"
+#include "server/dispatch/overload_controller.h"
 #include "server/dispatch/pending_request.h"
 #include "server/dispatch/queue_policy.h"
-#include "server/dispatch/request_queue.h"
+#include "server/dispatch/return_predictor.h"
+#include "server/dispatch/utilisation_meter.h"
+#include "server/dispatch/waiting_room.h"
 #include "server/metrics/model_metrics.h"
 
 namespace millrace {
@@ -35,16 +44,27 @@ class BatchRunner {
 
   // The budgeted cores that a running batch occupies; 0 on a GPU.
   virtual int lease_cores() const = 0;
+
+  ReplicaKind kind() const { return lease_cores() > 0 ? ReplicaKind::kCpu : ReplicaKind::kGpu; }
+};
+
+// The requests of one flow that wait, staged ones included, in the order in which they came.
+using WaitingRequests = IntrusiveList<PendingRequest, &PendingRequest::in_flow>;
+struct WaitingFlow {
+  uint64_t id = 0;
+  int64_t count = 0;
+  WaitingRequests requests;
 };
 
 // Queues the requests of one model, gathers them in batches and gives the batches to whichever
-// replica is free first. Thread-safe; owns no thread: the work is done on the threads that bring
-// requests and results, and by the timer.
+// replica is free first. Who is next is decided by FairQueue, when a batch goes by BatchPolicy, who
+// is let in by WaitingRoom; this class applies them. Thread-safe; owns no thread: the work is done
+// on the threads that bring requests and results, and by the timer.
 //
 // Invariants:
 //  1. Every request that Submit() took is answered exactly once.
-//  2. Requests get their places in batches in the order in which they came; those that were in a
-//     batch whose replica died go first.
+//  2. The requests of a flow and a priority level get their places in batches in the order in which
+//     they came; those that were in a batch whose replica died go first.
 //  3. At most one staged batch per row shape waits; its rows are revocable until a replica takes
 //     it. A free replica never waits while a batch may go.
 //  4. A buffer is free as soon as its outputs are copied out, before any answer is sent.
@@ -54,14 +74,28 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   struct Options {
     int64_t max_queue_rows = 128;  // Of each priority level that has no limit of its own.
     BatchPolicy policy = {};
-    // The priority levels, the highest first, and the number of the one that a request has which
-    // asks for none: level 1 is the highest.
-    std::vector<QueuePolicy> levels = {QueuePolicy{}};
-    int default_level = 1;
-    int max_deaths = 3;  // Replicas that may die under a request before it is given up.
+    std::vector<QueuePolicy> levels = {QueuePolicy{}};  // Of priority, the highest first.
+    // A request that has waited so long goes before those of higher levels.
+    absl::Duration starvation_guard = absl::InfiniteDuration();
+    OverloadController::Options overload = {};
+    // Bytes of the payloads of requests that were let in and are not answered.
+    int64_t max_queue_bytes = std::numeric_limits<int64_t>::max();
+    MemoryBudget* memory = nullptr;  // The same over all models; null: no limit.
+    int max_deaths = 3;              // Replicas that may die under a request before it is given up.
+
+    // Rows that a level's queue holds, and all of them together.
+    int64_t queue_rows(const QueuePolicy& level) const {
+      return level.max_rows > 0 ? level.max_rows : max_queue_rows;
+    }
+    int64_t queue_rows() const {
+      int64_t rows = 0;
+      for (const QueuePolicy& level : levels) rows += queue_rows(level);
+      return rows;
+    }
   };
 
-  // `buffers` are all free; `metrics`, `clock`, `timer` and `leases` outlive the dispatcher.
+  // `buffers` are all free; `metrics`, `clock`, `timer`, `leases` and the memory budget outlive the
+  // dispatcher.
   static std::shared_ptr<Dispatcher> Create(Options options,
                                             std::shared_ptr<const ModelSignature> signature,
                                             std::vector<BatchBuffer*> buffers, Clock& clock,
@@ -94,6 +128,10 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   // afresh; its requests are given up after Options::max_deaths.
   void Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // A first guess of what a batch costs, from a warm-up.
+  void ExpectCost(const RowShape& shape, ReplicaKind kind, int64_t rows, absl::Duration took)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Answers whatever waits, and later whatever comes, with `status`.
   void Stop(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -106,10 +144,24 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
     int64_t in_flight = 0;      // Requests taken and not answered, parked ones included.
     int idle_runners = 0;
     size_t free_buffers = 0;
+    int64_t parked = 0;             // Requests at the doors.
+    int64_t held_bytes = 0;         // See Options::max_queue_bytes.
+    absl::Duration predicted_wait;  // Of a request that would come now.
+    double capacity = 0;            // Rows per second of all replicas, in full batches.
+    double utilisation = 0;         // Busy time over time of the replicas, in the last seconds.
+    bool overloaded = false;
   };
   Gauges gauges() const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // What batches cost, per shape and kind of replica; the shape that ran last first.
+  std::vector<CostTable::Entry> costs() const ABSL_LOCKS_EXCLUDED(mutex_);
+
  private:
+  // A replica that runs a batch, and when it will probably have run it.
+  struct Busy {
+    const BatchRunner* runner;
+    absl::Time until;
+  };
   // A batch that has lost its buffer and is to be gathered again.
   using Retry = std::vector<Batch::Member>;
 
@@ -127,6 +179,7 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   struct Failure {
     std::shared_ptr<PendingRequest> request;
     absl::Status status;
+    absl::Duration retry_after = absl::InfiniteDuration();  // Finite where trying again helps.
   };
   // To be told to the request's flow.
   struct DoorMove {
@@ -134,14 +187,15 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
     int change;
   };
   struct Actions {
-    std::vector<Start> starts;
+    absl::InlinedVector<Start, 1> starts;
     std::vector<Failure> failures;
     std::vector<DoorMove> door_moves;
-    std::vector<Fill> fills;
+    absl::InlinedVector<Fill, 4> fills;
+    int64_t freed_bytes = 0;  // Of Options::memory.
     bool wake_other_models = false;
     bool empty() const {
       return starts.empty() && failures.empty() && door_moves.empty() && fills.empty() &&
-             !wake_other_models;
+             freed_bytes == 0 && !wake_other_models;
     }
   };
 
@@ -155,62 +209,173 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   // Writes rows into their batches and returns what can be done next.
   Actions PerformFills(absl::Span<const Fill> fills) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The steps that find out what can be done now.
-  void Collect(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CollectExpired(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // ---- Letting requests in ----
+
+  void Admit(std::shared_ptr<PendingRequest> request, absl::Time now, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes room for a request at the cost of its own flow's oldest, or of the flow that waits for
+  // most; false where there is none all the same.
+  bool MakeRoomFor(const PendingRequest& request, absl::Time now, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Drops the oldest that waits of a flow for a newer one; false where none does.
+  bool SupersedeOldest(const Flow& flow, absl::Time now, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool TakeBytes(PendingRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReleaseBytes(PendingRequest& request, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LetInParked(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes the last of a flow that waits for more than its share out of the queue.
+  void TurnOut(PendingRequest& request, absl::Time now, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Why a request is not run.
+  struct Refusal {
+    absl::Status status;
+    Rejection reason;
+    absl::Duration retry_after = absl::InfiniteDuration();  // Finite where trying again helps.
+  };
+  void Refuse(std::shared_ptr<PendingRequest> request, Refusal refusal, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Refusal QueueFull(const PendingRequest& request, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Refusal TooLate(const PendingRequest& request, absl::Time now) const;
+  static Refusal Superseded(const char* by);
+
+  // ---- Expiry ----
+
+  // Until when a replica must have taken the request.
+  absl::Time ExpiryOf(const PendingRequest& request, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The last time at which it can start and make its deadline.
+  absl::Time LatestStart(const PendingRequest& request, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Time QueueTimeout(const PendingRequest& request) const;
+  absl::Time ShedTime(const PendingRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What a request is told whose expiry has come; nullopt where it may wait on.
+  std::optional<Refusal> WhyExpired(PendingRequest& request, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // What a request of a flow may expect that comes now; null stands for a flow of which nothing
+  // waits.
+  struct Forecast {
+    absl::Duration wait;     // Until a replica takes it; zero where nothing is known.
+    int64_t batch_rows = 0;  // Of the batch in which it will be.
+  };
+  Forecast Foresee(const Flow* flow, int level, const RowShape& shape, int64_t rows,
+                   absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether it will probably make its deadline.
+  bool CanMakeIt(const PendingRequest& request, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- Waiting ----
+
+  // A request waits in one more place, or in one less.
+  void AddPlace(const std::shared_ptr<PendingRequest>& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemovePlace(PendingRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes a request out of wherever it waits, to be failed.
+  void Drop(PendingRequest& request, const absl::Status& status, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Drop(PendingRequest& request, Refusal refusal, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Requests of a flow that wait.
+  int64_t CountOf(const Flow& flow) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- The steps that find out what can be done now ----
+
+  void Collect(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CollectExpired(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CollectRetries(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CollectStaging(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CollectStaging(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives one batch to a replica; false where none can go.
-  bool CollectStart(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool CollectStart(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives the buffers of batches back that everybody has left.
   void FreeEmptyBatches() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // The staged batch in which the first request of the queue gets its next rows, opened where need
-  // be; null where it has to wait.
-  absl::StatusOr<Batch*> StagedBatchForFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // ---- Staging ----
+
+  struct Staging {
+    PendingRequest* request = nullptr;  // Null: nobody can be staged now.
+    Batch* batch = nullptr;
+  };
+  Staging NextToStage(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Who goes out of turn: a request that would miss its deadline, or that has waited for too long.
+  PendingRequest* NextOutOfTurn(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The staged batch of a shape that others may join; null where there is none.
+  Batch* StagedBatch(const RowShape& shape) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Opens a batch for a request. REQUIRES: there is a free buffer.
+  absl::StatusOr<Batch*> NewBatchFor(const PendingRequest& request, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Puts the last request of the lowest tier behind `tier` back into the queue.
+  bool YieldTo(int tier, Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Puts all rows of a staged request back into the queue.
+  void PutBack(Batch& batch, size_t member) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Join(Batch* batch, const Batch::Member& rows, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int64_t most_rows() const { return signature_->batched() ? signature_->max_batch_size() : 1; }
+
+  // ---- Starting ----
+
+  using Staged = std::vector<std::unique_ptr<Batch>>;
   // The staged batch to start next, or staged_.end(); sees to it that it is asked again in time.
-  std::vector<std::unique_ptr<Batch>>::iterator NextToStart() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Staged::iterator NextToStart(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Time HoldUntil(const Batch& batch, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Sees to it that those who run make their deadlines.
+  void FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The idle replica to run the next batch: one that needs no lease before one that does.
   std::vector<BatchRunner*>::iterator NextIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool AcquireLease(const BatchRunner& runner, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveLeaseLine(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Takes the requests that `matches` picks out of wherever they wait, to be failed.
-  void Drop(absl::FunctionRef<bool(const PendingRequest&)> matches, const absl::Status& status,
-            Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Started(Batch& batch, BatchRunner* runner, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Ended(const BatchRunner* runner, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountBusy(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   void WakeAt(absl::Time when) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnTimer(absl::Time when) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Notes the deadline of a request that waits (again).
-  void ExpireAt(absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    earliest_deadline_ = std::min(earliest_deadline_, deadline);
-  }
+
+  // ---- Results ----
 
   // Copies the outputs out, frees the buffer, then answers.
   void Deliver(const Batch& batch, const std::vector<OutputView>& outputs, absl::Duration execute,
                int replica) ABSL_LOCKS_EXCLUDED(mutex_);
   // Fails the only member, or puts the halves of several back for another run.
   void Isolate(const Batch& batch, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Makes members whose batch has lost its buffer wait for another.
+  void RunAgain(Retry members, bool first, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckOutputs(const Batch& batch, const std::vector<OutputView>& outputs) const;
   void Send(PendingRequest& request, PendingRequest::Answer&& answer, absl::Time now);
-  void Fail(PendingRequest& request, const absl::Status& status);
+  void Fail(const Failure& failure) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
   const std::shared_ptr<const ModelSignature> signature_;
+  // Whether a request's rows may run in different batches though they fit into one.
+  const bool outputs_are_fixed_;
   Clock& clock_;
   Timer& timer_;
   CoreLeases& leases_;
   ModelMetrics& metrics_;
 
   mutable Mutex mutex_;
-  RequestQueue queue_ ABSL_GUARDED_BY(mutex_);
+  WaitingRoom room_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, WaitingFlow*> flows_ ABSL_GUARDED_BY(mutex_);
+  std::deque<WaitingFlow> flow_storage_ ABSL_GUARDED_BY(mutex_);
+  std::vector<WaitingFlow*> free_flows_ ABSL_GUARDED_BY(mutex_);
+  CostTable costs_ ABSL_GUARDED_BY(mutex_);
+  OverloadController overload_ ABSL_GUARDED_BY(mutex_);
+  ReturnPredictor returns_ ABSL_GUARDED_BY(mutex_);
+  UtilisationMeter utilisation_ ABSL_GUARDED_BY(mutex_);
+  int64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<Retry> retries_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::unique_ptr<Batch>> staged_ ABSL_GUARDED_BY(mutex_);
+  Staged staged_ ABSL_GUARDED_BY(mutex_);
   std::vector<BatchBuffer*> free_buffers_ ABSL_GUARDED_BY(mutex_);
   std::vector<BatchRunner*> idle_ ABSL_GUARDED_BY(mutex_);
-  // No request that waits or is staged has an earlier deadline.
-  absl::Time earliest_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  std::vector<Busy> busy_ ABSL_GUARDED_BY(mutex_);
+  // Nobody who is staged or to be run again expires before.
+  absl::Time staged_expiry_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   // The one wake-up that is outstanding; at InfiniteFuture() there is none.
   Timer::Id wake_ ABSL_GUARDED_BY(mutex_) = {absl::InfiniteFuture(), 0};
   bool waits_for_lease_ ABSL_GUARDED_BY(mutex_) = false;

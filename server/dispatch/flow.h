@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -37,9 +38,11 @@ class Flow {
     absl::AnyInvocable<void(int change) const> on_parked = nullptr;
   };
 
-  Flow() = default;
+  Flow() : options_() {}
   explicit Flow(Options options) : options_(std::move(options)) {}
 
+  // A number that no other flow has or had.
+  uint64_t id() const { return id_; }
   int weight() const { return options_.weight; }
   std::optional<Overflow> overflow() const { return options_.overflow; }
   int64_t most_waiting() const { return options_.most_waiting; }
@@ -49,6 +52,12 @@ class Flow {
   }
 
  private:
+  static uint64_t NextId() {
+    static std::atomic<uint64_t> next{1};
+    return next.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  const uint64_t id_ = NextId();
   const Options options_;
 };
 

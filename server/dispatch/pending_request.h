@@ -10,14 +10,19 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/base/intrusive_list.h"
 #include "server/base/mutex.h"
 #include "server/dispatch/caller.h"
+#include "server/dispatch/expiry_heap.h"
 #include "server/inference/batch_buffer.h"
 #include "server/inference/model_signature.h"
 #include "server/inference/responder.h"
 #include "server/inference/response.h"
 
 namespace millrace {
+
+struct FairLine;
+struct WaitingFlow;
 
 // A request on its way from Submit() to its answer. The dispatcher guards the fields that say how
 // far it has come; the answer has a lock of its own, since parts of a large request may come back
@@ -34,12 +39,26 @@ class PendingRequest {
   bool wants_timings = false;
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();
+  // The client's own limit, from arrival on. The dispatcher shortens the deadline by it.
+  std::optional<absl::Duration> timeout;
   int level = 1;                          // Of priority; 1 is the highest.
   Overflow overflow = Overflow::kReject;  // One of the flow or, where it has none, the model.
 
   // The dispatcher's, under its lock.
   int64_t rows_claimed = 0;  // Rows that found their place in a batch.
   int deaths = 0;            // Replicas that died while they ran it.
+  int places = 0;            // Where it waits: the queue or the door, and batches not yet taken.
+  bool started = false;      // A replica has taken rows of it.
+  std::shared_ptr<PendingRequest> self;  // Itself, while it waits somewhere.
+  ListHook<PendingRequest> in_line;      // Of its flow in the queue, or of those at the door.
+  ListHook<PendingRequest> by_arrival;   // In the queue, among those of its tier.
+  ListHook<PendingRequest> in_flow;      // Among all of its flow that wait.
+  FairLine* line = nullptr;              // Its flow's in the queue; null while it isn't there.
+  WaitingFlow* waiting_flow = nullptr;   // Null while it waits nowhere.
+  int tier = 0;                          // See FairQueue.
+  int64_t held_bytes = 0;                // Of its payload, while they count; see MemoryBudget.
+  absl::Time expiry = absl::InfiniteFuture();  // See Expiry.
+  size_t expiry_place = kNotInHeap;
 
   int64_t rows() const { return checked_.rows; }
   const std::shared_ptr<const RowShape>& row_shape() const { return checked_.row_shape; }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 
 #include "absl/container/inlined_vector.h"
 #include "server/inference/shape.h"
@@ -16,6 +17,11 @@ struct RowShape {
   absl::InlinedVector<size_t, 1> row_bytes;  // Bytes of one row.
 
   friend bool operator==(const RowShape& a, const RowShape& b) { return a.dims == b.dims; }
+
+  template <typename H>
+  friend H AbslHashValue(H hash, const RowShape& shape) {
+    return H::combine(std::move(hash), shape.dims);
+  }
 };
 
 }  // namespace millrace

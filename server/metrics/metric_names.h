@@ -115,6 +115,9 @@ inline constexpr Metric kUnknownModelTotal = {
 inline constexpr Metric kStreams = {"millrace_streams", MetricType::kGauge, "Open streams."};
 inline constexpr Metric kStreamsOpenedTotal = {"millrace_streams_opened_total",
                                                MetricType::kCounter, "Streams ever opened."};
+inline constexpr Metric kStreamHeldBytes = {
+    "millrace_stream_held_bytes", MetricType::kGauge,
+    "Bytes that streams hold: of requests that are undecided and of answers not yet written."};
 inline constexpr Metric kCpuBudget = {
     "millrace_cpu_budget_cores", MetricType::kGauge,
     "Cores this process may use: its affinity, cpuset and every cgroup quota."};
@@ -145,6 +148,7 @@ inline constexpr std::array kAllMetrics = {&kRequestsTotal,
                                            &kUnknownModelTotal,
                                            &kStreams,
                                            &kStreamsOpenedTotal,
+                                           &kStreamHeldBytes,
                                            &kCpuBudget,
                                            &kBuildInfo};
 

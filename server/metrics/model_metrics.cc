@@ -12,7 +12,8 @@ namespace {
 
 constexpr double kSecondsPerNanosecond = 1e-9;
 constexpr std::array<const char*, kRejections> kRejectionNames = {
-    "queue_full", "deadline", "invalid", "not_ready", "shutting_down"};
+    "queue_full",    "deadline", "invalid",    "not_ready",
+    "shutting_down", "shed",     "superseded", "too_old"};
 
 int64_t NonNegativeNs(absl::Duration duration) {
   return std::max<int64_t>(0, absl::ToInt64Nanoseconds(duration));

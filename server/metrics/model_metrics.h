@@ -29,8 +29,11 @@ enum class Rejection {
   kInvalid,       // It doesn't fit the model's signature.
   kNotReady,      // The model has no replica that could run it.
   kShuttingDown,  // The server or the model is draining.
+  kShed,          // The model is overloaded, and it waited too long.
+  kSuperseded,    // A newer one took its place.
+  kTooOld,        // It waited longer than its stream allows.
 };
-inline constexpr size_t kRejections = 5;
+inline constexpr size_t kRejections = 8;
 
 // A request that has its answer.
 struct RequestRecord {

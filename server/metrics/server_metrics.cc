@@ -30,10 +30,13 @@ std::vector<Sample> ServerMetrics::Collect() const {
   }
   const uint64_t closed = shards_.Sum([](const Shard& s) { return s.streams_closed.value(); });
   const uint64_t opened = shards_.Sum([](const Shard& s) { return s.streams_opened.value(); });
+  const uint64_t freed = shards_.Sum([](const Shard& s) { return s.stream_bytes_freed.value(); });
+  const uint64_t taken = shards_.Sum([](const Shard& s) { return s.stream_bytes_taken.value(); });
   const uint64_t unknown = shards_.Sum([](const Shard& s) { return s.unknown_models.value(); });
   samples.push_back({&kUnknownModelTotal, {}, static_cast<double>(unknown)});
   samples.push_back({&kStreams, {}, Open(closed, opened)});
   samples.push_back({&kStreamsOpenedTotal, {}, static_cast<double>(opened)});
+  samples.push_back({&kStreamHeldBytes, {}, Open(freed, taken)});
   samples.push_back({&kBuildInfo, {versions_.millrace, versions_.grpc, versions_.libtorch}, 1.0});
   return samples;
 }

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,13 @@ class ServerMetrics {
   // A request was answered, or its client is gone.
   void RequestFinished(InferRpc rpc) { shards_.Local().finished[static_cast<size_t>(rpc)].Add(); }
 
+  // A stream holds so many bytes more, or fewer where `change` is negative.
+  void StreamHolds(int64_t change) {
+    Shard& shard = shards_.Local();
+    if (change > 0) shard.stream_bytes_taken.Add(static_cast<uint64_t>(change));
+    if (change < 0) shard.stream_bytes_freed.Add(static_cast<uint64_t>(-change));
+  }
+
   // A request named a model or version that is not served.
   void UnknownModel() { shards_.Local().unknown_models.Add(); }
 
@@ -51,6 +59,7 @@ class ServerMetrics {
     Counter streams_opened, streams_closed;
     std::array<Counter, kRpcs> received, finished;
     Counter unknown_models;
+    Counter stream_bytes_taken, stream_bytes_freed;
   };
 
   const BuildVersions versions_;

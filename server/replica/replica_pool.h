@@ -47,6 +47,7 @@ class ReplicaPool {
     Clock* clock;
     Timer* timer;
     CoreLeases* leases;
+    MemoryBudget* memory;  // Of Dispatcher::Options::memory, too.
     ModelMetrics* metrics;
   };
 

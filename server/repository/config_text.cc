@@ -59,6 +59,8 @@ int WrittenLine(const ConfigNode::Tree& tree, const ConfigNode::Field* field, in
   return tree.GetLocation(field, field->is_repeated() ? std::max(index, 0) : -1).line + 1;
 }
 
+}  // namespace
+
 std::string MapKey(const pb::Message& entry) {
   const pb::FieldDescriptor* key = entry.GetDescriptor()->map_key();
   if (key->cpp_type() == pb::FieldDescriptor::CPPTYPE_STRING) {
@@ -66,8 +68,6 @@ std::string MapKey(const pb::Message& entry) {
   }
   return absl::StrCat(entry.GetReflection()->GetUInt64(entry, key));
 }
-
-}  // namespace
 
 const ConfigNode::Field* ConfigNode::FieldNamed(const char* name) const {
   const Field* field = message_.GetDescriptor()->FindFieldByName(name);

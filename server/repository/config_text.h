@@ -61,6 +61,9 @@ class ConfigNode {
   int line_ = 0;
 };
 
+// The key of a map's entry as text. REQUIRES: keys are strings or of type uint64.
+std::string MapKey(const google::protobuf::Message& entry);
+
 // The text of a config.pbtxt, parsed. Immutable.
 class ConfigText {
  public:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -26,7 +27,8 @@ namespace pb = google::protobuf;
 constexpr int kMostReplicas = 1024;
 constexpr int kMostThreads = 1024;
 constexpr uint32_t kMostWarmupRuns = 10000;
-constexpr uint64_t kMostDelayMicroseconds = uint64_t{3600} * 1000 * 1000;
+constexpr absl::Duration kLongestDuration = absl::Hours(1);
+constexpr uint64_t kMostPriorityLevels = 32;
 
 static_assert(static_cast<int>(DataType::kFp32) == inference::TYPE_FP32);
 static_assert(static_cast<int>(DataType::kBf16) == inference::TYPE_BF16);
@@ -56,6 +58,11 @@ std::optional<bool> ParseBool(const std::string& text) {
   return std::nullopt;
 }
 
+// A time limit of 0 is none.
+absl::Duration OrNever(absl::Duration duration) {
+  return duration > absl::ZeroDuration() ? duration : absl::InfiniteDuration();
+}
+
 Shape ToShape(const pb::RepeatedField<int64_t>& dims) { return Shape(dims.begin(), dims.end()); }
 
 // Reads one configuration, a part per method. The parts are in an order: a later one may look at
@@ -75,6 +82,8 @@ class ConfigReader {
     MILLRACE_RETURN_IF_ERROR(ReadTensors());
     MILLRACE_RETURN_IF_ERROR(ReadVersionPolicy());
     MILLRACE_RETURN_IF_ERROR(ReadBatching());
+    MILLRACE_RETURN_IF_ERROR(ReadPriorities());
+    MILLRACE_RETURN_IF_ERROR(ReadMillrace());
     MILLRACE_RETURN_IF_ERROR(ReadInstanceGroups());
     MILLRACE_RETURN_IF_ERROR(ReadParameters());
     MILLRACE_RETURN_IF_ERROR(ReadWarmup());
@@ -255,15 +264,169 @@ class ConfigReader {
     std::vector<int64_t>& sizes = settings_.preferred_batch_sizes;
     std::sort(sizes.begin(), sizes.end());
     sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
-    if (batching.max_queue_delay_microseconds() > kMostDelayMicroseconds) {
-      return node.Error("max_queue_delay_microseconds",
-                        absl::StrCat(batching.max_queue_delay_microseconds(),
-                                     " came, at most an hour is supported"));
-    }
-    settings_.max_queue_delay =
-        absl::Microseconds(static_cast<int64_t>(batching.max_queue_delay_microseconds()));
-    settings_.max_queue_size = batching.default_queue_policy().max_queue_size();
+    MILLRACE_ASSIGN_OR_RETURN(settings_.max_queue_delay,
+                              ReadMicroseconds(node, "max_queue_delay_microseconds",
+                                               batching.max_queue_delay_microseconds()));
     return absl::OkStatus();
+  }
+
+  absl::Status ReadPriorities() {
+    const inference::ModelDynamicBatching& batching = config_.dynamic_batching();
+    const ConfigNode node = root_.Child("dynamic_batching");
+    const uint64_t levels = batching.priority_levels();
+    if (levels > kMostPriorityLevels) {
+      return node.Error("priority_levels", absl::StrCat(levels, " came, at most ",
+                                                        kMostPriorityLevels, " are supported"));
+    }
+    MILLRACE_RETURN_IF_ERROR(ReadDefaultLevel(node, batching));
+    MILLRACE_ASSIGN_OR_RETURN(
+        const QueuePolicy policy,
+        ReadQueuePolicy(node.Child("default_queue_policy"), batching.default_queue_policy()));
+    settings_.queue_policies.assign(std::max<size_t>(levels, 1), policy);
+    const int size =
+        batching.GetReflection()->FieldSize(batching, node.FieldNamed("priority_queue_policy"));
+    for (int i = 0; i < size; ++i) {
+      const ConfigNode entry = node.Child("priority_queue_policy", i);
+      const uint64_t level =
+          entry.message().GetReflection()->GetUInt64(entry.message(), entry.FieldNamed("key"));
+      if (level < 1 || level > levels) return entry.Error("key", NoSuchLevel(level, levels));
+      MILLRACE_ASSIGN_OR_RETURN(
+          settings_.queue_policies[level - 1],
+          ReadQueuePolicy(entry.Child("value"), batching.priority_queue_policy().at(level)));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadDefaultLevel(const ConfigNode& node,
+                                const inference::ModelDynamicBatching& batching) {
+    const uint64_t level = batching.default_priority_level();
+    const uint64_t levels = batching.priority_levels();
+    if (level == 0 && levels == 0) return absl::OkStatus();
+    if (level < 1 || level > levels) {
+      return node.Error("default_priority_level", NoSuchLevel(level, levels));
+    }
+    settings_.default_level = static_cast<int>(level);
+    return absl::OkStatus();
+  }
+
+  static std::string NoSuchLevel(uint64_t level, uint64_t levels) {
+    if (levels > 0) {
+      return absl::StrCat(level, " came, expected 1 to priority_levels, which is ", levels);
+    }
+    return absl::StrCat(level, " came, but the model has no levels; set priority_levels too, or ",
+                        "remove it");
+  }
+
+  static absl::StatusOr<QueuePolicy> ReadQueuePolicy(const ConfigNode& node,
+                                                     const inference::ModelQueuePolicy& policy) {
+    using Proto = inference::ModelQueuePolicy;
+    QueuePolicy read;
+    read.max_rows = policy.max_queue_size();
+    read.allow_timeout_override = policy.allow_timeout_override();
+    switch (policy.timeout_action()) {
+      case Proto::REJECT:
+        break;
+      case Proto::DELAY:
+        read.timeout_action = QueuePolicy::TimeoutAction::kDelay;
+        break;
+      default:
+        return node.Error("timeout_action", "expected REJECT or DELAY");
+    }
+    MILLRACE_ASSIGN_OR_RETURN(const absl::Duration timeout,
+                              ReadMicroseconds(node, "default_timeout_microseconds",
+                                               policy.default_timeout_microseconds()));
+    read.default_timeout = OrNever(timeout);
+    return read;
+  }
+
+  static absl::StatusOr<absl::Duration> ReadMicroseconds(const ConfigNode& node, const char* field,
+                                                         uint64_t value) {
+    if (value > static_cast<uint64_t>(absl::ToInt64Microseconds(kLongestDuration))) {
+      return node.Error(field, absl::StrCat(value, " came, at most an hour is supported"));
+    }
+    return absl::Microseconds(static_cast<int64_t>(value));
+  }
+
+  absl::Status ReadMillrace() {
+    const inference::Millrace::Batching& batching = config_.millrace().batching();
+    const ConfigNode node = root_.Child("millrace").Child("batching");
+    MILLRACE_RETURN_IF_ERROR(ReadHold(node, batching));
+    MILLRACE_RETURN_IF_ERROR(ReadOverflow(node, batching));
+    MILLRACE_RETURN_IF_ERROR(ReadStarvationGuard(node, batching));
+    MILLRACE_RETURN_IF_ERROR(ReadShedding(node, batching));
+    if (batching.max_queue_bytes() > std::numeric_limits<int64_t>::max()) {
+      return node.Error("max_queue_bytes", absl::StrCat(batching.max_queue_bytes(),
+                                                        " came, more than can be addressed"));
+    }
+    settings_.max_queue_bytes = static_cast<int64_t>(batching.max_queue_bytes());
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadHold(const ConfigNode& node, const inference::Millrace::Batching& batching) {
+    using Proto = inference::Millrace::Batching;
+    switch (batching.hold()) {
+      case Proto::HOLD_UNSPECIFIED:
+        return absl::OkStatus();
+      case Proto::NONE:
+        settings_.hold = Hold::kNone;
+        return absl::OkStatus();
+      case Proto::RETURNERS:
+        settings_.hold = Hold::kReturners;
+        return absl::OkStatus();
+      default:
+        return node.Error("hold",
+                          "expected NONE or RETURNERS, or leave it out to let the server decide");
+    }
+  }
+
+  absl::Status ReadOverflow(const ConfigNode& node, const inference::Millrace::Batching& batching) {
+    using Proto = inference::Millrace::Batching;
+    switch (batching.overflow()) {
+      case Proto::OVERFLOW_UNSPECIFIED:
+      case Proto::BLOCK:
+        settings_.overflow = Overflow::kBlock;
+        return absl::OkStatus();
+      case Proto::REJECT:
+        settings_.overflow = Overflow::kReject;
+        return absl::OkStatus();
+      case Proto::DROP_OLDEST:
+        settings_.overflow = Overflow::kDropOldest;
+        return absl::OkStatus();
+      case Proto::LATEST:
+        settings_.overflow = Overflow::kLatest;
+        return absl::OkStatus();
+      default:
+        return node.Error("overflow", "expected BLOCK, REJECT, DROP_OLDEST or LATEST");
+    }
+  }
+
+  absl::Status ReadStarvationGuard(const ConfigNode& node,
+                                   const inference::Millrace::Batching& batching) {
+    MILLRACE_ASSIGN_OR_RETURN(const absl::Duration guard,
+                              ReadMicroseconds(node, "starvation_guard_microseconds",
+                                               batching.starvation_guard_microseconds()));
+    settings_.starvation_guard = OrNever(guard);
+    if (guard > absl::ZeroDuration() && settings_.queue_policies.size() < 2) {
+      return node.Error("starvation_guard_microseconds",
+                        "it needs lower priority levels; set dynamic_batching.priority_levels to 2 "
+                        "or more, or remove it");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadShedding(const ConfigNode& node, const inference::Millrace::Batching& batching) {
+    MILLRACE_ASSIGN_OR_RETURN(
+        const absl::Duration target,
+        ReadMicroseconds(node, "shed_target_microseconds", batching.shed_target_microseconds()));
+    MILLRACE_ASSIGN_OR_RETURN(const absl::Duration interval,
+                              ReadMicroseconds(node, "shed_interval_microseconds",
+                                               batching.shed_interval_microseconds()));
+    settings_.shed_target = OrNever(target);
+    if (interval == absl::ZeroDuration()) return absl::OkStatus();
+    settings_.shed_interval = interval;
+    if (target > absl::ZeroDuration()) return absl::OkStatus();
+    return node.Error("shed_interval_microseconds",
+                      "without shed_target_microseconds nothing is shed; set both, or remove it");
   }
 
   absl::Status ReadInstanceGroups() {
@@ -453,6 +616,14 @@ class ConfigReader {
     }
     if (settings_.max_batch_size > 1) whole.mutable_dynamic_batching();
     if (whole.instance_group().empty()) whole.add_instance_group();
+    inference::Millrace::Batching* batching = whole.mutable_millrace()->mutable_batching();
+    if (settings_.overflow == Overflow::kBlock) {
+      batching->set_overflow(inference::Millrace::Batching::BLOCK);
+    }
+    if (batching->shed_target_microseconds() > 0) {
+      batching->set_shed_interval_microseconds(
+          static_cast<uint64_t>(absl::ToInt64Microseconds(settings_.shed_interval)));
+    }
     for (int i = 0; i < whole.instance_group_size(); ++i) {
       inference::ModelInstanceGroup* group = whole.mutable_instance_group(i);
       if (group->name().empty()) group->set_name(absl::StrCat(settings_.name, "_", i));

@@ -50,7 +50,10 @@ std::vector<InstanceGroup> GroupsOf(const ModelSettings& settings, EngineKind en
 }  // namespace
 
 ModelRepository::ModelRepository(Options options, Hardware hardware, Context context)
-    : options_(std::move(options)), hardware_(std::move(hardware)), context_(context) {}
+    : options_(std::move(options)),
+      hardware_(std::move(hardware)),
+      context_(context),
+      memory_(options_.max_queue_bytes) {}
 
 ModelRepository::~ModelRepository() = default;
 
@@ -176,6 +179,7 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(
                                                           {.clock = context_.clock,
                                                            .timer = context_.timer,
                                                            .leases = leases_.get(),
+                                                           .memory = &memory_,
                                                            .metrics = nullptr}));
   context_.metrics->AddModel(metrics);
   return model;

@@ -28,7 +28,8 @@ class ModelRepository {
   struct Options {
     std::vector<std::string> directories;
     std::string worker_program;
-    size_t max_message_bytes = 64 << 20;  // Of a request on the wire.
+    size_t max_message_bytes = 64 << 20;         // Of a request on the wire.
+    int64_t max_queue_bytes = int64_t{1} << 30;  // Of payloads that are held, over all models.
     absl::Duration load_timeout = absl::Minutes(10);
     PlacementOptions placement;
   };
@@ -105,6 +106,7 @@ class ModelRepository {
   const Options options_;
   const Hardware hardware_;
   const Context context_;
+  MemoryBudget memory_;
   std::unique_ptr<CoreLeases> leases_;
 
   mutable Mutex mutex_;

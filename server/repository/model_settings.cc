@@ -4,6 +4,11 @@
 
 namespace millrace {
 
+int ModelSettings::LevelOf(uint64_t priority) const {
+  if (priority == 0 || priority > queue_policies.size()) return default_level;
+  return static_cast<int>(priority);
+}
+
 ModelSignature ModelSettings::SignatureOf(int64_t version) const {
   return ModelSignature(name, version, max_batch_size, inputs, outputs);
 }

@@ -9,6 +9,9 @@
 
 #include "absl/time/time.h"
 #include "proto/model_config.pb.h"
+#include "server/dispatch/batch_policy.h"
+#include "server/dispatch/flow.h"
+#include "server/dispatch/queue_policy.h"
 #include "server/inference/engine_kind.h"
 #include "server/inference/model_signature.h"
 #include "server/placement/placement.h"
@@ -49,7 +52,15 @@ struct ModelSettings {
   std::vector<InstanceGroup> instance_groups;
   std::vector<int64_t> preferred_batch_sizes;  // Ascending, each at most max_batch_size.
   absl::Duration max_queue_delay = absl::ZeroDuration();
-  int64_t max_queue_size = 0;  // Rows; 0: automatic.
+  std::vector<QueuePolicy> queue_policies = {QueuePolicy()};  // Of the levels, 1 first.
+  int default_level = 1;
+  // A request of a lower level that has waited so long goes first.
+  absl::Duration starvation_guard = absl::InfiniteDuration();
+  std::optional<Hold> hold;  // Nullopt: the server decides.
+  Overflow overflow = Overflow::kBlock;
+  absl::Duration shed_target = absl::InfiniteDuration();  // InfiniteDuration(): nothing is shed.
+  absl::Duration shed_interval = absl::Milliseconds(100);
+  int64_t max_queue_bytes = 0;  // 0: automatic.
   std::vector<DeclaredWarmup> warmup;
   std::optional<int> intra_op_threads;
   std::optional<int> inter_op_threads;
@@ -58,6 +69,10 @@ struct ModelSettings {
 
   // The configuration as written, with defaults filled in but for what depends on a version.
   inference::ModelConfig config;
+
+  // The level of a request that asks for `priority`: the default one for 0, and for a number above
+  // the levels, as with Triton.
+  int LevelOf(uint64_t priority) const;
 
   // What a version of the model takes and returns.
   ModelSignature SignatureOf(int64_t version) const;

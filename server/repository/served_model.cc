@@ -3,18 +3,39 @@
 #include "server/repository/served_model.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "server/base/status.h"
 
 namespace millrace {
 namespace {
 
-// Deep enough for four batches per replica to wait, so that a replica never idles while there is
-// work, and shallow enough that a wait stays short.
-int64_t QueueLimit(const ModelSettings& settings, size_t replicas) {
-  if (settings.max_queue_size > 0) return settings.max_queue_size;
+// Rows that a priority level's queue holds where the configuration says nothing: deep enough for
+// four batches per replica to wait, so that a replica never idles while there is work, and shallow
+// enough that a wait stays short.
+int64_t AutomaticRows(const ModelSettings& settings, size_t replicas) {
   return std::max<int64_t>(128, 4 * settings.max_batch_size * static_cast<int64_t>(replicas));
+}
+
+Dispatcher::Options DispatchOptions(const ModelSettings& settings, size_t replicas,
+                                    MemoryBudget* memory) {
+  Dispatcher::Options options;
+  options.max_queue_rows = AutomaticRows(settings, replicas);
+  options.policy.preferred_sizes = settings.preferred_batch_sizes;
+  options.policy.max_queue_delay = settings.max_queue_delay;
+  options.policy.hold = settings.hold.value_or(Hold::kNone);
+  options.levels = settings.queue_policies;
+  options.starvation_guard = settings.starvation_guard;
+  options.overload = {.target = settings.shed_target, .interval = settings.shed_interval};
+  options.memory = memory;
+  if (settings.max_queue_bytes > 0) {
+    options.max_queue_bytes = settings.max_queue_bytes;
+  } else if (memory != nullptr) {
+    options.max_queue_bytes = memory->limit() / 2;  // So that one model can't take all.
+  }
+  return options;
 }
 
 }  // namespace
@@ -24,12 +45,10 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ServedModel::Load(
     ReplicaPool::Options replicas, std::shared_ptr<ModelMetrics> metrics,
     ReplicaPool::Context context) {
   auto signature = std::make_shared<const ModelSignature>(settings.SignatureOf(version));
-  const int64_t queue_limit = QueueLimit(settings, replicas.replicas.size());
   replicas.signature = signature;
   replicas.engine = engine;
-  replicas.dispatch = {.max_queue_rows = queue_limit,
-                       .policy = {.preferred_sizes = settings.preferred_batch_sizes,
-                                  .max_queue_delay = settings.max_queue_delay}};
+  replicas.dispatch = DispatchOptions(settings, replicas.replicas.size(), context.memory);
+  const int64_t queue_limit = replicas.dispatch.queue_rows();
   context.metrics = metrics.get();
   std::shared_ptr<ServedModel> model(
       new ServedModel(settings, engine, std::move(signature), std::move(metrics), *context.clock));
@@ -56,7 +75,8 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
                          Terms terms) {
   std::string id = request.id;
   const bool wants_timings = request.wants_timings;
-  if (request.timeout) terms.deadline = std::min(terms.deadline, terms.arrival + *request.timeout);
+  const int level = settings_.LevelOf(request.priority);
+  const std::optional<absl::Duration> timeout = request.timeout;
   absl::StatusOr<CheckedRequest> checked = signature_->Check(std::move(request));
   if (!checked.ok()) {
     metrics_->RecordRejection(Rejection::kInvalid);
@@ -76,7 +96,9 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
   pending->wants_timings = wants_timings;
   pending->arrival = terms.arrival;
   pending->deadline = terms.deadline;
-  pending->overflow = pending->flow().overflow().value_or(Overflow::kBlock);
+  pending->timeout = timeout;
+  pending->level = level;
+  pending->overflow = pending->flow().overflow().value_or(settings_.overflow);
   pool_->dispatcher().Submit(std::move(pending));
 }
 

@@ -57,7 +57,8 @@ class ServedModel {
   ServedModel(const ModelSettings& settings, EngineKind engine,
               std::shared_ptr<const ModelSignature> signature,
               std::shared_ptr<ModelMetrics> metrics, Clock& clock)
-      : signature_(std::move(signature)),
+      : settings_(settings),
+        signature_(std::move(signature)),
         config_(settings.ConfigOf(engine)),
         engine_(engine),
         metrics_(std::move(metrics)),
@@ -65,6 +66,7 @@ class ServedModel {
 
   void ShowGauges(int64_t queue_limit);
 
+  const ModelSettings settings_;
   const std::shared_ptr<const ModelSignature> signature_;
   const inference::ModelConfig config_;
   const EngineKind engine_;

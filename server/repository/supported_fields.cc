@@ -35,6 +35,13 @@ bool IsSupported(const std::string& field) {
       "ModelConfig.ParametersEntry.key",
       "ModelConfig.ParametersEntry.value",
       "ModelConfig.millrace",
+      "Millrace.batching",
+      "Millrace.Batching.hold",
+      "Millrace.Batching.overflow",
+      "Millrace.Batching.starvation_guard_microseconds",
+      "Millrace.Batching.shed_target_microseconds",
+      "Millrace.Batching.shed_interval_microseconds",
+      "Millrace.Batching.max_queue_bytes",
       "ModelParameter.string_value",
       "ModelInput.name",
       "ModelInput.data_type",
@@ -54,7 +61,15 @@ bool IsSupported(const std::string& field) {
       "ModelDynamicBatching.preferred_batch_size",
       "ModelDynamicBatching.max_queue_delay_microseconds",
       "ModelDynamicBatching.preserve_ordering",
+      "ModelDynamicBatching.priority_levels",
+      "ModelDynamicBatching.default_priority_level",
       "ModelDynamicBatching.default_queue_policy",
+      "ModelDynamicBatching.priority_queue_policy",
+      "ModelDynamicBatching.PriorityQueuePolicyEntry.key",
+      "ModelDynamicBatching.PriorityQueuePolicyEntry.value",
+      "ModelQueuePolicy.timeout_action",
+      "ModelQueuePolicy.default_timeout_microseconds",
+      "ModelQueuePolicy.allow_timeout_override",
       "ModelQueuePolicy.max_queue_size",
       "ModelWarmup.name",
       "ModelWarmup.batch_size",
@@ -83,12 +98,6 @@ bool ComesLater(const std::string& field) {
       "ModelOptimizationPolicy.Cuda.graphs",
       "ModelOptimizationPolicy.Cuda.graph_spec",
       "ModelOptimizationPolicy.PinnedMemoryBuffer.enable",
-      "ModelQueuePolicy.timeout_action",
-      "ModelQueuePolicy.default_timeout_microseconds",
-      "ModelQueuePolicy.allow_timeout_override",
-      "ModelDynamicBatching.priority_levels",
-      "ModelDynamicBatching.default_priority_level",
-      "ModelDynamicBatching.priority_queue_policy",
   };
   return names->contains(field);
 }
@@ -126,10 +135,7 @@ absl::Status CheckKeysDiffer(const ConfigNode& node, const Field* field) {
   Names keys;
   for (int i = 0; i < message.GetReflection()->FieldSize(message, field); ++i) {
     const pb::Message& entry = message.GetReflection()->GetRepeatedMessage(message, field, i);
-    // Every map that is supported has text for keys.
-    const std::string key =
-        entry.GetReflection()->GetString(entry, entry.GetDescriptor()->map_key());
-    if (!keys.insert(key).second) {
+    if (!keys.insert(MapKey(entry)).second) {
       return node.ErrorAt(field->name().c_str(), i, "the key is given twice; keep one");
     }
   }

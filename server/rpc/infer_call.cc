@@ -6,13 +6,14 @@
 #include <utility>
 
 #include "server/rpc/infer_codec.h"
+#include "server/rpc/retry_info.h"
 #include "server/rpc/status_conversion.h"
 
 namespace millrace {
 namespace {
 
-// When a client whose request found the queue full should try again.
-constexpr char kPushbackMilliseconds[] = "100";
+// When a client whose request was refused should try again, where its answer doesn't say.
+constexpr absl::Duration kRetryAfter = absl::Milliseconds(100);
 
 // The call's deadline on the server's clock.
 absl::Time DeadlineOf(const grpc::ServerContext& context, absl::Time now) {
@@ -42,6 +43,7 @@ void InferCall::OnAccepted(bool ok) {
     return ReleaseOne();
   }
   Accept(context_, queue_);
+  caller_ = std::make_shared<Caller>(context_.connection_flows->Of(server_context_.peer()));
   Submit();
 }
 
@@ -73,10 +75,13 @@ void InferCall::Deliver(uint64_t /*place*/, Response&& response) {
   if (response.status.ok()) {
     return writer_.Finish(EncodeInferResponse(std::move(response)), grpc::Status::OK, tag);
   }
+  grpc::Status status = ToGrpc(response.status);
   if (absl::IsResourceExhausted(response.status)) {
-    server_context_.AddTrailingMetadata("grpc-retry-pushback-ms", kPushbackMilliseconds);
+    const absl::Duration retry_after = response.retry_after.value_or(kRetryAfter);
+    server_context_.AddTrailingMetadata("grpc-retry-pushback-ms", RetryPushback(retry_after));
+    status = WithRetryInfo(status, retry_after);
   }
-  writer_.FinishWithError(ToGrpc(response.status), tag);
+  writer_.FinishWithError(status, tag);
 }
 
 void InferCall::OnFinished(bool /*ok*/) {

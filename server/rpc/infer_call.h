@@ -53,8 +53,7 @@ class InferCall final : public ResponseSink, public std::enable_shared_from_this
   grpc::ServerContext server_context_;
   grpc::ByteBuffer message_;
   grpc::ServerAsyncResponseWriter<grpc::ByteBuffer> writer_;
-  const std::shared_ptr<Caller> caller_ = std::make_shared<Caller>(
-      std::make_shared<Flow>(Flow::Options{.overflow = Overflow::kReject}));
+  std::shared_ptr<Caller> caller_;  // Null until the call is accepted.
 
   MethodTag<InferCall, &InferCall::OnAccepted> on_accepted_;
   MethodTag<InferCall, &InferCall::OnFinished> on_finished_;

@@ -39,8 +39,8 @@ DecodedRequest DecodeInferRequest(const grpc::ByteBuffer& message);
 grpc::ByteBuffer EncodeInferResponse(Response&& response);
 
 // Writes a ModelStreamInferResponse: the outputs as above, or an error in band, which carries the
-// canonical code in the parameter `millrace_status_code`. Either way it is marked as the request's
-// final response.
+// canonical code in the parameter `millrace_status_code` and, where the response says when to try
+// again, `millrace_retry_after_us`. Either way it is marked as the request's final response.
 grpc::ByteBuffer EncodeStreamResponse(Response&& response);
 
 }  // namespace millrace

@@ -433,6 +433,7 @@ absl::Status RequestDecoder::ApplyParameters() {
   if (parameters_[kTimeout].bits != 0) {
     request_.timeout = absl::Microseconds(static_cast<int64_t>(parameters_[kTimeout].bits));
   }
+  request_.priority = parameters_[kPriority].bits;
   request_.wants_timings = parameters_[kMillraceTimings].bits != 0;
   return absl::OkStatus();
 }

@@ -79,6 +79,10 @@ void WriteHead(Out& out, const Response& response, bool streamed) {
   if (!response.status.ok()) {
     WriteParameter(out, "millrace_status_code", kInt64Param,
                    static_cast<int64_t>(response.status.code()));
+    if (response.retry_after) {
+      WriteParameter(out, "millrace_retry_after_us", kInt64Param,
+                     absl::ToInt64Microseconds(*response.retry_after));
+    }
     return;
   }
   if (response.wants_timings) WriteTimings(out, response.timings);

@@ -6,7 +6,6 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/rpc/infer_codec.h"
 #include "server/rpc/open_streams.h"
@@ -15,11 +14,9 @@
 namespace millrace {
 namespace {
 
-std::optional<std::string> MetadataOf(const grpc::ServerContext& context, const char* key) {
-  const auto& metadata = context.client_metadata();
-  const auto entry = metadata.find(key);
-  if (entry == metadata.end()) return std::nullopt;
-  return std::string(entry->second.data(), entry->second.size());
+// Whether a request gives way to a newer one of its flow.
+bool MayBeDropped(Overflow overflow) {
+  return overflow == Overflow::kDropOldest || overflow == Overflow::kLatest;
 }
 
 }  // namespace
@@ -35,11 +32,13 @@ InferStream::InferStream(const InferContext& context, OpenStreams& open_streams,
       on_read_(this),
       on_written_(this),
       on_finished_(this),
-      on_done_(this) {}
+      on_done_(this),
+      window_(context.limits.default_window, context.limits.max_bytes) {}
 
 InferStream::~InferStream() {
   MutexLock lock(mutex_);
-  for (; in_window_ > 0; --in_window_) {  // What nobody was left to answer.
+  context_.metrics->StreamHolds(-static_cast<int64_t>(window_.held_bytes()));
+  for (size_t i = 0; i < window_.size(); ++i) {  // What nobody was left to answer.
     context_.metrics->RequestFinished(InferRpc::kModelStreamInfer);
   }
 }
@@ -50,10 +49,6 @@ void InferStream::Accept(const InferContext& context, OpenStreams& open_streams,
   if (!pass) return;
   std::shared_ptr<InferStream> stream(
       new InferStream(context, open_streams, queue, std::move(pass)));
-  stream->sequencer_ =
-      ResponseSequencer::Create([weak = std::weak_ptr<InferStream>(stream)](Response&& response) {
-        if (const auto alive = weak.lock()) alive->TakeAnswer(std::move(response));
-      });
   stream->self_ = stream;
   stream->server_context_.AsyncNotifyWhenDone(static_cast<CompletionTag*>(&stream->on_done_));
   context.service->RequestModelStreamInfer(&stream->server_context_, &stream->stream_, queue, queue,
@@ -69,11 +64,10 @@ void InferStream::OnAccepted(bool ok) {
   }
   Accept(context_, open_streams_, queue_);
   context_.metrics->StreamOpened();
-  caller_ = std::make_shared<Caller>(std::make_shared<Flow>(Flow::Options{
-      .overflow = Overflow::kBlock, .on_parked = [weak = weak_from_this()](int change) {
-        if (const auto alive = weak.lock()) alive->OnParked(change);
-      }}));
-  absl::Status status = TakeMetadata();
+  const absl::StatusOr<StreamTerms> terms =
+      ReadStreamTerms(server_context_.client_metadata(), context_.limits);
+  absl::Status status = terms.status();
+  Agree(terms.ok() ? *terms : StreamTerms());
   if (status.ok() && !open_streams_.Add(shared_from_this())) {
     status = absl::ResourceExhaustedError(
         absl::StrCat(open_streams_.limit(), " streams are open, as many as may be"));
@@ -94,6 +88,7 @@ void InferStream::OnAccepted(bool ok) {
 void InferStream::OnRead(bool ok) {
   grpc::ByteBuffer message;
   message.Swap(&message_);
+  uint64_t place = 0;
   {
     MutexLock lock(mutex_);
     // A message that comes when the stream ends anyway is not counted as read: the trailer tells
@@ -101,11 +96,11 @@ void InferStream::OnRead(bool ok) {
     if (!ok || finishing_ || !early_end_.ok()) {
       half_closed_ = true;
     } else {
-      ++in_window_;
+      ChangeWindow([&](StreamWindow& window) { place = window.Read(message.Length()); });
     }
     ok = !half_closed_;
   }
-  if (ok) TakeRequest(message);
+  if (ok) TakeRequest(place, message);
   Operations next;
   {
     MutexLock lock(mutex_);
@@ -120,8 +115,8 @@ void InferStream::OnWritten(bool ok) {
   Operations next;
   {
     MutexLock lock(mutex_);
-    writing_ = false;
-    --in_window_;
+    const uint64_t written = *std::exchange(writing_, std::nullopt);
+    ChangeWindow([&](StreamWindow& window) { window.Write(written); });
     if (ok) ++answered_;
     next = NextOperations();
   }
@@ -146,29 +141,34 @@ void InferStream::ReleaseTag() {
 
 // ---- Requests ----
 
-absl::Status InferStream::TakeMetadata() {
-  int window = context_.limits.default_window;
-  if (const auto text = MetadataOf(server_context_, "millrace-window")) {
-    if (!absl::SimpleAtoi(*text, &window) || window < 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("metadata 'millrace-window' is '", text->substr(0, 64),
-                       "', expected a number from 1 to ", context_.limits.max_window));
-    }
-  }
-  for (const char* key :
-       {"millrace-weight", "millrace-overflow", "millrace-order", "millrace-max-age"}) {
-    if (MetadataOf(server_context_, key)) {
-      return absl::UnimplementedError(
-          absl::StrCat("metadata '", key, "' is not supported yet; leave it out"));
-    }
-  }
+void InferStream::Agree(const StreamTerms& terms) {
+  const auto weak = weak_from_this();
+  sequencer_ = ResponseSequencer::Create({.send =
+                                              [weak](uint64_t place, Response&& response) {
+                                                if (const auto alive = weak.lock())
+                                                  alive->TakeAnswer(place, std::move(response));
+                                              },
+                                          .order = terms.order,
+                                          .decided =
+                                              [weak](uint64_t place, const Response& response) {
+                                                if (const auto alive = weak.lock())
+                                                  alive->OnDecided(place, response);
+                                              }});
+  caller_ = std::make_shared<Caller>(
+      std::make_shared<Flow>(Flow::Options{.weight = terms.weight,
+                                           .overflow = terms.overflow,
+                                           .most_waiting = terms.window,
+                                           .max_age = terms.max_age,
+                                           .on_parked = [weak](int change) {
+                                             if (const auto alive = weak.lock())
+                                               alive->OnParked(change);
+                                           }}));
   MutexLock lock(mutex_);
-  window_ = std::min(window, context_.limits.max_window);
-  ends_on_error_ = MetadataOf(server_context_, "triton_grpc_error") == "true";
-  return absl::OkStatus();
+  window_ = StreamWindow(terms.window, context_.limits.max_bytes);
+  ends_on_error_ = terms.ends_on_error;
 }
 
-void InferStream::TakeRequest(const grpc::ByteBuffer& message) {
+void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
   const absl::Time now = context_.clock->Now();
   context_.metrics->RequestReceived(InferRpc::kModelStreamInfer);
   Responder responder = sequencer_->Reserve();
@@ -178,6 +178,11 @@ void InferStream::TakeRequest(const grpc::ByteBuffer& message) {
                    ? context_.repository->Find(request.model_name, request.model_version)
                    : absl::StatusOr<std::shared_ptr<ServedModel>>(decoded.status);
   if (decoded.status.ok() && !model.ok()) context_.metrics->UnknownModel();
+  // What the stream doesn't say, its models will; what comes for none of them blocks.
+  if (MayBeDropped(caller_->flow().overflow().value_or(Overflow::kBlock))) {
+    MutexLock lock(mutex_);
+    window_.LetDrop(place);
+  }
   if (!model.ok()) {
     Response response = Response::Error(model.status());
     response.id = std::move(request.id);
@@ -209,7 +214,18 @@ void InferStream::OnParked(int change) {
 
 // ---- Answers ----
 
-void InferStream::TakeAnswer(Response&& response) {
+void InferStream::OnDecided(uint64_t place, const Response& response) {
+  Operations next;
+  {
+    MutexLock lock(mutex_);
+    if (gone_ || !early_end_.ok()) return;
+    ChangeWindow([&](StreamWindow& window) { window.Decide(place, response.memory_size); });
+    next = NextOperations();
+  }
+  Begin(std::move(next));
+}
+
+void InferStream::TakeAnswer(uint64_t place, Response&& response) {
   absl::Status status = response.status;
   grpc::ByteBuffer message = EncodeStreamResponse(std::move(response));
   bool ends;
@@ -221,7 +237,7 @@ void InferStream::TakeAnswer(Response&& response) {
     if (ends) {
       early_end_ = std::move(status);
     } else {
-      outbox_.push_back(std::move(message));
+      outbox_.push_back({place, std::move(message)});
     }
     next = NextOperations();
   }
@@ -234,7 +250,7 @@ void InferStream::TakeAnswer(Response&& response) {
 
 void InferStream::Abandon() {
   std::vector<std::shared_ptr<ServedModel>> models;
-  std::deque<grpc::ByteBuffer> dropped;  // Freed after the lock.
+  std::deque<Outgoing> dropped;  // Freed after the lock.
   {
     MutexLock lock(mutex_);
     gone_ = true;
@@ -259,24 +275,32 @@ void InferStream::Drain() {
 
 // ---- Operations ----
 
+template <typename Change>
+void InferStream::ChangeWindow(Change change) {
+  const size_t before = window_.held_bytes();
+  change(window_);
+  context_.metrics->StreamHolds(static_cast<int64_t>(window_.held_bytes()) -
+                                static_cast<int64_t>(before));
+}
+
 bool InferStream::MayRead() const {
   return !reading_ && !half_closed_ && !draining_ && !gone_ && early_end_.ok() && parked_ <= 0 &&
-         in_window_ < window_;
+         window_.HasRoom();
 }
 
 bool InferStream::MayFinish() const {
   if (finishing_ || gone_ || writing_ || !outbox_.empty()) return false;
   if (!early_end_.ok()) return true;
-  return in_window_ == 0 && (half_closed_ || draining_);
+  return window_.size() == 0 && (half_closed_ || draining_);
 }
 
 InferStream::Operations InferStream::NextOperations() {
   Operations next;
   if (!writing_ && !finishing_ && !gone_ && !outbox_.empty()) {
-    next.write = std::move(outbox_.front());
+    writing_ = outbox_.front().place;
+    next.write = std::move(outbox_.front().message);
     outbox_.pop_front();
     if (!outbox_.empty()) next.write_options.set_buffer_hint();  // More follows at once.
-    writing_ = true;
     ++owed_tags_;
   }
   if (MayRead()) {

@@ -15,22 +15,25 @@
 #include "server/base/mutex.h"
 #include "server/dispatch/caller.h"
 #include "server/ordering/response_sequencer.h"
+#include "server/ordering/stream_window.h"
 #include "server/rpc/call_gate.h"
 #include "server/rpc/completion_tag.h"
 #include "server/rpc/infer_context.h"
+#include "server/rpc/stream_terms.h"
 
 namespace millrace {
 
 class OpenStreams;
 
-// One ModelStreamInfer call, from its accept to its last tag: reads requests while there is room in
-// the window, and writes the answers in request order. Thread-safe: I/O threads complete its tags,
-// any thread answers.
+// One ModelStreamInfer call, from its accept to its last tag: reads requests while there is room
+// for them, and writes the answers in the order that its terms say. Thread-safe: I/O threads
+// complete its tags, any thread answers.
 //
 // Invariants:
-//  1. A request stands in the window from its Read until its answer has been written; a Read is
-//     posted only while there is room, nothing is parked, and the stream isn't ending. So the
-//     memory of a stream whose peer doesn't read is bounded.
+//  1. A Read is posted only while StreamWindow has room, nothing is parked, and the stream isn't
+//     ending. So the memory of a stream whose peer doesn't read is bounded: by the window where its
+//     requests block or are rejected, else by what the dispatchers let wait and run and by the cap
+//     on answers that are decided; and no request is read above StreamLimits::max_bytes.
 //  2. One Read and one Write are out at a time; Finish comes after the last Write.
 //  3. Lives until every operation that it started has come back.
 class InferStream final : public std::enable_shared_from_this<InferStream> {
@@ -57,15 +60,23 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   void OnFinished(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
   void OnDone(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Reads the stream's metadata; not OK where it asks for what can't be.
-  absl::Status TakeMetadata() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Makes the caller, the window and the sequencer what the stream asks for.
+  void Agree(const StreamTerms& terms) ABSL_LOCKS_EXCLUDED(mutex_);
   // Brings a request on its way.
-  void TakeRequest(const grpc::ByteBuffer& message) ABSL_LOCKS_EXCLUDED(mutex_);
+  void TakeRequest(uint64_t place, const grpc::ByteBuffer& message) ABSL_LOCKS_EXCLUDED(mutex_);
   void OnParked(int change) ABSL_LOCKS_EXCLUDED(mutex_);
+  // An answer is there, and will be sent when its turn comes.
+  void OnDecided(uint64_t place, const Response& response) ABSL_LOCKS_EXCLUDED(mutex_);
   // The sequencer's next answer.
-  void TakeAnswer(Response&& response) ABSL_LOCKS_EXCLUDED(mutex_);
+  void TakeAnswer(uint64_t place, Response&& response) ABSL_LOCKS_EXCLUDED(mutex_);
   // Drops everything that waits: nobody reads the answers any more.
   void Abandon() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // An answer on its way to the peer.
+  struct Outgoing {
+    uint64_t place;
+    grpc::ByteBuffer message;
+  };
 
   // What can be started now: a Write, a Read, the Finish. Decided after every change, in the same
   // critical section, and begun after it.
@@ -75,6 +86,9 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
     bool read = false;
     std::optional<absl::Status> finish;
   };
+  // Changes the window by `change(window_)`, and the metric of what it holds.
+  template <typename Change>
+  void ChangeWindow(Change change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Operations NextOperations() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Begin(Operations operations) ABSL_LOCKS_EXCLUDED(mutex_);
   bool MayRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -89,8 +103,8 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   const CallGate::Pass pass_;
   grpc::ServerContext server_context_;
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> stream_;
-  std::shared_ptr<Caller> caller_;  // Null until the stream is accepted.
-  std::shared_ptr<ResponseSequencer> sequencer_;
+  std::shared_ptr<Caller> caller_;                // Null until the stream is accepted.
+  std::shared_ptr<ResponseSequencer> sequencer_;  // As `caller_`.
 
   MethodTag<InferStream, &InferStream::OnAccepted> on_accepted_;
   MethodTag<InferStream, &InferStream::OnRead> on_read_;
@@ -107,19 +121,18 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   std::shared_ptr<InferStream> self_;
 
   mutable Mutex mutex_;
-  int window_ ABSL_GUARDED_BY(mutex_) = 0;
+  StreamWindow window_ ABSL_GUARDED_BY(mutex_);
   bool ends_on_error_ ABSL_GUARDED_BY(mutex_) = false;  // `triton_grpc_error`
-  int in_window_ ABSL_GUARDED_BY(mutex_) = 0;
   int parked_ ABSL_GUARDED_BY(mutex_) = 0;  // Briefly below 0 when unparking overtakes parking.
   uint64_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;  // No more requests will come.
+  std::optional<uint64_t> writing_ ABSL_GUARDED_BY(mutex_);  // The place whose answer is out.
+  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;         // No more requests will come.
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;       // The peer has cancelled or vanished.
   absl::Status early_end_ ABSL_GUARDED_BY(mutex_);  // Not OK: ends with this once all is written.
-  std::deque<grpc::ByteBuffer> outbox_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Outgoing> outbox_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<ServedModel>> models_ ABSL_GUARDED_BY(mutex_);  // Those it has used.
 };
 

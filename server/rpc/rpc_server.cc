@@ -10,6 +10,7 @@
 #include "grpc/support/log.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "server/base/check.h"
@@ -57,6 +58,7 @@ RpcServer::RpcServer(Options options, Context context)
                      .metrics = context_.metrics,
                      .clock = context_.clock,
                      .gate = &gate_,
+                     .connection_flows = &connection_flows_,
                      .limits = options_.streams},
       control_(gate_, service_, *context_.repository, options_.control),
       health_(gate_),
@@ -77,6 +79,9 @@ absl::Status RpcServer::Start() {
   grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
   SetTransport(builder, options_.max_message_bytes);
+  if (options_.grpc_memory_bytes > 0) {
+    builder.SetResourceQuota(grpc::ResourceQuota("millrace").Resize(options_.grpc_memory_bytes));
+  }
   std::vector<int> ports(options_.listen.size(), 0);
   for (size_t i = 0; i < options_.listen.size(); ++i) {
     builder.AddListeningPort(options_.listen[i], grpc::InsecureServerCredentials(), &ports[i]);

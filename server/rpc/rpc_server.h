@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
@@ -16,6 +17,7 @@
 #include "server/metrics/server_metrics.h"
 #include "server/repository/model_repository.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/connection_flows.h"
 #include "server/rpc/control_service.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/infer_context.h"
@@ -31,6 +33,9 @@ class RpcServer {
     std::vector<std::string> listen;  // host:port or unix:/path, at least one; port 0: any.
     int io_threads = 1;
     int max_message_bytes = 64 << 20;
+    // The quota (grpc::ResourceQuota) of all connections together; 0: none. It is an emergency
+    // brake: above it gRPC refuses connections and cancels calls at random.
+    size_t grpc_memory_bytes = 0;
     StreamLimits streams;
     ControlService::Options control;
   };
@@ -73,6 +78,7 @@ class RpcServer {
   CallGate gate_;
   RawInferenceService service_;
   OpenStreams open_streams_;
+  ConnectionFlows connection_flows_;
   const InferContext infer_context_;
   ControlService control_;
   HealthService health_;

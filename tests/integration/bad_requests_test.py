@@ -222,10 +222,9 @@ def test_bad_requests_are_counted_and_none_is_left_behind(server):
 
 
 def test_metadata_that_is_wrong_ends_the_stream_at_once(server):
-    for metadata, code in (({"millrace_window": "many"}, INVALID),
-                           ({"millrace_window": "0"}, INVALID),
-                           ({"millrace_overflow": "latest"}, StatusCode.UNIMPLEMENTED)):
+    for metadata in ({"millrace_window": "many"}, {"millrace_window": "0"},
+                     {"millrace_overflow": "newest"}):
         stream = client.Stream(server.stub, **metadata)
         error = client.error_of(stream.answer)
-        assert isinstance(error, grpc.RpcError) and error.code() == code
+        assert isinstance(error, grpc.RpcError) and error.code() == INVALID
         stream.half_close()

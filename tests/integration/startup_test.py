@@ -109,6 +109,8 @@ def test_taken_port_is_an_error_that_names_it(server, tmp_path):
     (["--drain-delay", "soon"], "soon"),
     (["--stream-window", "0"], "stream-window"),
     (["--stream-window", "64", "--max-stream-window", "32"], "max-stream-window"),
+    (["--max-stream-bytes", "0"], "max-stream-bytes"),
+    (["--grpc-memory-bytes", "-1"], "grpc-memory-bytes"),
     (["--no-such-flag"], "no-such-flag"),
     (["--worker", "/bin/false"], "/bin/false"),
 ])

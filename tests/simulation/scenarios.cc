@@ -343,7 +343,6 @@ SimulatedModel::Options TwoLevels() {
   SimulatedModel::Options model = Model(kQuick, 16);
   model.dispatch.max_queue_rows = 4096;
   model.dispatch.levels = {QueuePolicy{}, QueuePolicy{}};
-  model.dispatch.default_level = 2;
   return model;
 }
 

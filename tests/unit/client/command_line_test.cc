@@ -17,7 +17,9 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
 using ::testing::Not;
+using ::testing::Pair;
 using ::testing::StartsWith;
 using Json = nlohmann::json;
 
@@ -151,6 +153,47 @@ TEST_F(CommandLine, StreamPrintsOneLinePerFrameInOrder) {
     EXPECT_EQ(json["outputs"][0]["data"][0], frame);
   }
   EXPECT_EQ(frame, 7);
+}
+
+TEST_F(CommandLine, StreamTellsTheServerItsTerms) {
+  const std::string picture = folder_.Write("f0.ppm", Picture(4, 4, 0, 0, 0));
+  ASSERT_EQ(Run({"stream", picture, "--model", "frames", "--overflow", "latest", "--order",
+                 "completion", "--weight", "20", "--max-age", "0.5"})
+                .code,
+            0);
+  EXPECT_THAT(
+      server_.last_metadata(),
+      IsSupersetOf({Pair("millrace-overflow", "latest"), Pair("millrace-order", "completion"),
+                    Pair("millrace-weight", "20"), Pair("millrace-max-age", "500000")}));
+}
+
+TEST_F(CommandLine, StreamNamesATermThatMakesNoSense) {
+  const std::vector<std::vector<std::string>> all = {
+      {"--overflow", "newest"}, {"--order", "any"}, {"--weight", "101"}, {"--max-age", "0"}};
+  for (const auto& wrong : all) {
+    const Result result = Run({"stream", "x", "--model", "frames", wrong[0], wrong[1]});
+    EXPECT_EQ(result.code, 1) << wrong[0];
+    EXPECT_THAT(result.err, AllOf(HasSubstr(wrong[0]), HasSubstr(wrong[1])));
+  }
+}
+
+TEST_F(CommandLine, StreamPairsAnswersAndFramesInCompletionOrder) {
+  for (int i = 0; i < 4; ++i) {
+    folder_.Write("f" + std::to_string(i) + ".ppm", Picture(64, 48, i, i, i));
+  }
+  server_.ReverseNext(4);
+  const Result result =
+      Run({"stream", folder_ / "f%d.ppm", "--model", "frames", "--order", "completion", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  std::istringstream lines(result.out);
+  std::string line;
+  int frame = 4;
+  while (std::getline(lines, line)) {
+    const Json json = Json::parse(line);
+    EXPECT_EQ(json["frame"], --frame);
+    EXPECT_EQ(json["outputs"][0]["data"][0], frame);
+  }
+  EXPECT_EQ(frame, 0);
 }
 
 TEST_F(CommandLine, StreamShowsProgressOnATerminalOnly) {

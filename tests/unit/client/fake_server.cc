@@ -3,6 +3,7 @@
 #include "tests/unit/client/fake_server.h"
 
 #include <chrono>
+#include <utility>
 
 #include "absl/synchronization/mutex.h"
 
@@ -53,6 +54,11 @@ void FakeServer::RefuseNext(std::vector<Refusal> refusals) {
 void FakeServer::EndNextStreams(std::vector<StreamEnd> ends) {
   std::lock_guard lock(mutex_);
   ends_.assign(ends.begin(), ends.end());
+}
+
+void FakeServer::ReverseNext(int n) {
+  std::lock_guard lock(mutex_);
+  reversed_ = n;
 }
 
 void FakeServer::Release() {
@@ -150,11 +156,13 @@ grpc::Status FakeServer::ModelStreamInfer(
     grpc::ServerReaderWriter<inference::ModelStreamInferResponse, inference::ModelInferRequest>*
         stream) {
   std::optional<StreamEnd> end;
+  int reversed = 0;
   {
     std::lock_guard lock(mutex_);
     ++streams_;
     changed_.notify_all();
     RememberMetadata(*context);
+    reversed = std::exchange(reversed_, 0);
     if (!ends_.empty()) {
       end = ends_.front();
       ends_.pop_front();
@@ -162,6 +170,11 @@ grpc::Status FakeServer::ModelStreamInfer(
   }
   int answered = 0;
   inference::ModelInferRequest request;
+  std::vector<inference::ModelStreamInferResponse> held;
+  for (; reversed > 0 && stream->Read(&request); --reversed) {
+    Answer(request, held.emplace_back().mutable_infer_response());
+  }
+  for (; !held.empty(); held.pop_back(), ++answered) stream->Write(held.back());
   while (!(end && answered == end->answers && !end->wrong_id && !end->twice && !end->loading) &&
          stream->Read(&request)) {
     {

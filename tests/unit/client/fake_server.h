@@ -47,6 +47,9 @@ class FakeServer final : public inference::GRPCInferenceService::Service {
   };
   void EndNextStreams(std::vector<StreamEnd> ends);
 
+  // The next stream reads `n` requests before it answers any, and then answers the last one first.
+  void ReverseNext(int n);
+
   void Release();
   void SetServing(const std::string& service, bool serving);
 
@@ -81,6 +84,7 @@ class FakeServer final : public inference::GRPCInferenceService::Service {
   mutable std::condition_variable changed_;
   std::deque<Refusal> refusals_;
   std::deque<StreamEnd> ends_;
+  int reversed_ = 0;
   bool released_ = false;
   std::map<std::string, bool> serving_ = {{"", true}};
   int unary_calls_ = 0;

@@ -163,6 +163,71 @@ TEST(Stream, WindowAndMetadataAreToldToTheServer) {
   EXPECT_EQ(server.last_metadata().count("millrace-window"), 0u);
 }
 
+TEST(Stream, TermsAreToldToTheServer) {
+  FakeServer server;
+  auto stream = ConnectTo(server)->OpenStream({.overflow = StreamOptions::Overflow::kDropOldest,
+                                               .order = StreamOptions::Order::kCompletion,
+                                               .weight = 9,
+                                               .max_age = absl::Milliseconds(250)});
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
+  EXPECT_THAT(server.last_metadata(),
+              testing::IsSupersetOf(
+                  {Pair("millrace-overflow", "drop-oldest"), Pair("millrace-order", "completion"),
+                   Pair("millrace-weight", "9"), Pair("millrace-max-age", "250000")}));
+  stream = ConnectTo(server)->OpenStream();
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
+  for (const auto& [key, value] : server.last_metadata()) {
+    EXPECT_THAT(key, testing::Not(testing::StartsWith("millrace-"))) << value;
+  }
+}
+
+TEST(Stream, AnswersInCompletionOrderSayWhoseTheyAre) {
+  FakeServer server;
+  server.ReverseNext(5);
+  const auto stream = ConnectTo(server)->OpenStream({.order = StreamOptions::Order::kCompletion});
+  for (int i = 0; i < 7; ++i) {
+    Request request = Numbered(i);
+    request.id = i < 3 ? "same" : "";  // Ids need not differ.
+    ASSERT_TRUE(stream->Send(std::move(request)).ok());
+  }
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
+  std::vector<int64_t> order;
+  while (const auto answer = stream->Next()) {
+    order.push_back(answer->index);
+    ASSERT_TRUE(answer->response.ok()) << answer->response.status();
+    EXPECT_EQ(NumberIn(*answer), answer->index);
+    EXPECT_EQ(answer->id, answer->index < 3 ? "same" : "");
+    EXPECT_EQ(answer->response->id, answer->id);
+  }
+  EXPECT_THAT(order, testing::ElementsAre(4, 3, 2, 1, 0, 5, 6));
+}
+
+TEST(Stream, RequestsUnderWayInCompletionOrderAreEachAnsweredWhenTheServerDies) {
+  FakeServer server;
+  server.ReverseNext(3);
+  server.EndNextStreams({{3, {grpc::StatusCode::UNAVAILABLE, "died"}, false}});
+  const auto stream = ConnectTo(server)->OpenStream({.order = StreamOptions::Order::kCompletion});
+  int accepted = 0;
+  while (accepted < 5 && stream->Send(Numbered(accepted)).ok()) ++accepted;
+  EXPECT_EQ(stream->Close().message(), "died");
+  std::vector<int64_t> answered, unanswered;
+  while (const auto answer = stream->Next()) {
+    (answer->response.ok() ? answered : unanswered).push_back(answer->index);
+    EXPECT_EQ(answer->id, std::to_string(answer->index));
+  }
+  EXPECT_THAT(answered, testing::ElementsAre(2, 1, 0));
+  EXPECT_EQ(unanswered.size(), static_cast<size_t>(accepted) - 3);
+  for (size_t i = 0; i < unanswered.size(); ++i) EXPECT_EQ(unanswered[i], 3 + i);
+}
+
+TEST(Stream, AnswerToWhatIsNotUnderWayEndsAStreamInCompletionOrder) {
+  FakeServer server;
+  server.EndNextStreams({{1, grpc::Status::OK, false, /*wrong_id=*/true}});
+  const auto stream = ConnectTo(server)->OpenStream({.order = StreamOptions::Order::kCompletion});
+  for (int i = 0; i < 3; ++i) stream->Send(Numbered(i)).IgnoreError();
+  EXPECT_THAT(stream->Close().message(), HasSubstr("'wrong' of this stream, which is not under"));
+}
+
 TEST(Stream, ErrorOfOneRequestComesAtItsPlaceAndTheStreamGoesOn) {
   FakeServer server;
   Receiver receiver;

@@ -121,15 +121,17 @@ TEST_F(BatchTest, SealMovesRowsIntoHoles) {
   EXPECT_EQ(batch_->members()[1].batch_row, 1);
 }
 
-TEST_F(BatchTest, HoleIsRefilledByARequestOfItsSize) {
+TEST_F(BatchTest, HoleIsRefilledByRequestsThatFitIn) {
   Add({1});
   const size_t hole = Add({2, 3});
   Add({4, 5, 6, 7, 8});
   batch_->Vacate(hole);
   EXPECT_FALSE(batch_->HasRoom(3));
-  EXPECT_FALSE(batch_->HasRoom(1));  // Rows of one request lie together; a hole isn't split.
   EXPECT_TRUE(batch_->HasRoom(2));
-  Add({9, 10});
+  Add({9});
+  EXPECT_FALSE(batch_->HasRoom(2));
+  Add({10});
+  EXPECT_FALSE(batch_->HasRoom(1));
   EXPECT_THAT(SealedRows(), ElementsAre(1, 9, 10, 4, 5, 6, 7, 8));
 }
 

@@ -180,7 +180,6 @@ class Simulation final {
     options.max_queue_rows = Pick(1, 16);
     if (policies_.levels) {
       options.levels.resize(static_cast<size_t>(Pick(1, 3)));
-      options.default_level = static_cast<int>(Pick(1, options.levels.size()));
       for (QueuePolicy& level : options.levels) level.max_rows = Chance(50) ? Pick(1, 8) : 0;
     }
     if (policies_.timeouts) {

@@ -41,6 +41,16 @@ TEST(ServerMetrics, StreamsAndRequestsBegunByOneThreadMayEndOnAnother) {
   EXPECT_EQ(Value(metrics, kUnknownModelTotal), 1);
 }
 
+TEST(ServerMetrics, BytesThatStreamsHoldGoUpAndDown) {
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  metrics.StreamHolds(1000);
+  metrics.StreamHolds(0);
+  metrics.StreamHolds(50);
+  EXPECT_EQ(Value(metrics, kStreamHeldBytes), 1050);
+  metrics.StreamHolds(-1000);
+  EXPECT_EQ(Value(metrics, kStreamHeldBytes), 50);
+}
+
 TEST(ServerMetrics, BuildInfoCarriesTheVersions) {
   const ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
   EXPECT_EQ(Value(metrics, kBuildInfo, "1.2.3"), 1);

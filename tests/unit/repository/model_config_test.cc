@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <iostream>
 #include <iterator>
+#include <limits>
 #include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -49,7 +51,16 @@ dynamic_batching {
   preferred_batch_size: [ 8, 4, 8 ]
   max_queue_delay_microseconds: 250
   preserve_ordering: true
-  default_queue_policy { max_queue_size: 99 }
+  priority_levels: 3
+  default_priority_level: 2
+  default_queue_policy {
+    timeout_action: DELAY
+    default_timeout_microseconds: 20000
+    allow_timeout_override: true
+    max_queue_size: 99
+  }
+  priority_queue_policy { key: 3 value { default_timeout_microseconds: 7000 } }
+  priority_queue_policy { key: 1 value { max_queue_size: 5 } }
 }
 model_warmup {
   name: "full"
@@ -63,7 +74,16 @@ parameters { key: "INTER_OP_THREAD_COUNT" value { string_value: "2" } }
 parameters { key: "DISABLE_OPTIMIZED_EXECUTION" value { string_value: "true" } }
 parameters { key: "INFERENCE_MODE" value { string_value: "false" } }
 parameters { key: "metadata" value { string_value: "for clients" } }
-millrace {}
+millrace {
+  batching {
+    hold: RETURNERS
+    overflow: DROP_OLDEST
+    starvation_guard_microseconds: 500000
+    shed_target_microseconds: 10000
+    shed_interval_microseconds: 200000
+    max_queue_bytes: 1000000
+  }
+}
 )";
 
 absl::StatusOr<ModelSettings> Parse(const std::string& text) {
@@ -95,7 +115,14 @@ TEST(ModelConfig, EverySupportedFieldIsRead) {
   EXPECT_THAT(settings->version_policy.specific, ElementsAre(3, 7));
   EXPECT_THAT(settings->preferred_batch_sizes, ElementsAre(4, 8));
   EXPECT_EQ(settings->max_queue_delay, absl::Microseconds(250));
-  EXPECT_EQ(settings->max_queue_size, 99);
+  ASSERT_EQ(settings->queue_policies.size(), 3u);
+  EXPECT_EQ(settings->default_level, 2);
+  EXPECT_EQ(settings->starvation_guard, absl::Milliseconds(500));
+  EXPECT_EQ(settings->hold, Hold::kReturners);
+  EXPECT_EQ(settings->overflow, Overflow::kDropOldest);
+  EXPECT_EQ(settings->shed_target, absl::Milliseconds(10));
+  EXPECT_EQ(settings->shed_interval, absl::Milliseconds(200));
+  EXPECT_EQ(settings->max_queue_bytes, 1000000);
   ASSERT_EQ(settings->instance_groups.size(), 2u);
   EXPECT_EQ(settings->instance_groups[0].kind, DeviceKind::kCpu);
   EXPECT_EQ(settings->instance_groups[0].count, 2);
@@ -106,6 +133,95 @@ TEST(ModelConfig, EverySupportedFieldIsRead) {
   EXPECT_EQ(settings->inter_op_threads, 2);
   EXPECT_TRUE(settings->disable_optimized_execution);
   EXPECT_FALSE(settings->inference_mode);
+}
+
+TEST(ModelConfig, ALevelsOwnQueuePolicyReplacesTheDefaultOneAsAWhole) {
+  const absl::StatusOr<ModelSettings> settings = Parse(kEverything);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  const std::vector<QueuePolicy>& policies = settings->queue_policies;
+  ASSERT_EQ(policies.size(), 3u);
+  EXPECT_EQ(policies[0].max_rows, 5);
+  EXPECT_EQ(policies[0].timeout_action, QueuePolicy::TimeoutAction::kReject);
+  EXPECT_EQ(policies[0].default_timeout, absl::InfiniteDuration());
+  EXPECT_FALSE(policies[0].allow_timeout_override);
+  EXPECT_EQ(policies[1].max_rows, 99);
+  EXPECT_EQ(policies[1].timeout_action, QueuePolicy::TimeoutAction::kDelay);
+  EXPECT_EQ(policies[1].default_timeout, absl::Milliseconds(20));
+  EXPECT_TRUE(policies[1].allow_timeout_override);
+  EXPECT_EQ(policies[2].max_rows, 0);
+  EXPECT_EQ(policies[2].timeout_action, QueuePolicy::TimeoutAction::kReject);
+  EXPECT_EQ(policies[2].default_timeout, absl::Milliseconds(7));
+}
+
+TEST(ModelConfig, TheDefaultQueuePolicyNeedsNoLevels) {
+  const absl::StatusOr<ModelSettings> settings =
+      Parse(absl::StrCat(kTensors, "dynamic_batching { default_queue_policy { max_queue_size: 7 ",
+                         "default_timeout_microseconds: 3600000000 } }"));
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  ASSERT_EQ(settings->queue_policies.size(), 1u);
+  EXPECT_EQ(settings->queue_policies[0].max_rows, 7);
+  EXPECT_EQ(settings->queue_policies[0].default_timeout, absl::Hours(1));
+  EXPECT_EQ(settings->default_level, 1);
+}
+
+TEST(ModelConfig, AtMost32PriorityLevelsAreSupported) {
+  const auto with = [](int levels) {
+    return absl::StrCat(
+        kTensors, "dynamic_batching { default_priority_level: 32 priority_levels: ", levels, " }");
+  };
+  const absl::StatusOr<ModelSettings> settings = Parse(with(32));
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ(settings->queue_policies.size(), 32u);
+  EXPECT_EQ(settings->default_level, 32);
+  EXPECT_THAT(ErrorOf(with(33)), HasSubstr("33 came, at most 32 are supported"));
+}
+
+TEST(ModelConfig, APriorityThatIsNoLevelIsTheDefaultOne) {
+  const absl::StatusOr<ModelSettings> settings = Parse(kEverything);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ(settings->LevelOf(0), 2);
+  EXPECT_EQ(settings->LevelOf(1), 1);
+  EXPECT_EQ(settings->LevelOf(3), 3);
+  EXPECT_EQ(settings->LevelOf(4), 2);
+  EXPECT_EQ(settings->LevelOf(std::numeric_limits<uint64_t>::max()), 2);
+}
+
+TEST(ModelConfig, WithoutLevelsEveryPriorityIsTheSame) {
+  const absl::StatusOr<ModelSettings> settings = Parse(kTensors);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ(settings->LevelOf(0), 1);
+  EXPECT_EQ(settings->LevelOf(1), 1);
+  EXPECT_EQ(settings->LevelOf(2), 1);
+}
+
+TEST(ModelConfig, HoldAndOverflowHaveTheNamesOfTheDocumentation) {
+  const auto batching = [](const char* text) {
+    return Parse(absl::StrCat(kTensors, "millrace { batching { ", text, " } }"));
+  };
+  const std::pair<const char*, std::optional<Hold>> holds[] = {
+      {"", std::nullopt},
+      {"hold: HOLD_UNSPECIFIED", std::nullopt},
+      {"hold: NONE", Hold::kNone},
+      {"hold: RETURNERS", Hold::kReturners},
+  };
+  for (const auto& [text, hold] : holds) {
+    const absl::StatusOr<ModelSettings> settings = batching(text);
+    ASSERT_TRUE(settings.ok()) << settings.status();
+    EXPECT_EQ(settings->hold, hold) << text;
+  }
+  const std::pair<const char*, Overflow> overflows[] = {
+      {"", Overflow::kBlock},
+      {"overflow: OVERFLOW_UNSPECIFIED", Overflow::kBlock},
+      {"overflow: BLOCK", Overflow::kBlock},
+      {"overflow: REJECT", Overflow::kReject},
+      {"overflow: DROP_OLDEST", Overflow::kDropOldest},
+      {"overflow: LATEST", Overflow::kLatest},
+  };
+  for (const auto& [text, overflow] : overflows) {
+    const absl::StatusOr<ModelSettings> settings = batching(text);
+    ASSERT_TRUE(settings.ok()) << settings.status();
+    EXPECT_EQ(settings->overflow, overflow) << text;
+  }
 }
 
 TEST(ModelConfig, WarmupInputsComeInTheModelsOrder) {
@@ -134,6 +250,16 @@ TEST(ModelConfig, TensorsAloneAreEnough) {
   EXPECT_EQ(settings->version_policy.latest, 1);
   EXPECT_THAT(settings->instance_groups, IsEmpty());
   EXPECT_EQ(settings->max_queue_delay, absl::ZeroDuration());
+  ASSERT_EQ(settings->queue_policies.size(), 1u);
+  EXPECT_EQ(settings->queue_policies[0].max_rows, 0);
+  EXPECT_EQ(settings->queue_policies[0].default_timeout, absl::InfiniteDuration());
+  EXPECT_EQ(settings->default_level, 1);
+  EXPECT_EQ(settings->starvation_guard, absl::InfiniteDuration());
+  EXPECT_EQ(settings->hold, std::nullopt);
+  EXPECT_EQ(settings->overflow, Overflow::kBlock);
+  EXPECT_EQ(settings->shed_target, absl::InfiniteDuration());
+  EXPECT_EQ(settings->shed_interval, absl::Milliseconds(100));
+  EXPECT_EQ(settings->max_queue_bytes, 0);
   EXPECT_EQ(settings->intra_op_threads, std::nullopt);
   EXPECT_FALSE(settings->disable_optimized_execution);
   EXPECT_TRUE(settings->inference_mode);
@@ -164,6 +290,16 @@ TEST(ModelConfig, TheMessageForClientsIsComplete) {
   EXPECT_EQ(config.instance_group(0).name(), "mill_0");
   EXPECT_EQ(config.input(0).name(), "IN");
   EXPECT_EQ(config.output(0).data_type(), inference::TYPE_INT64);
+  EXPECT_EQ(config.millrace().batching().overflow(), inference::Millrace::Batching::BLOCK);
+  EXPECT_EQ(config.millrace().batching().shed_interval_microseconds(), 0u);
+}
+
+TEST(ModelConfig, TheMessageForClientsTellsOverHowLongTheWaitIsWatched) {
+  const absl::StatusOr<ModelSettings> settings =
+      Parse(absl::StrCat(kTensors, "millrace { batching { shed_target_microseconds: 5000 } }"));
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  const inference::ModelConfig config = settings->ConfigOf(EngineKind::kTorchScript);
+  EXPECT_EQ(config.millrace().batching().shed_interval_microseconds(), 100'000u);
 }
 
 TEST(ModelConfig, TheMessageForClientsKeepsWhatIsWritten) {
@@ -174,6 +310,10 @@ TEST(ModelConfig, TheMessageForClientsKeepsWhatIsWritten) {
   EXPECT_EQ(config.default_model_filename(), "net.pt");
   EXPECT_EQ(config.instance_group(0).name(), "cores");
   EXPECT_EQ(config.dynamic_batching().max_queue_delay_microseconds(), 250u);
+  EXPECT_EQ(config.dynamic_batching().priority_levels(), 3u);
+  EXPECT_EQ(config.dynamic_batching().priority_queue_policy().at(1).max_queue_size(), 5u);
+  EXPECT_EQ(config.millrace().batching().hold(), inference::Millrace::Batching::RETURNERS);
+  EXPECT_EQ(config.millrace().batching().overflow(), inference::Millrace::Batching::DROP_OLDEST);
   EXPECT_EQ(config.parameters().at("metadata").string_value(), "for clients");
   EXPECT_EQ(config.model_warmup(0).inputs().size(), 2u);
 }
@@ -269,12 +409,6 @@ TEST(ModelConfig, WhatIsNotActedOnIsRefusedByName) {
        "'instance_group[1].rate_limiter.priority'", "by this server"},
       {with("instance_group {\n kind: KIND_MODEL }"), "5", "'instance_group[0].kind'",
        "expected KIND_CPU"},
-      {with("dynamic_batching {\n priority_levels: 2 }"), "5", "'dynamic_batching.priority_levels'",
-       "yet"},
-      {with("dynamic_batching {\n default_queue_policy {\n timeout_action: DELAY } }"), "6",
-       "'dynamic_batching.default_queue_policy.timeout_action'", "yet"},
-      {with("dynamic_batching { priority_queue_policy { key: 1 value {} } }"), "4",
-       "'dynamic_batching.priority_queue_policy'", "yet"},
       {with("model_warmup { inputs { key: \"IN\" value { input_data_file: \"x\" } } }"), "4",
        "'model_warmup[0].inputs['IN'].input_data_file'", "by this server"},
       {"input [\n { name: \"A\" },\n { name: \"B\"\n   optional: true } ]", "4",
@@ -356,6 +490,68 @@ TEST(ModelConfig, ValuesThatMakeNoSenseAreRefused) {
        "KIND_CPU uses none"},
       {with("instance_group { kind: KIND_GPU\n gpus: -1 }"), "5", "'instance_group[0].gpus[0]'",
        "0 or more"},
+  });
+}
+
+TEST(ModelConfig, PrioritiesThatMakeNoSenseAreRefused) {
+  const auto with = [](const char* text) {
+    return absl::StrCat(kTensors, "dynamic_batching {\n", text, " }");
+  };
+  ExpectErrors({
+      {with("priority_levels: 2"), "4", "'dynamic_batching.default_priority_level'",
+       "0 came, expected 1 to priority_levels, which is 2"},
+      {with("priority_levels: 2\ndefault_priority_level: 3"), "6",
+       "'dynamic_batching.default_priority_level'", "3 came, expected 1 to priority_levels"},
+      {with("default_priority_level: 1"), "5", "'dynamic_batching.default_priority_level'",
+       "1 came, but the model has no levels"},
+      {with("default_priority_level: 1\npriority_levels: 18446744073709551615"), "6",
+       "'dynamic_batching.priority_levels'", "18446744073709551615 came, at most 32"},
+      {with("priority_levels: 2 default_priority_level: 1\npriority_queue_policy { key: 3 value {} "
+            "}"),
+       "6", "'dynamic_batching.priority_queue_policy['3']'",
+       "3 came, expected 1 to priority_levels, which is 2"},
+      {with("priority_levels: 2 default_priority_level: 1\npriority_queue_policy { value {} }"),
+       "6", "'dynamic_batching.priority_queue_policy['0']'",
+       "0 came, expected 1 to priority_levels"},
+      {with("priority_queue_policy { key: 1 value {} }"), "5",
+       "'dynamic_batching.priority_queue_policy['1']'",
+       "1 came, but the model has no levels; set priority_levels too"},
+      {with("priority_levels: 2 default_priority_level: 1\npriority_queue_policy { key: 2 value {} "
+            "}\npriority_queue_policy { key: 2 value {} }"),
+       "7", "'dynamic_batching.priority_queue_policy['2']'", "given twice"},
+      {with("priority_levels: 1 default_priority_level: 1\npriority_queue_policy { key: 1 value {\n"
+            "default_timeout_microseconds: 3600000001 } }"),
+       "7", "'dynamic_batching.priority_queue_policy['1'].default_timeout_microseconds'",
+       "3600000001 came, at most an hour"},
+      {with("default_queue_policy {\n default_timeout_microseconds: 3600000001 }"), "6",
+       "'dynamic_batching.default_queue_policy.default_timeout_microseconds'",
+       "3600000001 came, at most an hour"},
+      {with("default_queue_policy {\n timeout_action: 2 }"), "6",
+       "'dynamic_batching.default_queue_policy.timeout_action'", "expected REJECT or DELAY"},
+  });
+}
+
+TEST(ModelConfig, MillraceSettingsThatMakeNoSenseAreRefused) {
+  const auto with = [](const char* text) {
+    return absl::StrCat(kTensors, "millrace { batching {\n", text, " } }");
+  };
+  ExpectErrors({
+      {with("hold: ALWAYS"), "5", "\"hold\"", "Unknown enumeration value"},
+      {with("hold: 3"), "5", "'millrace.batching.hold'", "expected NONE or RETURNERS"},
+      {with("overflow: 5"), "5", "'millrace.batching.overflow'",
+       "expected BLOCK, REJECT, DROP_OLDEST or LATEST"},
+      {with("starvation_guard_microseconds: 1000"), "5",
+       "'millrace.batching.starvation_guard_microseconds'", "needs lower priority levels"},
+      {with("starvation_guard_microseconds: 3600000001"), "5",
+       "'millrace.batching.starvation_guard_microseconds'", "3600000001 came, at most an hour"},
+      {with("shed_target_microseconds: 3600000001"), "5",
+       "'millrace.batching.shed_target_microseconds'", "3600000001 came, at most an hour"},
+      {with("shed_target_microseconds: 1\nshed_interval_microseconds: 18446744073709551615"), "6",
+       "'millrace.batching.shed_interval_microseconds'", "at most an hour"},
+      {with("shed_interval_microseconds: 1000"), "5",
+       "'millrace.batching.shed_interval_microseconds'", "without shed_target_microseconds"},
+      {with("max_queue_bytes: 9223372036854775808"), "5", "'millrace.batching.max_queue_bytes'",
+       "9223372036854775808 came, more than can be addressed"},
   });
 }
 
@@ -449,8 +645,9 @@ TEST(ModelConfig, EveryDataTypeButStringIsTaken) {
 // Deletes, repeats, swaps and replaces pieces of the text.
 std::string Mutate(std::string text, std::mt19937* random) {
   static const char* const kPieces[] = {
-      "{",           "}",         "[", "]", "\"",   ":",       "-1",    "\n", "0",   "\xff",
-      "99999999999", "TYPE_FP32", "'", "#", "dims", "value {", "\\377", "\t", "true"};
+      "{",    "}",       "[",     "]",           "\"",        ":",    "-1",
+      "\n",   "0",       "\xff",  "99999999999", "TYPE_FP32", "'",    "#",
+      "dims", "value {", "\\377", "\t",          "true",      "NONE", "3"};
   const auto pick = [&](size_t bound) { return (*random)() % std::max<size_t>(bound, 1); };
   for (size_t change = 1 + pick(6); change > 0; --change) {
     const size_t at = pick(text.size());

@@ -161,6 +161,11 @@ std::string Difference(const Request& ours, const ModelInferRequest& theirs,
   const std::optional<absl::Duration> limit =
       timeout == 0 ? std::nullopt : std::optional(absl::Microseconds(timeout));
   if (ours.timeout != limit) return "timeout";
+  const InferParameter priority = Parameter(theirs, "priority");
+  const uint64_t level = priority.has_uint64_param()
+                             ? priority.uint64_param()
+                             : static_cast<uint64_t>(priority.int64_param());
+  if (ours.priority != level) return "priority";
   if (ours.wants_timings != Parameter(theirs, "millrace_timings").bool_param()) return "timings";
   if (ours.inputs.size() != tensors.size()) return "number of inputs";
   for (size_t i = 0; i < tensors.size(); ++i) {

@@ -111,6 +111,7 @@ class RequestGenerator {
     if (OneIn(3)) parameters["millrace_timings"].set_bool_param(OneIn(2));
     if (OneIn(3)) parameters["triton_enable_empty_final_response"].set_bool_param(OneIn(2));
     if (OneIn(4)) parameters["priority"].set_uint64_param(Below(9));
+    if (OneIn(4)) parameters["priority"].set_int64_param(static_cast<int64_t>(Below(9)));
     if (OneIn(4)) parameters["sequence_id"].set_int64_param(0);
     if (OneIn(3)) SetParameter(&parameters[Text()]);
     if (!OneIn(6)) return;

@@ -2,12 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/infer_codec.h"
 
+#include <cstdint>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
@@ -73,6 +76,7 @@ TEST(DecodeInferRequest, FillsEveryField) {
   const DecodedRequest decoded = Decode(
       "model_name: 'resnet' model_version: '3' id: 'r-1' "
       "parameters { key: 'timeout' value { int64_param: 2500 } } "
+      "parameters { key: 'priority' value { uint64_param: 3 } } "
       "parameters { key: 'millrace_timings' value { bool_param: true } } "
       "inputs { name: 'a' datatype: 'FP32' shape: [ 2, 1 ] } "
       "inputs { name: 'b' datatype: 'INT8' shape: 3 } "
@@ -84,6 +88,7 @@ TEST(DecodeInferRequest, FillsEveryField) {
   EXPECT_EQ(request.model_version, "3");
   EXPECT_EQ(request.id, "r-1");
   EXPECT_EQ(request.timeout, absl::Microseconds(2500));
+  EXPECT_EQ(request.priority, 3);
   EXPECT_TRUE(request.wants_timings);
   EXPECT_THAT(request.requested_outputs, ElementsAre("p", "q"));
   ASSERT_EQ(request.inputs.size(), 2);
@@ -222,15 +227,32 @@ TEST(DecodeInferRequest, ParametersHaveTheirTypes) {
             "invalid value type for 'timeout' parameter, expected int64_param");
   EXPECT_EQ(ParameterError("timeout", "int64_param: -5"),
             "invalid value -5 for 'timeout', expected value >= 0");
-  EXPECT_THAT(ParameterError("priority", "bool_param: true"), HasSubstr("'priority'"));
+  EXPECT_EQ(ParameterError("priority", "bool_param: true"),
+            "invalid value type for 'priority' parameter, expected int64_param or uint64_param");
+  EXPECT_THAT(ParameterError("priority", "string_param: '1'"), HasSubstr("'priority'"));
+  EXPECT_THAT(ParameterError("priority", "double_param: 1"), HasSubstr("'priority'"));
+  EXPECT_THAT(ParameterError("priority", ""), HasSubstr("'priority'"));
   EXPECT_THAT(ParameterError("priority", "int64_param: -1"), HasSubstr("value -1 for 'priority'"));
   EXPECT_THAT(ParameterError("sequence_id", "bool_param: true"), HasSubstr("'sequence_id'"));
   EXPECT_THAT(ParameterError("sequence_end", "int64_param: 1"), HasSubstr("expected bool_param"));
   EXPECT_THAT(ParameterError("millrace_timings", "int64_param: 1"), HasSubstr("bool_param"));
 }
 
+TEST(DecodeInferRequest, APriorityIsAnyNumberThatIsNotNegative) {
+  const auto priority = [](const char* value) {
+    const DecodedRequest decoded =
+        Decode(absl::StrCat("parameters { key: 'priority' value { ", value, " } }"));
+    EXPECT_TRUE(decoded.status.ok()) << decoded.status;
+    return decoded.request.priority;
+  };
+  EXPECT_EQ(Decode("").request.priority, 0);
+  EXPECT_EQ(priority("int64_param: 0"), 0);
+  EXPECT_EQ(priority("int64_param: 2"), 2);
+  EXPECT_EQ(priority("uint64_param: 7"), 7);
+  EXPECT_EQ(priority("uint64_param: 18446744073709551615"), std::numeric_limits<uint64_t>::max());
+}
+
 TEST(DecodeInferRequest, HarmlessParametersAreTaken) {
-  EXPECT_EQ(ParameterError("priority", "uint64_param: 3"), "");
   EXPECT_EQ(ParameterError("sequence_id", "int64_param: 0"), "");
   EXPECT_EQ(ParameterError("sequence_id", "string_param: ''"), "");
   EXPECT_EQ(ParameterError("timeout", "int64_param: 0"), "");
@@ -421,6 +443,16 @@ TEST(EncodeStreamResponse, AnErrorTravelsInBand) {
   EXPECT_TRUE(inner.parameters().at("triton_final_response").bool_param());
   EXPECT_EQ(inner.parameters().at("millrace_status_code").int64_param(), 5);
   EXPECT_EQ(inner.outputs_size(), 0);
+}
+
+TEST(EncodeStreamResponse, AnErrorSaysWhenToTryAgainWhereThatIsKnown) {
+  Response response = Response::Error(absl::ResourceExhaustedError("full"));
+  response.retry_after = absl::Milliseconds(20);
+  const auto told = Parsed<ModelStreamInferResponse>(EncodeStreamResponse(std::move(response)));
+  EXPECT_EQ(told.infer_response().parameters().at("millrace_retry_after_us").int64_param(), 20'000);
+  const auto untold = Parsed<ModelStreamInferResponse>(
+      EncodeStreamResponse(Response::Error(absl::ResourceExhaustedError("full"))));
+  EXPECT_EQ(untold.infer_response().parameters().count("millrace_retry_after_us"), 0);
 }
 
 TEST(EncodeStreamResponse, AnErrorWithoutAMessageStillReadsAsOne) {

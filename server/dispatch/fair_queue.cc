@@ -1,0 +1,339 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/dispatch/fair_queue.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "server/base/check.h"
+
+namespace millrace {
+namespace {
+
+// Requests that don't fit what is left of a batch are passed over for smaller ones behind them; so
+// many, so that the search stays short. The first of them is the first of the next batch.
+constexpr int kMostPassedOver = 8;
+// Shapes that are remembered while nobody waits for them.
+constexpr size_t kMostIdleGroups = 256;
+// Flows whose debts are remembered while they have nothing here.
+constexpr int kMostIndebted = 1024;
+
+int64_t Unclaimed(const PendingRequest& request) { return request.rows() - request.rows_claimed; }
+
+bool SameShape(const std::shared_ptr<const RowShape>& a, const std::shared_ptr<const RowShape>& b) {
+  return a == b || *a == *b;
+}
+
+}  // namespace
+
+int ShapeGroup::tier() const {
+  const auto ring =
+      std::find_if(rings.begin(), rings.end(), [](const Ring& r) { return r.size > 0; });
+  return static_cast<int>(ring - rings.begin());
+}
+
+FairQueue::FairQueue(int levels) : tiers_(static_cast<size_t>(2 * levels)) {}
+
+// ---- Entering and leaving ----
+
+void FairQueue::Push(PendingRequest& request) {
+  FairLine& line = LineFor(request.flow(), request.tier);
+  Enter(request, line);
+  line.requests.PushBack(request);
+  if (line.requests.front() == &request) Activate(line);
+}
+
+void FairQueue::PutBack(PendingRequest& request, double cost) {
+  FairLine& line = LineFor(request.flow(), request.tier);
+  if (!line.requests.empty()) Deactivate(line);
+  Enter(request, line);
+  line.requests.PushFront(request);
+  line.credit += cost;
+  Activate(line);
+}
+
+void FairQueue::Remove(PendingRequest& request) {
+  Leave(request);
+  EndDebts();
+}
+
+void FairQueue::Enter(PendingRequest& request, FairLine& line) {
+  Tier& tier = tiers_[static_cast<size_t>(request.tier)];
+  const int64_t rows = Unclaimed(request);
+  request.line = &line;
+  tier.rows += rows;
+  line.rows += rows;
+  rows_ += rows;
+  ++size_;
+  // Nearly always at the end; a request that is put back is an old one.
+  PendingRequest* behind = nullptr;
+  if (tier.requests.back() != nullptr && tier.requests.back()->arrival > request.arrival) {
+    behind = tier.requests.front();
+    while (behind->arrival <= request.arrival) behind = tier.requests.Next(*behind);
+  }
+  tier.requests.InsertBefore(behind, request);
+}
+
+void FairQueue::Leave(PendingRequest& request) {
+  FairLine& line = *request.line;
+  Tier& tier = tiers_[static_cast<size_t>(request.tier)];
+  const int64_t rows = Unclaimed(request);
+  const bool first = line.requests.front() == &request;
+  tier.rows -= rows;
+  line.rows -= rows;
+  rows_ -= rows;
+  --size_;
+  tier.requests.Remove(request);
+  line.requests.Remove(request);
+  request.line = nullptr;
+  if (!first) return;
+  if (!line.requests.empty() && SameShape(line.requests.front()->row_shape(), line.group->shape)) {
+    return;
+  }
+  Deactivate(line);
+  if (!line.requests.empty()) return Activate(line);
+  line.in_turn = false;
+  line.credit = std::min(line.credit, 0.0);
+  indebted_.PushBack(line);
+  ++indebted_count_;
+  if (line.credit == 0) {
+    Forgive(line);
+  } else if (indebted_count_ > kMostIndebted) {
+    Forgive(*indebted_.front());
+  }
+}
+
+void FairQueue::Forgive(FairLine& line) {
+  indebted_.Remove(line);
+  --indebted_count_;
+  lines_.erase({line.flow, line.tier});
+  free_lines_.push_back(&line);
+}
+
+void FairQueue::EndDebts() {
+  while (size_ == 0 && !indebted_.empty()) Forgive(*indebted_.front());
+}
+
+FairLine& FairQueue::LineFor(const Flow& flow, int tier) {
+  const auto [entry, is_new] = lines_.try_emplace({flow.id(), tier}, nullptr);
+  if (!is_new) {
+    FairLine& line = *entry->second;
+    if (line.requests.empty()) {
+      indebted_.Remove(line);
+      --indebted_count_;
+    }
+    return line;
+  }
+  if (free_lines_.empty()) free_lines_.push_back(&line_storage_.emplace_back());
+  FairLine* const line = free_lines_.back();
+  free_lines_.pop_back();
+  line->flow = flow.id();
+  line->weight = flow.weight();
+  line->tier = tier;
+  line->credit = 0;
+  entry->second = line;
+  return *line;
+}
+
+ShapeGroup& FairQueue::GroupFor(const std::shared_ptr<const RowShape>& shape) {
+  if (last_group_ != nullptr && SameShape(last_group_->shape, shape)) return *last_group_;
+  const auto [entry, is_new] = group_of_.try_emplace(*shape, nullptr);
+  if (is_new) {
+    ForgetIdleGroups();
+    if (free_groups_.empty()) free_groups_.push_back(&group_storage_.emplace_back());
+    entry->second = free_groups_.back();
+    free_groups_.pop_back();
+    entry->second->shape = shape;
+    entry->second->rings.resize(tiers_.size());
+    groups_.push_back(entry->second);
+  }
+  last_group_ = entry->second;
+  return *last_group_;
+}
+
+void FairQueue::ForgetIdleGroups() {
+  if (groups_.size() < kMostIdleGroups) return;
+  std::erase_if(groups_, [this](ShapeGroup* group) {
+    if (group->lines > 0) return false;
+    // The one that is just being made is not in groups_.
+    group_of_.erase(*group->shape);
+    free_groups_.push_back(group);
+    return true;
+  });
+}
+
+void FairQueue::Activate(FairLine& line) {
+  ShapeGroup& group = GroupFor(line.requests.front()->row_shape());
+  ShapeGroup::Ring& ring = group.rings[static_cast<size_t>(line.tier)];
+  if (group.lines++ == 0) group.served = std::max(group.served, served_);
+  group.weight += line.weight;
+  line.group = &group;
+  ring.lines.PushBack(line);
+  ++ring.size;
+  ++tiers_[static_cast<size_t>(line.tier)].lines;
+}
+
+void FairQueue::Deactivate(FairLine& line) {
+  ShapeGroup& group = *line.group;
+  ShapeGroup::Ring& ring = group.rings[static_cast<size_t>(line.tier)];
+  --group.lines;
+  group.weight -= line.weight;
+  line.group = nullptr;
+  ring.lines.Remove(line);
+  --ring.size;
+  --tiers_[static_cast<size_t>(line.tier)].lines;
+}
+
+// ---- Turns ----
+
+ShapeGroup* FairQueue::NextGroup(absl::FunctionRef<bool(const ShapeGroup&)> eligible) {
+  ShapeGroup* next = nullptr;
+  int next_tier = 0;
+  for (ShapeGroup* const group : groups_) {
+    if (group->lines == 0) continue;
+    const int tier = group->tier();
+    const bool sooner =
+        next == nullptr || tier < next_tier || (tier == next_tier && group->served < next->served);
+    if (!sooner || !eligible(*group)) continue;
+    next = group;
+    next_tier = tier;
+  }
+  return next;
+}
+
+PendingRequest* FairQueue::Next(ShapeGroup& group, int64_t room, int64_t capacity,
+                                double row_cost) {
+  for (ShapeGroup::Ring& ring : group.rings) {
+    if (ring.size > 0) return NextIn(ring, room, capacity, row_cost);
+  }
+  return nullptr;
+}
+
+PendingRequest* FairQueue::NextIn(ShapeGroup::Ring& ring, int64_t room, int64_t capacity,
+                                  double row_cost) {
+  int passed_over = 0;
+  int64_t ended = 0;  // Turns that ended in a row, since those lines were in debt.
+  for (FairLine* line = ring.lines.front(); line != nullptr;) {
+    if (!line->in_turn) {
+      line->in_turn = true;
+      line->credit += row_cost * line->weight;
+    }
+    if (line->credit <= 0) {
+      FairLine* const after = ring.lines.Next(*line);
+      EndTurn(ring, *line);
+      if (++ended == ring.size) {
+        SkipRounds(ring, row_cost);
+        ended = 0;
+      }
+      line = after != nullptr ? after : ring.lines.front();
+      continue;
+    }
+    ended = 0;
+    PendingRequest* const first = line->requests.front();
+    if (std::min(Unclaimed(*first), capacity) <= room) return first;
+    if (++passed_over == kMostPassedOver) return nullptr;
+    line = ring.lines.Next(*line);
+  }
+  return nullptr;
+}
+
+void FairQueue::EndTurn(ShapeGroup::Ring& ring, FairLine& line) {
+  line.in_turn = false;
+  ring.lines.Remove(line);
+  ring.lines.PushBack(line);
+}
+
+// Every line of the ring is in debt: gives all of them the rounds after which the first isn't.
+void FairQueue::SkipRounds(ShapeGroup::Ring& ring, double row_cost) {
+  double rounds = HUGE_VAL;
+  for (FairLine* line = ring.lines.front(); line != nullptr; line = ring.lines.Next(*line)) {
+    rounds = std::min(rounds, std::floor(-line->credit / (row_cost * line->weight)));
+  }
+  for (FairLine* line = ring.lines.front(); line != nullptr; line = ring.lines.Next(*line)) {
+    line->credit += rounds * row_cost * line->weight;
+  }
+}
+
+void FairQueue::Claim(PendingRequest& request, int64_t rows, double cost) {
+  FairLine& line = *request.line;
+  ShapeGroup& group = *line.group;
+  MILLRACE_CHECK(line.requests.front() == &request, "Rows are claimed in the order of a flow.");
+  MILLRACE_CHECK(rows <= Unclaimed(request), "A row has one place.");
+  served_ = std::max(served_, group.served);
+  group.served += cost / static_cast<double>(group.weight);
+  line.credit -= cost;
+  if (line.in_turn && line.credit <= 0) {
+    EndTurn(group.rings[static_cast<size_t>(line.tier)], line);
+  }
+  const bool all = rows == Unclaimed(request);
+  if (all) Leave(request);
+  request.rows_claimed += rows;
+  if (all) return EndDebts();
+  tiers_[static_cast<size_t>(request.tier)].rows -= rows;
+  line.rows -= rows;
+  rows_ -= rows;
+}
+
+// ---- What is there ----
+
+PendingRequest* FairQueue::Overdue(absl::Time time) const {
+  PendingRequest* oldest = nullptr;
+  bool behind = false;
+  for (const Tier& tier : tiers_) {
+    PendingRequest* const first = tier.requests.front();
+    if (behind && first != nullptr && first->arrival < time &&
+        (oldest == nullptr || first->arrival < oldest->arrival)) {
+      oldest = first;
+    }
+    behind |= first != nullptr;
+  }
+  return oldest;
+}
+
+PendingRequest* FairQueue::TurnOutFor(const Flow& flow, int64_t rows, int level) const {
+  const double wanted =
+      static_cast<double>(RowsOf(flow, level) + rows) / static_cast<double>(flow.weight());
+  PendingRequest* found = nullptr;
+  double most = wanted;
+  for (const auto& [key, line] : lines_) {
+    if (LevelOf(line->tier) != level || line->requests.empty() || line->flow == flow.id()) continue;
+    PendingRequest* const last = line->requests.back();
+    if (last->rows_claimed > 0) continue;
+    const double left = static_cast<double>(line->rows - last->rows()) / line->weight;
+    if (left < most) continue;
+    most = left;
+    found = last;
+  }
+  return found;
+}
+
+int64_t FairQueue::LinesUpTo(int level) const {
+  int64_t lines = 0;
+  for (int tier = 0; tier < 2 * level; ++tier) lines += tiers_[static_cast<size_t>(tier)].lines;
+  return lines;
+}
+
+int64_t FairQueue::RowsUpTo(int level) const {
+  int64_t rows = 0;
+  for (int tier = 0; tier < 2 * level; ++tier) rows += tiers_[static_cast<size_t>(tier)].rows;
+  return rows;
+}
+
+int64_t FairQueue::RowsOf(const Flow& flow, int level) const {
+  int64_t rows = 0;
+  for (const bool delayed : {false, true}) {
+    const auto line = lines_.find({flow.id(), TierOf(level, delayed)});
+    if (line != lines_.end()) rows += line->second->rows;
+  }
+  return rows;
+}
+
+absl::Time FairQueue::oldest_arrival() const {
+  absl::Time oldest = absl::InfiniteFuture();
+  for (const Tier& tier : tiers_) {
+    if (!tier.requests.empty()) oldest = std::min(oldest, tier.requests.front()->arrival);
+  }
+  return oldest;
+}
+
+}  // namespace millrace

@@ -1,0 +1,167 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
+#include "absl/time/time.h"
+#include "server/base/intrusive_list.h"
+#include "server/dispatch/pending_request.h"
+#include "server/inference/row_shape.h"
+
+namespace millrace {
+
+struct ShapeGroup;
+
+// The requests of one flow and one tier that wait, in their order, and the flow's turn.
+struct FairLine {
+  uint64_t flow = 0;
+  int weight = 1;
+  int tier = 0;
+  IntrusiveList<PendingRequest, &PendingRequest::in_line> requests;
+  int64_t rows = 0;   // That wait.
+  double credit = 0;  // What it may use before its turn is over; below 0: what it has used ahead.
+  bool in_turn = false;
+  ShapeGroup* group = nullptr;  // Of its first request.
+  ListHook<FairLine> in_ring;   // Of its group, or of the queue's indebted lines.
+};
+
+// The lines whose first requests have one row shape, hence may share a batch.
+struct ShapeGroup {
+  struct Ring {
+    IntrusiveList<FairLine, &FairLine::in_ring> lines;
+    int64_t size = 0;
+  };
+
+  std::shared_ptr<const RowShape> shape;
+  std::vector<Ring> rings;  // By tier.
+  int64_t lines = 0;
+  int64_t weight = 0;  // Of its lines.
+  double served = 0;   // Cost served per weight: whose is least goes next.
+
+  // The highest tier in which anybody waits. REQUIRES: lines > 0.
+  int tier() const;
+};
+
+// Who is next. Requests wait in a line per flow, in their order; lines take turns by deficit round
+// robin (Shreedhar and Varghese, SIGCOMM 1995) whose cost is the predicted time of the rows, so
+// flows get service in proportion to their weights whatever they ask for. Tiers are served
+// strictly one before the other: two per priority level, the second for its delayed requests.
+// Shapes take turns in proportion to the weights of the flows that wait for them. Allocates
+// nothing once it has been as full. Holds no reference: a request outlives its wait.
+// Thread-compatible: the dispatcher guards it.
+//
+// Invariants:
+//  1. Within a line, rows are claimed in order.
+//  2. A line that has used more than its share pays for it before it is served again, also when it
+//     empties in between; debts end when nobody waits at all.
+class FairQueue {
+ public:
+  explicit FairQueue(int levels);
+
+  // The tier of a priority level, 1 being the highest.
+  static int TierOf(int level, bool delayed) { return 2 * (level - 1) + (delayed ? 1 : 0); }
+  static int LevelOf(int tier) { return tier / 2 + 1; }
+
+  // Enters a request at the end of its flow's line in tier `request.tier`.
+  void Push(PendingRequest& request);
+
+  // Enters it at the front: rows that it had claimed are given back, and so is their cost.
+  void PutBack(PendingRequest& request, double cost);
+
+  // Takes a request out, wherever it stands.
+  void Remove(PendingRequest& request);
+
+  // The group to be served next among those that are `eligible`: of the highest tier, and of these
+  // the one that had least. Null where there is none.
+  ShapeGroup* NextGroup(absl::FunctionRef<bool(const ShapeGroup&)> eligible);
+
+  // The request in `group` whose turn it is, of those with a piece of at most `room` rows; a piece
+  // is what is unclaimed of it, at most `capacity` rows. `row_cost` > 0 is what a row costs. Null
+  // where nothing of the group's highest tier fits.
+  PendingRequest* Next(ShapeGroup& group, int64_t room, int64_t capacity, double row_cost);
+
+  // Says that `rows` more rows of the first request of a line have found a place, and charges the
+  // line. The request leaves when all have.
+  void Claim(PendingRequest& request, int64_t rows, double cost);
+
+  // What the shape of a request that waits has been served; see ShapeGroup::served.
+  static double ServedOf(const PendingRequest& request) { return request.line->group->served; }
+
+  // The first request of the line in which `request` waits.
+  static PendingRequest& FirstInLine(const PendingRequest& request) {
+    return *request.line->requests.front();
+  }
+
+  // The request that has waited longest among those behind the highest tier in use, where it came
+  // before `time`; else null.
+  PendingRequest* Overdue(absl::Time time) const;
+
+  // The last request of the line of `level` that waits for most, weighed: to be turned out for a
+  // request of `flow` with `rows` rows, so that afterwards its flow still has no less than `flow`.
+  // Null where there is none: every flow has its share.
+  PendingRequest* TurnOutFor(const Flow& flow, int64_t rows, int level) const;
+
+  bool empty() const { return size_ == 0; }
+  int64_t size() const { return size_; }
+  // Rows that wait.
+  int64_t rows() const { return rows_; }
+  int64_t rows(int level) const { return tiers_[2 * level - 2].rows + tiers_[2 * level - 1].rows; }
+  // How many lines wait in the tiers up to that of `level`, and their rows.
+  int64_t LinesUpTo(int level) const;
+  int64_t RowsUpTo(int level) const;
+  // Rows that a flow has waiting at a level.
+  int64_t RowsOf(const Flow& flow, int level) const;
+  // When the request arrived that has waited longest; InfiniteFuture() where nobody waits.
+  absl::Time oldest_arrival() const;
+
+ private:
+  struct Tier {
+    IntrusiveList<PendingRequest, &PendingRequest::by_arrival> requests;
+    int64_t rows = 0;
+    int64_t lines = 0;
+  };
+  using LineKey = std::pair<uint64_t, int>;  // Flow and tier.
+
+  FairLine& LineFor(const Flow& flow, int tier);
+  ShapeGroup& GroupFor(const std::shared_ptr<const RowShape>& shape);
+  void ForgetIdleGroups();
+  // Enters and leaves the ring of its first request's shape.
+  void Activate(FairLine& line);
+  void Deactivate(FairLine& line);
+  void Enter(PendingRequest& request, FairLine& line);
+  // Takes a request out of its line, which goes on with what is behind it.
+  void Leave(PendingRequest& request);
+  // Forgets an empty line.
+  void Forgive(FairLine& line);
+  void EndDebts();
+  PendingRequest* NextIn(ShapeGroup::Ring& ring, int64_t room, int64_t capacity, double row_cost);
+  static void EndTurn(ShapeGroup::Ring& ring, FairLine& line);
+  static void SkipRounds(ShapeGroup::Ring& ring, double row_cost);
+
+  std::vector<Tier> tiers_;
+  int64_t size_ = 0;
+  int64_t rows_ = 0;
+  double served_ = 0;  // What the group that was served last had been served before.
+
+  std::deque<FairLine> line_storage_;
+  std::vector<FairLine*> free_lines_;
+  // Empty lines that have used more than their share, the latest last.
+  IntrusiveList<FairLine, &FairLine::in_ring> indebted_;
+  int indebted_count_ = 0;
+  absl::flat_hash_map<LineKey, FairLine*> lines_;
+
+  std::deque<ShapeGroup> group_storage_;
+  std::vector<ShapeGroup*> groups_;  // All that were used lately.
+  std::vector<ShapeGroup*> free_groups_;
+  absl::flat_hash_map<RowShape, ShapeGroup*> group_of_;
+  ShapeGroup* last_group_ = nullptr;
+};
+
+}  // namespace millrace

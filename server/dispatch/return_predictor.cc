@@ -1,0 +1,84 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/dispatch/return_predictor.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace millrace {
+namespace {
+
+constexpr size_t kMostHabits = 4096;
+// How fast a habit is learnt, and how much of its spread is allowed for.
+constexpr double kLearn = 0.2;
+constexpr double kMargin = 1.3;
+constexpr double kSpreads = 2;
+// Who has been silent for so long is thinking about something else.
+constexpr absl::Duration kLongSilence = absl::Seconds(1);
+
+}  // namespace
+
+absl::Time ReturnPredictor::Habit::ReturnsBy() const {
+  if (think_ns < 0) return absl::InfiniteFuture();
+  return answered + absl::Nanoseconds(kMargin * think_ns + kSpreads * spread_ns);
+}
+
+void ReturnPredictor::Answered(uint64_t flow, absl::Time now) {
+  if (habits_.size() >= kMostHabits) Forget(now);
+  Habit& habit = habits_[flow];
+  habit.answered = now;
+  ++habit.owed;
+}
+
+void ReturnPredictor::Arrived(uint64_t flow, absl::Time now) {
+  const auto found = habits_.find(flow);
+  if (found == habits_.end() || found->second.owed == 0) return;
+  Habit& habit = found->second;
+  --habit.owed;
+  const double think = absl::ToDoubleNanoseconds(now - habit.answered);
+  if (habit.think_ns < 0) {
+    habit.think_ns = think;
+    return;
+  }
+  habit.spread_ns += kLearn * (std::abs(think - habit.think_ns) - habit.spread_ns);
+  habit.think_ns += kLearn * (think - habit.think_ns);
+}
+
+void ReturnPredictor::Forget(absl::Time now) {
+  absl::erase_if(habits_,
+                 [now](const auto& entry) { return entry.second.answered + kLongSilence < now; });
+  if (habits_.size() >= kMostHabits) habits_.clear();
+}
+
+absl::Time ReturnPredictor::HoldUntil(absl::Time now, int64_t rows, int64_t most_rows, int sharing,
+                                      absl::Duration setup) const {
+  returns_.clear();
+  int64_t all = rows;
+  for (const auto& [flow, habit] : habits_) {
+    if (habit.owed == 0) continue;
+    const absl::Time by = habit.ReturnsBy();
+    if (by >= now && by <= now + setup) {
+      returns_.emplace_back(by, habit.owed);
+      all += habit.owed;
+    }
+  }
+  std::sort(returns_.begin(), returns_.end());
+  most_rows = std::min(most_rows, (all + sharing - 1) / sharing);
+  if (rows >= most_rows) return absl::InfinitePast();
+  absl::Time best = absl::InfinitePast();
+  absl::Duration best_gain = absl::ZeroDuration();
+  int64_t more = 0;
+  for (const auto& [by, owed] : returns_) {
+    more += owed;
+    const int64_t counted = std::min(more, most_rows - rows);
+    const absl::Duration gain = counted * setup - rows * (by - now);
+    if (gain > best_gain) {
+      best_gain = gain;
+      best = by;
+    }
+    if (more >= most_rows - rows) break;
+  }
+  return best;
+}
+
+}  // namespace millrace

@@ -1,0 +1,89 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/base/intrusive_list.h"
+#include "server/dispatch/expiry_heap.h"
+#include "server/dispatch/fair_queue.h"
+#include "server/dispatch/pending_request.h"
+
+namespace millrace {
+
+// Requests that have no place in a batch yet: those in the queue, bounded in rows per priority
+// level, and those parked at its doors, one door per level, to be let in first come, first served.
+// Holds no reference: a request outlives its wait. Thread-compatible: the dispatcher guards it.
+class WaitingRoom {
+ public:
+  // `most_rows[level - 1]` are the rows that a level's queue holds.
+  explicit WaitingRoom(std::vector<int64_t> most_rows);
+
+  // Whether the queue of the request's level has room for it. An empty one takes any.
+  bool HasRoom(const PendingRequest& request) const;
+  // Whether it may enter now: there is room, and nobody is before it at the door.
+  bool MayEnter(const PendingRequest& request) const {
+    return door(request).empty() && HasRoom(request);
+  }
+
+  // Enters the queue at the end of the flow's line in tier `request.tier`.
+  void Enter(PendingRequest& request);
+  // Enters the queue again, in front of the flow's line: rows of it have lost their places.
+  void PutBack(PendingRequest& request, double cost);
+  // Waits at the door of its level: at its end, or before `place`.
+  void Park(PendingRequest& request, PendingRequest* place = nullptr);
+
+  // Takes a request out of the queue or away from the door.
+  void Remove(PendingRequest& request);
+  // Says that rows of the first request of a line have found a place; see FairQueue::Claim().
+  void Claim(PendingRequest& request, int64_t rows, double cost);
+
+  // Whether the request is in the queue or at a door.
+  static bool Holds(const PendingRequest& request) { return request.in_line.linked; }
+  static bool IsParked(const PendingRequest& request) {
+    return request.in_line.linked && request.line == nullptr;
+  }
+
+  // The first at a door for whom there is room, to be removed and entered; null where there is
+  // none.
+  PendingRequest* FirstToLetIn() const;
+  // The first of a flow at the door of a level; null where there is none.
+  PendingRequest* FirstAtDoor(const Flow& flow, int level) const;
+
+  // The request in the queue that expires first; null where none does.
+  PendingRequest* MostUrgent() const { return queued_.top(); }
+  // A request whose `expiry` has come; null where there is none.
+  PendingRequest* Expired(absl::Time now) const;
+  absl::Time next_expiry() const { return std::min(queued_.next(), parked_.next()); }
+  // Sets when a request expires.
+  void SetExpiry(PendingRequest& request, absl::Time expiry);
+  // Lets those of the request's level that aren't delayed go before it.
+  void Delay(PendingRequest& request);
+
+  FairQueue& queue() { return queue_; }
+  const FairQueue& queue() const { return queue_; }
+  int64_t parked() const { return parked_count_; }
+  int64_t most_rows(int level) const { return most_rows_[static_cast<size_t>(level) - 1]; }
+
+ private:
+  using Door = IntrusiveList<PendingRequest, &PendingRequest::in_line>;
+
+  Door& door(const PendingRequest& request) {
+    return doors_[static_cast<size_t>(request.level) - 1];
+  }
+  const Door& door(const PendingRequest& request) const {
+    return doors_[static_cast<size_t>(request.level) - 1];
+  }
+
+  const std::vector<int64_t> most_rows_;
+  FairQueue queue_;
+  std::vector<Door> doors_;
+  int64_t parked_count_ = 0;
+  ExpiryHeap<PendingRequest> queued_;
+  ExpiryHeap<PendingRequest> parked_;
+};
+
+}  // namespace millrace
