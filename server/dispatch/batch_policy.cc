@@ -13,7 +13,7 @@ constexpr double kSplitBelow = 0.6;
 constexpr double kSplitGain = 0.8;
 // What a smaller batch may cost in rows per second while others wait. Smaller and smaller batches
 // for the sake of deadlines are how an overloaded server collapses.
-constexpr double kLeastEfficiency = 0.8;
+constexpr double kLeastEfficiency = 0.95;
 
 }  // namespace
 

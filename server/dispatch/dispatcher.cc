@@ -53,6 +53,21 @@ int64_t MostWaiting(const PendingRequest& request) {
                                                    : std::numeric_limits<int64_t>::max();
 }
 
+// Whether a member of a batch can go back to the queue: whole, and with nobody of its line behind
+// it who would then overtake it.
+bool CanBePutBack(const Batch& batch, size_t index) {
+  const std::vector<Batch::Member>& members = batch.members();
+  const Batch::Member& member = members[index];
+  const PendingRequest& request = *member.request;
+  if (member.vacated || member.rows < request.rows()) return false;
+  for (size_t i = index + 1; i < members.size(); ++i) {
+    const bool same_line = members[i].request->flow().id() == request.flow().id() &&
+                           members[i].request->tier == request.tier;
+    if (same_line && !members[i].vacated) return false;
+  }
+  return true;
+}
+
 bool DropsOldest(const PendingRequest& request) {
   return request.overflow == Overflow::kDropOldest || request.overflow == Overflow::kLatest;
 }
@@ -203,7 +218,6 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
 }
 
 bool Dispatcher::MakeRoomFor(const PendingRequest& request, absl::Time now, Actions& actions) {
-  if (request.overflow == Overflow::kBlock) return false;
   bool made = false;
   while (!room_.HasRoom(request) || !made) {
     if (DropsOldest(request) && SupersedeOldest(request.flow(), now, actions)) {
@@ -304,6 +318,12 @@ absl::Time Dispatcher::QueueTimeout(const PendingRequest& request) const {
     timeout = std::min(timeout, *request.timeout);
   }
   return request.arrival + timeout;
+}
+
+bool Dispatcher::IsToBeDelayed(const PendingRequest& request, absl::Time now) const {
+  const QueuePolicy& policy = options_.levels[static_cast<size_t>(request.level) - 1];
+  return !request.started && policy.timeout_action == QueuePolicy::TimeoutAction::kDelay &&
+         QueueTimeout(request) <= now;
 }
 
 absl::Time Dispatcher::ShedTime(const PendingRequest& request) const {
@@ -449,6 +469,9 @@ void Dispatcher::Drop(PendingRequest& request, const absl::Status& status, Actio
     for (size_t i = 0; i < batch->members().size() && request.places > 0; ++i) {
       const Batch::Member& member = batch->members()[i];
       if (member.vacated || member.request != keep) continue;
+      if (!batch->retry) {
+        room_.queue().Refund(request, batch->row_cost * static_cast<double>(member.rows));
+      }
       batch->Vacate(i);
       RemovePlace(request);
     }
@@ -508,6 +531,14 @@ void Dispatcher::Ended(const BatchRunner* runner, absl::Time now) {
   CountBusy(now);
 }
 
+void Dispatcher::ExpectReturns(const Batch& batch, absl::Time now) {
+  if (options_.policy.hold == Hold::kNone) return;
+  for (const Batch::Member& member : batch.members()) {
+    const bool last = member.first_row + member.rows == member.request->rows();
+    if (last) returns_.Answered(member.request->flow().id(), now);
+  }
+}
+
 void Dispatcher::CountBusy(absl::Time now) {
   const size_t all = idle_.size() + busy_.size();
   utilisation_.Set(now,
@@ -526,6 +557,7 @@ void Dispatcher::Finish(BatchRunner* runner, std::unique_ptr<Batch> batch,
     Ended(runner, now);
     if (outputs.ok()) {
       costs_.Observe(batch->shape(), runner->kind(), batch->rows(), execute, now);
+      ExpectReturns(*batch, now);
     }
     CollectStart(now, starts);
   }
@@ -570,8 +602,10 @@ void Dispatcher::Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch) {
 
 void Dispatcher::RunAgain(Retry members, bool first, absl::Time now) {
   for (const Batch::Member& member : members) {
-    member.request->expiry = ExpiryOf(*member.request, now);
-    staged_expiry_ = std::min(staged_expiry_, member.request->expiry);
+    PendingRequest& request = *member.request;
+    // One that is in the queue, too, expires there.
+    if (!WaitingRoom::Holds(request)) request.expiry = ExpiryOf(request, now);
+    staged_expiry_ = std::min(staged_expiry_, request.expiry);
     AddPlace(member.request);
   }
   if (first) {
@@ -629,10 +663,7 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
   {
     MutexLock lock(mutex_);
     free_buffers_.push_back(batch.buffer());
-    for (auto& [request, answer] : answers) {
-      ReleaseBytes(*request, freed);
-      if (options_.policy.hold == Hold::kReturners) returns_.Answered(request->flow().id(), now);
-    }
+    for (auto& [request, answer] : answers) ReleaseBytes(*request, freed);
   }
   for (auto& [request, answer] : answers) Send(*request, std::move(answer), now);
   Perform(std::move(freed));
@@ -752,19 +783,20 @@ void Dispatcher::CollectExpired(absl::Time now, Actions& actions) {
       Drop(*request, *std::move(refusal), actions);
       continue;
     }
-    if (QueueTimeout(*request) <= now) room_.Delay(*request);
+    if (IsToBeDelayed(*request, now)) room_.Delay(*request);
     room_.SetExpiry(*request, ExpiryOf(*request, now));
   }
   if (staged_expiry_ > now) return;
   staged_expiry_ = absl::InfiniteFuture();
   absl::InlinedVector<std::pair<PendingRequest*, Refusal>, 8> expired;
   const auto look_at = [&](PendingRequest& request) {
+    if (WaitingRoom::Holds(request)) return;  // With other rows, and seen there.
     if (request.expiry <= now) {
       if (auto refusal = WhyExpired(request, now)) {
         expired.emplace_back(&request, *std::move(refusal));
         return;
       }
-      if (QueueTimeout(request) <= now) request.tier = FairQueue::TierOf(request.level, true);
+      if (IsToBeDelayed(request, now)) request.tier = FairQueue::TierOf(request.level, true);
       request.expiry = ExpiryOf(request, now);
     }
     staged_expiry_ = std::min(staged_expiry_, request.expiry);
@@ -842,6 +874,7 @@ Dispatcher::Staging Dispatcher::NextToStage(absl::Time now, Actions& actions) {
               ? may_open
               : batch->HasRoom(batch->PieceOf(request->rows() - request->rows_claimed));
       if (!fits) continue;
+      request->out_of_turn = true;
     } else {
       ShapeGroup* const group = queue.NextGroup([&](const ShapeGroup& candidate) {
         const bool passed =
@@ -867,8 +900,7 @@ Dispatcher::Staging Dispatcher::NextToStage(absl::Time now, Actions& actions) {
       RemovePlace(*request);
       continue;
     }
-    if (request->expiry > now && ShedTime(*request) <= now) request->expiry = now;
-    if (request->expiry <= now) {
+    if (request->expiry <= now || ShedTime(*request) <= now) {
       if (auto refusal = WhyExpired(*request, now)) {
         Drop(*request, *std::move(refusal), actions);
         continue;
@@ -936,9 +968,10 @@ bool Dispatcher::YieldTo(int tier, Batch& batch) {
   size_t last = members.size();
   for (size_t i = 0; i < members.size(); ++i) {
     const Batch::Member& member = members[i];
-    if (member.vacated || member.filling || member.rows < member.request->rows()) continue;
-    if (member.request->tier <= tier || member.request->started) continue;
-    if (last == members.size() || member.request->tier >= members[last].request->tier) last = i;
+    const PendingRequest& request = *member.request;
+    if (request.tier <= tier || request.out_of_turn || member.filling) continue;
+    if (last != members.size() && request.tier < members[last].request->tier) continue;
+    if (CanBePutBack(batch, i)) last = i;
   }
   if (last == members.size()) return false;
   PutBack(batch, last);
@@ -950,6 +983,7 @@ void Dispatcher::PutBack(Batch& batch, size_t member) {
   const int64_t rows = batch.members()[member].rows;
   batch.Vacate(member);
   request->rows_claimed -= rows;
+  request->out_of_turn = false;
   room_.PutBack(*request, batch.row_cost * static_cast<double>(rows));
 }
 
@@ -960,7 +994,8 @@ void Dispatcher::Join(Batch* batch, const Batch::Member& rows, Actions& actions)
       {batch, member, rows.request, rows.first_row, rows.rows, batch->members()[member].batch_row});
 }
 
-void Dispatcher::FreeEmptyBatches() {
+bool Dispatcher::FreeEmptyBatches() {
+  const size_t before = staged_.size();
   for (auto batch = staged_.begin(); batch != staged_.end();) {
     if ((*batch)->rows() > 0 || (*batch)->filling() > 0) {
       ++batch;
@@ -969,18 +1004,18 @@ void Dispatcher::FreeEmptyBatches() {
       batch = staged_.erase(batch);
     }
   }
+  return staged_.size() < before;
 }
 
 // ---- Starting ----
 
 bool Dispatcher::CollectStart(absl::Time now, Actions& actions) {
+  if (FreeEmptyBatches()) return true;
   const auto next = idle_.empty() ? staged_.end() : NextToStart(now);
   if (next != staged_.end()) {
     const auto runner = NextIdle();
-    FitDeadlines(**next, (*runner)->kind(), now, actions);
-    if ((*next)->rows() == 0) {
-      FreeEmptyBatches();
-      return true;
+    if (FitDeadlines(**next, (*runner)->kind(), now, actions) > 0) {
+      return true;  // Others take the places of those who were given up.
     }
     if (!AcquireLease(**runner, actions)) return false;
     Started(**next, *runner, now);
@@ -1042,10 +1077,11 @@ absl::Time Dispatcher::HoldUntil(const Batch& batch, absl::Time now) const {
   return until;
 }
 
-void Dispatcher::FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Actions& actions) {
+int Dispatcher::FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Actions& actions) {
   const CostModel* const cost = costs_.Find(batch.shape(), kind);
-  if (batch.retry || cost == nullptr || !costs_.IsFresh(batch.shape(), now)) return;
+  if (batch.retry || cost == nullptr || !costs_.IsFresh(batch.shape(), now)) return 0;
   const bool others_wait = !room_.queue().empty();
+  int given_up = 0;
   for (;;) {
     const std::vector<Batch::Member>& members = batch.members();
     const Batch::Member* urgent = nullptr;
@@ -1055,7 +1091,7 @@ void Dispatcher::FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Ac
         urgent = &member;
       }
     }
-    if (urgent == nullptr) return;
+    if (urgent == nullptr) return given_up;
     const absl::Duration slack = urgent->request->deadline - now;
     const bool alone = cost->Predict(urgent->rows) <= slack;
     const BatchPolicy::Cut cut = alone
@@ -1064,6 +1100,7 @@ void Dispatcher::FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Ac
     if (cut.drop_urgent) {
       PendingRequest& request = *urgent->request;
       Drop(request, TooLate(request, now), actions);
+      ++given_up;
       continue;
     }
     // Those that have most time left give way.
@@ -1071,17 +1108,17 @@ void Dispatcher::FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Ac
       size_t patient = members.size();
       for (size_t i = 0; i < members.size(); ++i) {
         const Batch::Member& member = members[i];
-        if (member.vacated || &member == urgent || member.rows < member.request->rows()) continue;
         if (member.request->deadline <= urgent->request->deadline) continue;
+        if (!CanBePutBack(batch, i)) continue;
         if (patient == members.size() ||
             member.request->deadline >= members[patient].request->deadline) {
           patient = i;
         }
       }
-      if (patient == members.size()) return;
+      if (patient == members.size()) return given_up;
       PutBack(batch, patient);
     }
-    return;
+    return given_up;
   }
 }
 

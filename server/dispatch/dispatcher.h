@@ -250,6 +250,7 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   absl::Time LatestStart(const PendingRequest& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time QueueTimeout(const PendingRequest& request) const;
+  bool IsToBeDelayed(const PendingRequest& request, absl::Time now) const;
   absl::Time ShedTime(const PendingRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What a request is told whose expiry has come; nullopt where it may wait on.
   std::optional<Refusal> WhyExpired(PendingRequest& request, absl::Time now) const
@@ -289,8 +290,8 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   void CollectStaging(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives one batch to a replica; false where none can go.
   bool CollectStart(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Gives the buffers of batches back that everybody has left.
-  void FreeEmptyBatches() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives the buffers of batches back that everybody has left; false where there are none.
+  bool FreeEmptyBatches() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- Staging ----
 
@@ -321,8 +322,8 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   Staged::iterator NextToStart(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time HoldUntil(const Batch& batch, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Sees to it that those who run make their deadlines.
-  void FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Actions& actions)
+  // Sees to it that those who run make their deadlines; returns how many were given up.
+  int FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The idle replica to run the next batch: one that needs no lease before one that does.
   std::vector<BatchRunner*>::iterator NextIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -332,6 +333,8 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   void Started(Batch& batch, BatchRunner* runner, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Ended(const BatchRunner* runner, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The flows of a batch that has run will get their answers in a moment.
+  void ExpectReturns(const Batch& batch, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountBusy(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void WakeAt(absl::Time when) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

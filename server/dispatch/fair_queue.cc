@@ -52,6 +52,11 @@ void FairQueue::PutBack(PendingRequest& request, double cost) {
   Activate(line);
 }
 
+void FairQueue::Refund(const PendingRequest& request, double cost) {
+  const auto line = lines_.find({request.flow().id(), request.tier});
+  if (line != lines_.end()) line->second->credit += cost;
+}
+
 void FairQueue::Remove(PendingRequest& request) {
   Leave(request);
   EndDebts();
@@ -293,6 +298,9 @@ PendingRequest* FairQueue::Overdue(absl::Time time) const {
 PendingRequest* FairQueue::TurnOutFor(const Flow& flow, int64_t rows, int level) const {
   const double wanted =
       static_cast<double>(RowsOf(flow, level) + rows) / static_cast<double>(flow.weight());
+  const int64_t lines = this->lines(level);
+  const double share = static_cast<double>(this->rows(level)) / static_cast<double>(lines + 1);
+  if (lines == 0 || wanted > std::max(share, 1.0)) return nullptr;
   PendingRequest* found = nullptr;
   double most = wanted;
   for (const auto& [key, line] : lines_) {

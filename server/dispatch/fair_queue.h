@@ -75,6 +75,9 @@ class FairQueue {
   // Enters it at the front: rows that it had claimed are given back, and so is their cost.
   void PutBack(PendingRequest& request, double cost);
 
+  // Gives the cost of rows back to the flow of a request that has left, for rows that never ran.
+  void Refund(const PendingRequest& request, double cost);
+
   // Takes a request out, wherever it stands.
   void Remove(PendingRequest& request);
 
@@ -105,7 +108,7 @@ class FairQueue {
 
   // The last request of the line of `level` that waits for most, weighed: to be turned out for a
   // request of `flow` with `rows` rows, so that afterwards its flow still has no less than `flow`.
-  // Null where there is none: every flow has its share.
+  // Null where there is none: every flow has its share, or `flow` has it.
   PendingRequest* TurnOutFor(const Flow& flow, int64_t rows, int level) const;
 
   bool empty() const { return size_ == 0; }
@@ -113,6 +116,9 @@ class FairQueue {
   // Rows that wait.
   int64_t rows() const { return rows_; }
   int64_t rows(int level) const { return tiers_[2 * level - 2].rows + tiers_[2 * level - 1].rows; }
+  int64_t lines(int level) const {
+    return tiers_[2 * level - 2].lines + tiers_[2 * level - 1].lines;
+  }
   // How many lines wait in the tiers up to that of `level`, and their rows.
   int64_t LinesUpTo(int level) const;
   int64_t RowsUpTo(int level) const;

@@ -13,6 +13,10 @@ constexpr size_t kMostHabits = 4096;
 constexpr double kLearn = 0.2;
 constexpr double kMargin = 1.3;
 constexpr double kSpreads = 2;
+// A habit is one where the spread is small beside it, or too small to matter beside the setup: what
+// comes by chance, and not because an answer went, has a spread as large as its mean.
+constexpr double kSteady = 0.5;
+constexpr double kShort = 0.1;
 // Who has been silent for so long is thinking about something else.
 constexpr absl::Duration kLongSilence = absl::Seconds(1);
 
@@ -53,10 +57,12 @@ void ReturnPredictor::Forget(absl::Time now) {
 absl::Time ReturnPredictor::HoldUntil(absl::Time now, int64_t rows, int64_t most_rows, int sharing,
                                       absl::Duration setup) const {
   returns_.clear();
+  const double setup_ns = absl::ToDoubleNanoseconds(setup);
   int64_t all = rows;
   for (const auto& [flow, habit] : habits_) {
     if (habit.owed == 0) continue;
     const absl::Time by = habit.ReturnsBy();
+    if (habit.spread_ns > std::max(kSteady * habit.think_ns, kShort * setup_ns)) continue;
     if (by >= now && by <= now + setup) {
       returns_.emplace_back(by, habit.owed);
       all += habit.owed;

@@ -93,6 +93,7 @@ TEST(CostModel, FollowsAStepWithin50Batches) {
   for (uint64_t i = 0; i < 100; ++i) {
     SCOPED_TRACE(testing::Message() << "MILLRACE_SEED=" << seed + i);
     Machine machine(seed + i);
+    machine.spread = 0.02;
     CostModel model;
     machine.Run(model, 200, 16);
     const double factor = i % 2 == 0 ? 3.0 : 1.0 / 3;
