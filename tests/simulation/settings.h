@@ -2,35 +2,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <optional>
-
 #include "absl/time/time.h"
 #include "server/dispatch/dispatcher.h"
 
 namespace millrace {
 
-// Settings of the dispatcher that scenarios compare, in one place. Nullopt where this dispatcher
-// has no such setting: then what is said of it is not measured, and its goals are missed.
+// Settings of the dispatcher that simulations and property tests switch on, in one place.
+
+// A batch may wait for so long to grow.
+inline Dispatcher::Options WithDelay(Dispatcher::Options options, absl::Duration delay) {
+  options.policy.max_queue_delay = delay;
+  return options;
+}
 
 // Batches are held for flows that are about to return.
-template <typename Options>
-std::optional<Options> WithHold(Options options) {
-  if constexpr (requires { options.policy.hold; }) {
-    options.policy.hold = decltype(options.policy.hold)::kReturners;
-    return options;
-  }
-  return std::nullopt;
+inline Dispatcher::Options WithHold(Dispatcher::Options options) {
+  options.policy.hold = Hold::kReturners;
+  return options;
 }
 
 // A request of a lower level that has waited for so long goes first.
-template <typename Options>
-std::optional<Options> WithStarvationGuard(Options options, absl::Duration after) {
-  if constexpr (requires { options.starvation_guard; }) {
-    options.starvation_guard = after;
-    return options;
-  }
-  static_cast<void>(after);
-  return std::nullopt;
+inline Dispatcher::Options WithStarvationGuard(Dispatcher::Options options, absl::Duration after) {
+  options.starvation_guard = after;
+  return options;
 }
 
 }  // namespace millrace
