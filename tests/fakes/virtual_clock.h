@@ -10,7 +10,7 @@ namespace millrace {
 
 // The time of a simulation in one thread: it moves when it is told to, and nobody can wait for it.
 // Without a lock, hence cheap. Confined to one thread; FakeClock is the one for several.
-class VirtualClock final : public Clock {
+class VirtualClock : public Clock {
  public:
   absl::Time Now() const override { return now_; }
 

@@ -25,9 +25,9 @@ Experiment::Experiment(SimulatedModel::Options model, std::vector<Load> loads, u
 absl::Status Experiment::Run(const Times& times) {
   begin_ = loop_.now() + times.warmup;
   end_ = begin_ + times.measured;
-  for (Client& client : clients_) client.Start(end_);
-  loop_.RunUntil(end_);
-  loop_.RunToEnd(end_ + absl::Hours(1));
+  const absl::Time last = end_ + times.afterwards;
+  for (Client& client : clients_) client.Start(last);
+  loop_.RunToEnd(last + absl::Hours(1));
   if (journal_->owed() > 0) {
     return absl::InternalError(absl::StrCat(journal_->owed(), " of ", entries().size(),
                                             " requests have no answer after an hour"));

@@ -18,12 +18,15 @@
 
 namespace millrace {
 
-// Some loads on one model. What happens in the warm-up isn't measured.
+// Some loads on one model. What happens in the warm-up and afterwards isn't
+// measured.
 class Experiment {
  public:
   struct Times {
     absl::Duration warmup = absl::Seconds(1);
     absl::Duration measured = absl::Seconds(10);
+    // The load goes on, so that the last requests don't have the model for themselves.
+    absl::Duration afterwards = absl::Seconds(1);
   };
 
   // Two experiments with the same seed and the same open loads send the same requests at the same

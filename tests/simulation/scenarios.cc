@@ -71,11 +71,6 @@ SimulatedModel::Options Model(const BatchTime& time, int64_t max_batch_size, int
   return model;
 }
 
-Dispatcher::Options WithDelay(Dispatcher::Options options, absl::Duration delay) {
-  options.policy.max_queue_delay = delay;
-  return options;
-}
-
 // Streams whose clients answer each response with their next request, half a millisecond later.
 Load Streams(int clients) {
   Load load;

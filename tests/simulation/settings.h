@@ -7,6 +7,14 @@
 
 namespace millrace {
 
+// Settings of the dispatcher that simulations and property tests switch on, in one place.
+
+// A batch may wait for so long to grow.
+inline Dispatcher::Options WithDelay(Dispatcher::Options options, absl::Duration delay) {
+  options.policy.max_queue_delay = delay;
+  return options;
+}
+
 // Batches are held for flows that are about to return.
 inline Dispatcher::Options WithHold(Dispatcher::Options options) {
   options.policy.hold = Hold::kReturners;

@@ -99,6 +99,13 @@ SimulatedModel::SimulatedModel(Options options, EventLoop& loop, uint64_t seed)
   }
   dispatcher_ = Dispatcher::Create(options_.dispatch, signature_, std::move(free), loop.clock(),
                                    loop.timer(), leases_, metrics_);
+  // What the warm-up has measured.
+  for (const auto& shape : shapes_) {
+    const BatchTime& time = options_.shapes[static_cast<size_t>(ShapeOf(*shape))];
+    for (const int64_t rows : {int64_t{1}, options_.max_batch_size}) {
+      dispatcher_->ExpectCost(*shape, ReplicaKind::kCpu, rows, time.Of(rows));
+    }
+  }
   for (int i = 0; i < options_.replicas; ++i) {
     dispatcher_->AddRunner(replicas_.emplace_back(std::make_unique<Replica>(this, i)).get());
   }

@@ -11,13 +11,14 @@
 //     or grown too old.
 //  4. No more rows wait than the queue may hold; of a flow that drops, no more than it says.
 //  5. No replica is idle while somebody waits, unless a delay or a hold says so.
-//  6. When nobody asks any more, everything comes to its end.
+//  6. Every step ends, and when nobody asks any more, everything comes to its end.
 //
 // One thread and virtual time, hence repeatable. A policy that is new is drawn in Policies.
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <deque>
 #include <memory>
 #include <random>
@@ -49,6 +50,22 @@ struct Policies {
   bool deadlines = false;  // Of requests.
   bool delays = false;     // max_queue_delay and preferred sizes.
   bool hold = false;       // For those about to return.
+};
+
+// Ends the program where a step never ends: nothing asks for the time so often otherwise.
+class ImpatientClock final : public VirtualClock {
+ public:
+  absl::Time Now() const override {
+    if (++asked_ > 1'000'000) {
+      ADD_FAILURE() << "The dispatcher is busy for ever.";  // Tells the seed, too.
+      std::abort();
+    }
+    return VirtualClock::Now();
+  }
+  void BeginStep() { asked_ = 0; }
+
+ private:
+  mutable int asked_ = 0;
 };
 
 // What was asked and what became of it.
@@ -192,12 +209,8 @@ class Simulation final {
       if (Chance(60)) options.policy.max_queue_delay = PickMs(1, 5);
       if (Chance(50)) options.policy.preferred_sizes = {Pick(1, 4)};
     }
-    if (policies_.guard) {
-      options = WithStarvationGuard(options, PickMs(1, 10));
-    }
-    if (policies_.hold) {
-      options = WithHold(options);
-    }
+    if (policies_.guard) options = WithStarvationGuard(options, PickMs(1, 10));
+    if (policies_.hold) options = WithHold(options);
     return options;
   }
 
@@ -223,6 +236,7 @@ class Simulation final {
   // ---- What happens ----
 
   void Step() {
+    clock_.BeginStep();
     const int64_t what = Pick(1, 100);
     if (what <= 55) {
       Submit();
@@ -443,7 +457,8 @@ class Simulation final {
     CheckQueue(most_rows);
   }
 
-  // An empty queue takes any request, however large it is, and what was staged may come back to it.
+  // An empty queue takes any request, however large it is, and every queue takes back what staged
+  // batches give back.
   void CheckQueue(const std::vector<int64_t>& most_rows) const {
     int64_t bound = static_cast<int64_t>(kShapes) * most_batch_rows_;
     for (size_t i = 0; i < most_rows.size(); ++i) {
@@ -460,6 +475,7 @@ class Simulation final {
     int64_t rounds = 100;
     for (const Asked& asked : asked_) rounds += 4 * asked.rows;
     for (; rounds > 0 && !testing::Test::HasFailure(); --rounds) {
+      clock_.BeginStep();
       if (Replica* const replica = AnyBusyReplica()) {
         replica->Complete();
         CheckNow();
@@ -487,7 +503,7 @@ class Simulation final {
 
   const Policies policies_;
   std::mt19937_64 random_;
-  VirtualClock clock_;
+  ImpatientClock clock_;
   ManualTimer timer_;
   CoreLeases leases_{1};  // Nobody needs one.
   const std::shared_ptr<Sink> sink_;
