@@ -203,8 +203,12 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
     return Refuse(std::move(pointer), WhyExpired(request, now).value_or(TooLate(request, now)),
                   actions);
   }
-  const bool enters =
-      (room_.MayEnter(request) || MakeRoomFor(request, now, actions)) && TakeBytes(request);
+  // It doesn't overtake those of its flow who were turned out to the door.
+  const bool overtakes =
+      room_.parked() > 0 && room_.FirstAtDoor(request.flow(), request.level) != nullptr;
+  const bool enters = !overtakes &&
+                      (room_.MayEnter(request) || MakeRoomFor(request, now, actions)) &&
+                      TakeBytes(request);
   if (!enters && request.overflow != Overflow::kBlock) {
     return Refuse(std::move(pointer), QueueFull(request, now), actions);
   }
