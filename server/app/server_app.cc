@@ -109,6 +109,11 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
 
 void ServerApp::ShowMetrics(double cpu_budget) {
   registry_.AddSource([this] { return metrics_->Collect(); });
+  registry_.AddSource([this] {
+    const MemoryBudget& memory = repository_->memory();
+    return std::vector<Sample>{{&kQueueBytes, {}, static_cast<double>(memory.taken())},
+                               {&kQueueBytesLimit, {}, static_cast<double>(memory.limit())}};
+  });
   registry_.AddSource([cpu_budget] { return std::vector<Sample>{{&kCpuBudget, {}, cpu_budget}}; });
 }
 

@@ -62,12 +62,15 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription::Gpu, index, name, total_me
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription, libtorch_version, gpus)
 
 static void to_json(Json& json, const LoadedReply& reply) {
-  json = {{"status", StatusToJson(reply.status)}, {"notes", reply.notes}};
+  json = {{"status", StatusToJson(reply.status)},
+          {"notes", reply.notes},
+          {"warmup_ns", reply.warmup_ns}};
 }
 
 static void from_json(const Json& json, LoadedReply& reply) {
   reply.status = StatusFromJson(json.at("status"));
   reply.notes = json.at("notes").get<std::vector<std::string>>();
+  reply.warmup_ns = json.at("warmup_ns").get<std::vector<int64_t>>();
 }
 
 static void to_json(Json& json, const ForkedReply& reply) {
@@ -80,12 +83,15 @@ static void from_json(const Json& json, ForkedReply& reply) {
 }
 
 static void to_json(Json& json, const ReadyReply& reply) {
-  json = {{"status", StatusToJson(reply.status)}, {"notes", reply.notes}};
+  json = {{"status", StatusToJson(reply.status)},
+          {"notes", reply.notes},
+          {"warmup_ns", reply.warmup_ns}};
 }
 
 static void from_json(const Json& json, ReadyReply& reply) {
   reply.status = StatusFromJson(json.at("status"));
   reply.notes = json.at("notes").get<std::vector<std::string>>();
+  reply.warmup_ns = json.at("warmup_ns").get<std::vector<int64_t>>();
 }
 
 // Messages may quote a model's own bytes: what isn't UTF-8 is replaced, never thrown.

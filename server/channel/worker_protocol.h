@@ -42,6 +42,9 @@ struct LoadCommand {
 struct LoadedReply {
   absl::Status status;             // Why the model can't serve.
   std::vector<std::string> notes;  // For the log: what was skipped or failed without harm.
+  // How long the last run of each of LoadCommand::warmup took; empty where none ran, 0 for one that
+  // failed.
+  std::vector<int64_t> warmup_ns;
 };
 
 // Server → template, with two file descriptors: the replica's control socket and its completion
@@ -63,6 +66,7 @@ struct ForkedReply {
 struct ReadyReply {
   absl::Status status;  // Why the replica can't serve, e.g. out of device memory.
   std::vector<std::string> notes;
+  std::vector<int64_t> warmup_ns;  // As in LoadedReply.
 };
 
 // What `millrace-worker --describe` prints: one line of JSON.

@@ -15,26 +15,40 @@ constexpr int kFreshForBatches = 3;
 
 }  // namespace
 
+void CostTable::Expect(const RowShape& shape, ReplicaKind kind, int64_t rows, absl::Duration took) {
+  Entry& entry = EntryFor(shape);
+  if (entry.observed == absl::InfinitePast()) {
+    entry.models[static_cast<size_t>(kind)].Observe(rows, took);
+  }
+}
+
 void CostTable::Observe(const RowShape& shape, ReplicaKind kind, int64_t rows, absl::Duration took,
                         absl::Time now) {
+  Entry& entry = EntryFor(shape);
+  entry.models[static_cast<size_t>(kind)].Observe(rows, took);
+  entry.observed = now;
+}
+
+CostTable::Entry& CostTable::EntryFor(const RowShape& shape) {
   std::unique_ptr<Entry>& entry = entries_[shape];
   if (entry == nullptr) {
-    if (entries_.size() > kMostShapes) {
-      auto oldest = entries_.end();
-      for (auto other = entries_.begin(); other != entries_.end(); ++other) {
-        if (other->second == nullptr) continue;  // The new one.
-        if (oldest == entries_.end() || other->second->used < oldest->second->used) oldest = other;
-      }
-      if (found_ == oldest->second.get()) found_ = nullptr;
-      entries_.erase(oldest);
-    }
     entry = std::make_unique<Entry>();
     entry->shape = std::make_shared<const RowShape>(shape);
+    if (entries_.size() > kMostShapes) Forget(*entry);
   }
-  entry->models[static_cast<size_t>(kind)].Observe(rows, took);
-  entry->observed = std::max(entry->observed, now);
   entry->used = ++observations_;
   latest_ = entry.get();
+  return *entry;
+}
+
+void CostTable::Forget(const Entry& but) {
+  auto oldest = entries_.end();
+  for (auto other = entries_.begin(); other != entries_.end(); ++other) {
+    if (other->second.get() == &but) continue;
+    if (oldest == entries_.end() || other->second->used < oldest->second->used) oldest = other;
+  }
+  if (found_ == oldest->second.get()) found_ = nullptr;
+  entries_.erase(oldest);
 }
 
 const CostTable::Entry* CostTable::Find(const RowShape& shape) const {

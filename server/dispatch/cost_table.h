@@ -22,8 +22,10 @@ inline constexpr size_t kReplicaKinds = 2;
 // Thread-compatible.
 class CostTable {
  public:
-  // Takes a batch that has run. What is observed at InfinitePast() is a first guess, from a
-  // warm-up.
+  // Takes a first guess, from a warm-up; ignored where batches have run already.
+  void Expect(const RowShape& shape, ReplicaKind kind, int64_t rows, absl::Duration took);
+
+  // Takes a batch that has run.
   void Observe(const RowShape& shape, ReplicaKind kind, int64_t rows, absl::Duration took,
                absl::Time now);
 
@@ -54,6 +56,10 @@ class CostTable {
 
  private:
   const Entry* Find(const RowShape& shape) const;
+  // The entry of a shape, which is made where there is none; another one makes room for it.
+  Entry& EntryFor(const RowShape& shape);
+  // Forgets the shape that was used longest ago, but not this one.
+  void Forget(const Entry& but);
 
   absl::flat_hash_map<RowShape, std::unique_ptr<Entry>> entries_;
   mutable const Entry* found_ = nullptr;  // The last time.

@@ -514,7 +514,7 @@ bool Dispatcher::RemoveIdleRunner(BatchRunner* runner) {
 void Dispatcher::ExpectCost(const RowShape& shape, ReplicaKind kind, int64_t rows,
                             absl::Duration took) {
   MutexLock lock(mutex_);
-  costs_.Observe(shape, kind, rows, took, absl::InfinitePast());
+  costs_.Expect(shape, kind, rows, took);
 }
 
 void Dispatcher::Started(Batch& batch, BatchRunner* runner, absl::Time now) {

@@ -15,7 +15,7 @@ struct Metric {
   const char* name;
   MetricType type;
   const char* help;
-  std::array<const char*, 3> labels = {};
+  std::array<const char*, 4> labels = {};
 };
 
 // Upper bounds of the duration histograms, in nanoseconds: 10 µs to 30 s.
@@ -98,6 +98,47 @@ inline constexpr Metric kInFlight = {"millrace_in_flight_requests",
                                      "Requests admitted and not yet answered.",
                                      {"model", "version"}};
 
+inline constexpr Metric kParked = {
+    "millrace_parked_requests",
+    MetricType::kGauge,
+    "Requests of streams that wait for room in the queue; their streams are not read.",
+    {"model", "version"}};
+inline constexpr Metric kHeldBytes = {"millrace_held_bytes",
+                                      MetricType::kGauge,
+                                      "Payload bytes of requests admitted and not yet answered.",
+                                      {"model", "version"}};
+inline constexpr Metric kHeldBytesLimit = {"millrace_held_bytes_limit",
+                                           MetricType::kGauge,
+                                           "Payload bytes that the model's requests may hold.",
+                                           {"model", "version"}};
+inline constexpr Metric kPredictedWait = {
+    "millrace_predicted_wait_seconds",
+    MetricType::kGauge,
+    "How long a request that came now would probably wait until a replica takes it.",
+    {"model", "version"}};
+inline constexpr Metric kCapacity = {"millrace_capacity_rows_per_second",
+                                     MetricType::kGauge,
+                                     "Rows that all replicas together can run in full batches.",
+                                     {"model", "version"}};
+inline constexpr Metric kOverloaded = {"millrace_overloaded",
+                                       MetricType::kGauge,
+                                       "1 while requests that waited too long are shed, else 0.",
+                                       {"model", "version"}};
+inline constexpr Metric kBatchSetup = {
+    "millrace_batch_setup_seconds",
+    MetricType::kGauge,
+    "What a batch costs whatever its size, fitted while it is served.",
+    {"model", "version", "shape", "kind"}};
+inline constexpr Metric kBatchRowCost = {"millrace_batch_row_seconds",
+                                         MetricType::kGauge,
+                                         "What each row of a batch costs besides.",
+                                         {"model", "version", "shape", "kind"}};
+inline constexpr Metric kBatchDeviation = {
+    "millrace_batch_deviation_seconds",
+    MetricType::kGauge,
+    "Standard deviation of the batches' times around setup and rows.",
+    {"model", "version", "shape", "kind"}};
+
 // ---- Per server ---------------------------------------------------------------------------------
 
 inline constexpr Metric kReceivedTotal = {"millrace_received_requests_total",
@@ -118,6 +159,12 @@ inline constexpr Metric kStreamsOpenedTotal = {"millrace_streams_opened_total",
 inline constexpr Metric kStreamHeldBytes = {
     "millrace_stream_held_bytes", MetricType::kGauge,
     "Bytes that streams hold: of requests that are undecided and of answers not yet written."};
+inline constexpr Metric kQueueBytes = {
+    "millrace_queue_bytes", MetricType::kGauge,
+    "Payload bytes of requests admitted and not yet answered, over all models."};
+inline constexpr Metric kQueueBytesLimit = {
+    "millrace_queue_bytes_limit", MetricType::kGauge,
+    "Payload bytes that the requests of all models may hold."};
 inline constexpr Metric kCpuBudget = {
     "millrace_cpu_budget_cores", MetricType::kGauge,
     "Cores this process may use: its affinity, cpuset and every cgroup quota."};
@@ -127,29 +174,15 @@ inline constexpr Metric kBuildInfo = {"millrace_build_info",
                                       {"version", "grpc", "libtorch"}};
 
 // All of them, in the order in which they are exposed.
-inline constexpr std::array kAllMetrics = {&kRequestsTotal,
-                                           &kRequestDuration,
-                                           &kQueueWait,
-                                           &kFill,
-                                           &kExecute,
-                                           &kBatchRows,
-                                           &kRejectionsTotal,
-                                           &kReplicaRestartsTotal,
-                                           &kReplicaBusyTotal,
-                                           &kSaturation,
-                                           &kReadyReplicas,
-                                           &kBusyReplicas,
-                                           &kQueueDepth,
-                                           &kQueueLimit,
-                                           &kQueueOldestAge,
-                                           &kInFlight,
-                                           &kReceivedTotal,
-                                           &kServerInFlight,
-                                           &kUnknownModelTotal,
-                                           &kStreams,
-                                           &kStreamsOpenedTotal,
-                                           &kStreamHeldBytes,
-                                           &kCpuBudget,
-                                           &kBuildInfo};
+inline constexpr std::array kAllMetrics = {
+    &kRequestsTotal,    &kRequestDuration,    &kQueueWait,       &kFill,
+    &kExecute,          &kBatchRows,          &kRejectionsTotal, &kReplicaRestartsTotal,
+    &kReplicaBusyTotal, &kSaturation,         &kReadyReplicas,   &kBusyReplicas,
+    &kQueueDepth,       &kQueueLimit,         &kQueueOldestAge,  &kInFlight,
+    &kParked,           &kHeldBytes,          &kHeldBytesLimit,  &kPredictedWait,
+    &kCapacity,         &kOverloaded,         &kBatchSetup,      &kBatchRowCost,
+    &kBatchDeviation,   &kReceivedTotal,      &kServerInFlight,  &kUnknownModelTotal,
+    &kStreams,          &kStreamsOpenedTotal, &kStreamHeldBytes, &kQueueBytes,
+    &kQueueBytesLimit,  &kCpuBudget,          &kBuildInfo};
 
 }  // namespace millrace

@@ -15,6 +15,9 @@ constexpr std::array<const char*, kRejections> kRejectionNames = {
     "queue_full",    "deadline", "invalid",    "not_ready",
     "shutting_down", "shed",     "superseded", "too_old"};
 
+// Shapes and kinds of replicas whose costs are series of their own.
+constexpr size_t kMostCosts = 8;
+
 int64_t NonNegativeNs(absl::Duration duration) {
   return std::max<int64_t>(0, absl::ToInt64Nanoseconds(duration));
 }
@@ -132,6 +135,13 @@ ModelStatistics ModelMetrics::Statistics(absl::Time date) const {
   return total;
 }
 
+std::optional<ModelGauges> ModelMetrics::Gauges() const {
+  // Held during the call, so that ClearGauges() can promise its end.
+  MutexLock lock(gauges_mutex_);
+  if (!gauges_) return std::nullopt;
+  return gauges_();
+}
+
 std::vector<Sample> ModelMetrics::Collect() const {
   std::vector<Sample> samples;
   CollectCounters(samples);
@@ -173,13 +183,9 @@ void ModelMetrics::CollectHistograms(std::vector<Sample>& samples) const {
 }
 
 void ModelMetrics::CollectGauges(std::vector<Sample>& samples) const {
-  ModelGauges gauges;
-  {
-    // Held during the call, so that ClearGauges() can promise its end.
-    MutexLock lock(gauges_mutex_);
-    if (!gauges_) return;
-    gauges = gauges_();
-  }
+  const std::optional<ModelGauges> told = Gauges();
+  if (!told) return;
+  const ModelGauges& gauges = *told;
   const auto add = [&](const Metric& metric, double value) {
     samples.push_back({&metric, {model_, version_}, value});
   };
@@ -190,6 +196,19 @@ void ModelMetrics::CollectGauges(std::vector<Sample>& samples) const {
   add(kQueueLimit, static_cast<double>(gauges.queue_limit));
   add(kQueueOldestAge, absl::ToDoubleSeconds(gauges.oldest_queued_age));
   add(kInFlight, static_cast<double>(gauges.in_flight));
+  add(kParked, static_cast<double>(gauges.parked));
+  add(kHeldBytes, static_cast<double>(gauges.held_bytes));
+  add(kHeldBytesLimit, static_cast<double>(gauges.held_bytes_limit));
+  add(kPredictedWait, absl::ToDoubleSeconds(gauges.predicted_wait));
+  add(kCapacity, gauges.capacity);
+  add(kOverloaded, gauges.overloaded ? 1 : 0);
+  for (size_t i = 0; i < gauges.costs.size() && i < kMostCosts; ++i) {
+    const ModelGauges::Cost& cost = gauges.costs[i];
+    const std::vector<std::string> labels = {model_, version_, cost.shape, cost.replica_kind};
+    samples.push_back({&kBatchSetup, labels, absl::ToDoubleSeconds(cost.setup)});
+    samples.push_back({&kBatchRowCost, labels, absl::ToDoubleSeconds(cost.per_row)});
+    samples.push_back({&kBatchDeviation, labels, absl::ToDoubleSeconds(cost.deviation)});
+  }
 }
 
 double ModelMetrics::Saturation(const ModelGauges& gauges) const {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,23 @@ struct ModelGauges {
   int ready_replicas = 0;
   // One entry per replica that runs a batch: how long it has been running it.
   std::vector<absl::Duration> busy_for;
+  int64_t parked = 0;      // Requests.
+  int64_t held_bytes = 0;  // Of payloads.
+  int64_t held_bytes_limit = 0;
+  absl::Duration predicted_wait;
+  double capacity = 0;     // Rows per second.
+  double utilisation = 0;  // Of the replicas; the last second counts most.
+  bool overloaded = false;
+
+  // What batches of one shape cost on one kind of replica.
+  struct Cost {
+    std::string shape;
+    const char* replica_kind = "";
+    absl::Duration setup;
+    absl::Duration per_row;
+    absl::Duration deviation;
+  };
+  std::vector<Cost> costs;  // The shape that ran last first.
 };
 
 // What one model version has done since it was loaded. Thread-safe.
@@ -97,6 +115,9 @@ class ModelMetrics {
   // Forgets the source of the gauges and waits for a scrape that is just asking it: after the
   // return it isn't called again. Scrapes then leave the gauges out.
   void ClearGauges() ABSL_LOCKS_EXCLUDED(gauges_mutex_);
+
+  // What only the model's owner knows, now; nullopt where nobody tells.
+  std::optional<ModelGauges> Gauges() const ABSL_LOCKS_EXCLUDED(gauges_mutex_);
 
   // The figures of KServe's ModelStatistics. `date` is the wall clock's time, from which that of
   // the last inference is told.

@@ -20,7 +20,7 @@ constexpr absl::Duration kForkTimeout = absl::Seconds(30);
 
 absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(
     const std::string& worker_program, const LoadCommand& command, int model_fd, int memory_fd,
-    absl::Duration timeout, std::vector<std::string>* notes) {
+    absl::Duration timeout, LoadedReply* reply) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
   MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Spawn(worker_program, {}, theirs));
@@ -37,9 +37,8 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(
         absl::StrCat("loading the model took longer than ", absl::FormatDuration(timeout)));
   }
   MILLRACE_RETURN_IF_ERROR(message.status());
-  MILLRACE_ASSIGN_OR_RETURN(const LoadedReply reply, FromJson<LoadedReply>(message->text));
-  notes->insert(notes->end(), reply.notes.begin(), reply.notes.end());
-  MILLRACE_RETURN_IF_ERROR(reply.status);
+  MILLRACE_ASSIGN_OR_RETURN(*reply, FromJson<LoadedReply>(message->text));
+  MILLRACE_RETURN_IF_ERROR(reply->status);
   return std::unique_ptr<ModelTemplate>(new ModelTemplate(std::move(process), std::move(ours)));
 }
 

@@ -27,13 +27,13 @@ struct ForkedReplica {
 class ModelTemplate {
  public:
   // Starts `worker_program` and has it load the model from `model_fd`. Blocks until it is loaded
-  // and warm, at most `timeout`. What the worker has to remark is added to `notes`. Call on a
+  // and warm, at most `timeout`; `reply` is what the worker says, also where it fails. Call on a
   // thread that lives as long as the template.
   static absl::StatusOr<std::unique_ptr<ModelTemplate>> Start(const std::string& worker_program,
                                                               const LoadCommand& command,
                                                               int model_fd, int memory_fd,
                                                               absl::Duration timeout,
-                                                              std::vector<std::string>* notes);
+                                                              LoadedReply* reply);
 
   // Forks a replica. UNAVAILABLE when the template has died. Blocks for milliseconds.
   absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -117,6 +117,7 @@ absl::Status Replica::StartProcess() {
   MILLRACE_ASSIGN_OR_RETURN(const ReadyReply ready, FromJson<ReadyReply>(message->text));
   for (const std::string& note : ready.notes) LogInfo(Name(), ": ", note);
   MILLRACE_RETURN_IF_ERROR(ready.status);
+  context_.on_warm(ready.warmup_ns, kind());
   MutexLock lock(mutex_);
   pid_ = process_->process.pid();
   return absl::OkStatus();

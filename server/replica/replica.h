@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/random/random.h"
 #include "server/base/clock.h"
@@ -45,6 +46,8 @@ class Replica final : public BatchRunner {
     ModelMetrics* metrics;
     Clock* clock;
     std::function<absl::StatusOr<ForkedReplica>(const ForkCommand&)> fork;
+    // How long the warm-up's samples ran, where the replica ran them; see ReadyReply.
+    std::function<void(const std::vector<int64_t>& warmup_ns, ReplicaKind kind)> on_warm;
     std::function<void(int replica, const absl::Status& state)> on_state;  // OK: it serves.
   };
 

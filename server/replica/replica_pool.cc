@@ -88,6 +88,8 @@ absl::Status ReplicaPool::Start() {
             .metrics = context_.metrics,
             .clock = context_.clock,
             .fork = [this](const ForkCommand& command) { return Fork(command); },
+            .on_warm = [this](const std::vector<int64_t>& warmup_ns,
+                              ReplicaKind kind) { TellCosts(warmup_ns, kind); },
             .on_state = [this](int replica,
                                const absl::Status& state) { SetReplicaState(replica, state); }}));
   }
@@ -171,17 +173,32 @@ LoadCommand ReplicaPool::MakeLoadCommand() const {
 }
 
 void ReplicaPool::LoadTemplate() {
-  std::vector<std::string> notes;
+  LoadedReply reply;
   auto loaded =
       ModelTemplate::Start(options_.worker_program, MakeLoadCommand(), options_.model_file.get(),
-                           memory_->fd(), options_.load_timeout, &notes);
-  for (const std::string& note : notes) {
+                           memory_->fd(), options_.load_timeout, &reply);
+  TellCosts(reply.warmup_ns, ReplicaKind::kCpu);
+  for (const std::string& note : reply.notes) {
     LogInfo("model '", options_.signature->model_name(), "' version ",
             options_.signature->version(), ": ", note);
   }
   MutexLock lock(mutex_);
   template_state_ = loaded.status();
   if (loaded.ok()) template_ = *std::move(loaded);
+}
+
+void ReplicaPool::TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind) {
+  for (size_t i = 0; i < warmup_ns.size() && i < options_.warmup.size(); ++i) {
+    const WarmupSample& sample = options_.warmup[i];
+    if (warmup_ns[i] <= 0) continue;
+    RowShape shape;
+    for (const TensorSpec& spec : options_.signature->inputs()) {
+      for (const WarmupInput& input : sample.inputs) {
+        if (input.name == spec.name) shape.dims.push_back(input.dims);
+      }
+    }
+    dispatcher_->ExpectCost(shape, kind, sample.rows, absl::Nanoseconds(warmup_ns[i]));
+  }
 }
 
 void ReplicaPool::WatchTemplate(const ModelTemplate& watched) {

@@ -77,6 +77,8 @@ class ReplicaPool {
   // The template thread: loads, waits for the template's death, loads again.
   void KeepTemplate() ABSL_LOCKS_EXCLUDED(mutex_);
   void LoadTemplate() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Tells the dispatcher how long the samples of the warm-up ran; see LoadedReply.
+  void TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind);
   // Sleeps until the template dies or the pool is to end.
   void WatchTemplate(const ModelTemplate& watched);
   absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -55,6 +55,9 @@ class ModelRepository {
                                                     const std::string& version) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Payload bytes that the requests of all models hold, and how many they may hold.
+  const MemoryBudget& memory() const { return memory_; }
+
   // A line of RepositoryIndex.
   struct IndexEntry {
     std::string name;

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/base/status.h"
 
 namespace millrace {
@@ -38,6 +40,29 @@ Dispatcher::Options DispatchOptions(const ModelSettings& settings, size_t replic
   return options;
 }
 
+// "3x224x224"; inputs are separated by ",".
+std::string NameOf(const RowShape& shape) {
+  return absl::StrJoin(shape.dims, ",", [](std::string* out, const Shape& dims) {
+    absl::StrAppend(out, absl::StrJoin(dims, "x"));
+  });
+}
+
+std::vector<ModelGauges::Cost> CostsOf(const std::vector<CostTable::Entry>& entries) {
+  std::vector<ModelGauges::Cost> costs;
+  for (const CostTable::Entry& entry : entries) {
+    for (const ReplicaKind kind : {ReplicaKind::kCpu, ReplicaKind::kGpu}) {
+      const CostModel& model = entry.models[static_cast<size_t>(kind)];
+      if (!model.known()) continue;
+      costs.push_back({.shape = NameOf(*entry.shape),
+                       .replica_kind = kind == ReplicaKind::kCpu ? "cpu" : "gpu",
+                       .setup = model.setup(),
+                       .per_row = model.per_row(),
+                       .deviation = model.deviation()});
+    }
+  }
+  return costs;
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<ServedModel>> ServedModel::Load(
@@ -49,25 +74,34 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ServedModel::Load(
   replicas.engine = engine;
   replicas.dispatch = DispatchOptions(settings, replicas.replicas.size(), context.memory);
   const int64_t queue_limit = replicas.dispatch.queue_rows();
+  const int64_t bytes_limit = replicas.dispatch.max_queue_bytes;
   context.metrics = metrics.get();
   std::shared_ptr<ServedModel> model(
       new ServedModel(settings, engine, std::move(signature), std::move(metrics), *context.clock));
   MILLRACE_ASSIGN_OR_RETURN(model->pool_, ReplicaPool::Create(std::move(replicas), context));
-  model->ShowGauges(queue_limit);
+  model->ShowGauges(queue_limit, bytes_limit);
   return model;
 }
 
 ServedModel::~ServedModel() { metrics_->ClearGauges(); }
 
-void ServedModel::ShowGauges(int64_t queue_limit) {
-  metrics_->SetGauges([this, queue_limit] {
+void ServedModel::ShowGauges(int64_t queue_limit, int64_t bytes_limit) {
+  metrics_->SetGauges([this, queue_limit, bytes_limit] {
     const Dispatcher::Gauges gauges = pool_->dispatcher().gauges();
     return ModelGauges{.queue_depth = gauges.queued_rows,
                        .queue_limit = queue_limit,
                        .oldest_queued_age = gauges.oldest_age,
                        .in_flight = gauges.in_flight,
                        .ready_replicas = pool_->ready_replicas(),
-                       .busy_for = pool_->busy_for()};
+                       .busy_for = pool_->busy_for(),
+                       .parked = gauges.parked,
+                       .held_bytes = gauges.held_bytes,
+                       .held_bytes_limit = bytes_limit,
+                       .predicted_wait = gauges.predicted_wait,
+                       .capacity = gauges.capacity,
+                       .utilisation = gauges.utilisation,
+                       .overloaded = gauges.overloaded,
+                       .costs = CostsOf(pool_->dispatcher().costs())};
   });
 }
 

@@ -69,7 +69,7 @@ class ServedModel {
         metrics_(std::move(metrics)),
         clock_(clock) {}
 
-  void ShowGauges(int64_t queue_limit);
+  void ShowGauges(int64_t queue_limit, int64_t bytes_limit);
 
   const ModelSettings settings_;
   const std::shared_ptr<const ModelSignature> signature_;

@@ -45,6 +45,20 @@ void FillStatistics(const ServedModel& model, inference::ModelStatistics* to) {
     SetTiming(batch.compute_infer, batch_to.mutable_compute_infer());
     SetTiming(batch.compute_output, batch_to.mutable_compute_output());
   }
+  const std::optional<ModelGauges> gauges = model.metrics().Gauges();
+  if (!gauges) return;
+  inference::Millrace::Statistics& scheduler = *to->mutable_millrace();
+  for (const ModelGauges::Cost& cost : gauges->costs) {
+    inference::Millrace::Statistics::Cost& cost_to = *scheduler.add_costs();
+    cost_to.set_shape(cost.shape);
+    cost_to.set_replica_kind(cost.replica_kind);
+    cost_to.set_setup_ns(absl::ToDoubleNanoseconds(cost.setup));
+    cost_to.set_row_ns(absl::ToDoubleNanoseconds(cost.per_row));
+    cost_to.set_deviation_ns(absl::ToDoubleNanoseconds(cost.deviation));
+  }
+  scheduler.set_capacity(gauges->capacity);
+  scheduler.set_utilisation(gauges->utilisation);
+  scheduler.set_predicted_wait_ns(absl::ToDoubleNanoseconds(gauges->predicted_wait));
 }
 
 template <typename TensorList>

@@ -15,6 +15,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/clock.h"
 #include "server/base/status.h"
 #include "server/channel/layout.h"
 #include "server/worker/aoti_engine.h"
@@ -111,7 +112,7 @@ absl::Status Model::CheckConfig() {
   const absl::Status status = RunInChild([&] {
     engine_->CheckInputs();
     for (const WarmupSample& sample : command_.warmup) {
-      const absl::Status run = RunSample(sample, /*runs=*/1);
+      const absl::Status run = RunSample(sample, /*runs=*/1).status();
       // The lower bound of a batch is 2 by default, and batches of 1 run all the same.
       if (absl::IsInvalidArgument(run) && !absl::StrContains(run.message(), "too small"))
         return run;
@@ -123,8 +124,10 @@ absl::Status Model::CheckConfig() {
 
 absl::Status Model::WarmUp(Notes& notes) {
   for (const WarmupSample& sample : command_.warmup) {
-    const absl::Status status = RunSample(sample, std::max(sample.count, kLeastRuns));
-    if (status.ok()) continue;
+    const auto took = RunSample(sample, std::max(sample.count, kLeastRuns));
+    warmup_ns_.push_back(took.ok() ? absl::ToInt64Nanoseconds(*took) : 0);
+    if (took.ok()) continue;
+    const absl::Status& status = took.status();
     if (absl::IsResourceExhausted(status)) {
       return absl::ResourceExhaustedError(
           absl::StrCat("warming up with ", sample.rows, " rows: ", status.message(),
@@ -139,7 +142,8 @@ absl::Status Model::WarmUp(Notes& notes) {
   return absl::OkStatus();
 }
 
-absl::Status Model::RunSample(const WarmupSample& sample, int runs) {
+absl::StatusOr<absl::Duration> Model::RunSample(const WarmupSample& sample, int runs) {
+  absl::Duration took;
   for (int run = 0; run < runs; ++run) {
     std::vector<at::Tensor> inputs;
     for (const TensorSpec& spec : command_.inputs) {
@@ -155,9 +159,11 @@ absl::Status Model::RunSample(const WarmupSample& sample, int runs) {
         return absl::OkStatus();
       }));
     }
+    const absl::Time begin = Clock::Real().Now();
     MILLRACE_RETURN_IF_ERROR(Run(std::move(inputs), sample.rows).status());
+    took = Clock::Real().Now() - begin;
   }
-  return absl::OkStatus();
+  return took;
 }
 
 absl::StatusOr<std::vector<at::Tensor>> Model::Run(std::vector<at::Tensor> inputs, int64_t rows) {

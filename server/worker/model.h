@@ -32,6 +32,8 @@ class Model {
   // Runs the command's samples, each at least twice: the first runs of a shape compile it. Samples
   // that nobody declared may fail, which is a note; a result that doesn't fit the config never.
   absl::Status WarmUp(Notes& notes);
+  // How long the last run of each sample took, in nanoseconds; see LoadedReply.
+  const std::vector<int64_t>& warmup_ns() const { return warmup_ns_; }
 
   // Runs the model on `inputs` (on the CPU, by the config's order, checked against it) of `rows`
   // rows and returns its outputs, on the CPU, strided, checked against the config.
@@ -42,12 +44,14 @@ class Model {
   Model(const LoadCommand& command, std::unique_ptr<Engine> engine)
       : command_(command), engine_(std::move(engine)) {}
 
-  absl::Status RunSample(const WarmupSample& sample, int runs);
+  // Returns how long the last run took.
+  absl::StatusOr<absl::Duration> RunSample(const WarmupSample& sample, int runs);
   absl::StatusOr<std::vector<at::Tensor>> RunOnDevice(std::vector<at::Tensor> inputs);
 
   const LoadCommand& command_;
   const std::unique_ptr<Engine> engine_;
   c10::Device device_ = c10::Device(c10::kCPU);
+  std::vector<int64_t> warmup_ns_;
 };
 
 }  // namespace millrace

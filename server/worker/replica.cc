@@ -48,6 +48,7 @@ void RunReplica(ReplicaParts parts) {
   VolunteerForOomKiller();
   ReadyReply reply;
   reply.status = GetReady(parts, reply.notes);
+  if (!parts.warm) reply.warmup_ns = parts.model.warmup_ns();
   if (!parts.control.Send(ToJson(reply)).ok() || !reply.status.ok()) return;
   ServeForever(parts);
 }

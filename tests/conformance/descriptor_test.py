@@ -89,7 +89,9 @@ def test_inference_is_tritons_plus_the_millrace_field(ours):
     # What is inside the message is nobody's but ours.
     outside = {line for line in mine - theirs
                if not re.match(r"((message|enum) )?\.inference\.Millrace\b", line)}
-    assert outside == {".inference.ModelConfig: 1001 optional .inference.Millrace millrace"}
+    assert outside == {
+        ".inference.ModelConfig: 1001 optional .inference.Millrace millrace",
+        ".inference.ModelStatistics: 1001 optional .inference.Millrace.Statistics millrace"}
 
 
 def test_health_is_the_standard_one_without_list(ours):

@@ -76,8 +76,8 @@ TEST(WorkerProtocol, ForkCommandComesBackAsItWas) {
 }
 
 TEST(WorkerProtocol, RepliesComeBackAsTheyWere) {
-  const auto loaded = FromJson<LoadedReply>(
-      ToJson(LoadedReply{.status = absl::InvalidArgumentError(kOddText), .notes = {"a", "b"}}));
+  const auto loaded = FromJson<LoadedReply>(ToJson(LoadedReply{
+      .status = absl::InvalidArgumentError(kOddText), .notes = {"a", "b"}, .warmup_ns = {5, 0}}));
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->status, absl::InvalidArgumentError(kOddText));
   EXPECT_THAT(loaded->notes, ElementsAre("a", "b"));
@@ -88,8 +88,8 @@ TEST(WorkerProtocol, RepliesComeBackAsTheyWere) {
   EXPECT_TRUE(forked->status.ok());
   EXPECT_EQ(forked->pid, 12345);
 
-  const auto ready = FromJson<ReadyReply>(
-      ToJson(ReadyReply{.status = absl::ResourceExhaustedError("GPU"), .notes = {}}));
+  const auto ready = FromJson<ReadyReply>(ToJson(
+      ReadyReply{.status = absl::ResourceExhaustedError("GPU"), .notes = {}, .warmup_ns = {}}));
   ASSERT_TRUE(ready.ok()) << ready.status();
   EXPECT_EQ(ready->status, absl::ResourceExhaustedError("GPU"));
 }
@@ -111,8 +111,8 @@ TEST(WorkerProtocol, DescriptionComesBackAsItWas) {
 }
 
 TEST(WorkerProtocol, TextThatIsNoUtf8IsReplacedAndNotThrown) {
-  const auto reply = FromJson<ReadyReply>(
-      ToJson(ReadyReply{.status = absl::InternalError("bytes \xff\xfe end"), .notes = {"\xc3"}}));
+  const auto reply = FromJson<ReadyReply>(ToJson(ReadyReply{
+      .status = absl::InternalError("bytes \xff\xfe end"), .notes = {"\xc3"}, .warmup_ns = {}}));
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_THAT(std::string(reply->status.message()), HasSubstr("end"));
 }

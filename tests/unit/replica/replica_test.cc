@@ -39,7 +39,8 @@ class PlayedWorker {
         mailbox_(memory->mailbox(0)) {}
 
   void SayReady(const absl::Status& status = absl::OkStatus()) {
-    EXPECT_TRUE(control_.Send(ToJson(ReadyReply{.status = status, .notes = {}})).ok());
+    EXPECT_TRUE(
+        control_.Send(ToJson(ReadyReply{.status = status, .notes = {}, .warmup_ns = {}})).ok());
   }
 
   // Waits for a batch and runs it as the echo model; returns its inputs.
@@ -99,6 +100,7 @@ class ReplicaTest : public testing::Test {
                          .metrics = &metrics_,
                          .clock = &clock_,
                          .fork = [this](const ForkCommand& command) { return Fork(command); },
+                         .on_warm = [](const std::vector<int64_t>&, ReplicaKind) {},
                          .on_state = [this](int, const absl::Status& state) { NoteState(state); }});
   }
 
