@@ -27,6 +27,7 @@ class IntrusiveList {
   T* front() const { return front_; }
   T* back() const { return back_; }
   static T* Next(const T& element) { return (element.*kHook).next; }
+  static T* Previous(const T& element) { return (element.*kHook).previous; }
 
   void PushBack(T& element) { InsertBefore(nullptr, element); }
   void PushFront(T& element) { InsertBefore(front_, element); }

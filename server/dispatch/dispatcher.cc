@@ -16,6 +16,9 @@ namespace {
 constexpr absl::Duration kSoonestRetry = absl::Milliseconds(10);
 constexpr absl::Duration kLatestRetry = absl::Seconds(10);
 
+// So long before a member expires a batch goes that could wait for others.
+constexpr absl::Duration kMargin = absl::Milliseconds(1);
+
 // Batches that are run again go first, then those of higher priority, then whoever has waited
 // longest.
 bool GoesBefore(const Batch& a, const Batch& b) {
@@ -166,8 +169,8 @@ Dispatcher::Gauges Dispatcher::gauges() const {
                    .overloaded = overload_.overloaded()};
   if (oldest != absl::InfiniteFuture()) gauges.oldest_age = now - oldest;
   if (const CostTable::Entry* const latest = costs_.latest()) {
-    const Forecast forecast =
-        Foresee(nullptr, static_cast<int>(options_.levels.size()), *latest->shape, 1, now);
+    const Forecast forecast = Foresee(nullptr, static_cast<int>(options_.levels.size()),
+                                      *latest->shape, 1, room_.queue().rows(), now);
     gauges.predicted_wait = forecast.wait;
     const auto count = [&](const BatchRunner* runner) {
       gauges.capacity += latest->models[static_cast<size_t>(runner->kind())].Capacity(most_rows());
@@ -206,9 +209,11 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
   // It doesn't overtake those of its flow who were turned out to the door.
   const bool overtakes =
       room_.parked() > 0 && room_.FirstAtDoor(request.flow(), request.level) != nullptr;
-  const bool enters = !overtakes &&
-                      (room_.MayEnter(request) || MakeRoomFor(request, now, actions)) &&
-                      TakeBytes(request);
+  bool enters = !overtakes && TakeBytes(request, now, actions);
+  if (enters && !room_.MayEnter(request) && !MakeRoomFor(request, now, actions)) {
+    ReleaseBytes(request, actions);
+    enters = false;
+  }
   if (!enters && request.overflow != Overflow::kBlock) {
     return Refuse(std::move(pointer), QueueFull(request, now), actions);
   }
@@ -257,9 +262,11 @@ bool Dispatcher::SupersedeOldest(const Flow& flow, absl::Time /*now*/, Actions& 
   return true;
 }
 
-bool Dispatcher::TakeBytes(PendingRequest& request) {
+bool Dispatcher::TakeBytes(PendingRequest& request, absl::Time now, Actions& actions) {
   const int64_t bytes = BytesOf(request);
-  if (held_bytes_ > 0 && bytes > options_.max_queue_bytes - held_bytes_) return false;
+  while (held_bytes_ > 0 && bytes > options_.max_queue_bytes - held_bytes_) {
+    if (!DropsOldest(request) || !SupersedeOldest(request.flow(), now, actions)) return false;
+  }
   if (options_.memory != nullptr && !options_.memory->TryTake(shared_from_this(), bytes)) {
     return false;
   }
@@ -274,9 +281,9 @@ void Dispatcher::ReleaseBytes(PendingRequest& request, Actions& actions) {
   request.held_bytes = 0;
 }
 
-void Dispatcher::LetInParked(Actions& actions) {
+void Dispatcher::LetInParked(absl::Time now, Actions& actions) {
   while (PendingRequest* const request = room_.FirstToLetIn()) {
-    if (!TakeBytes(*request)) return;
+    if (!TakeBytes(*request, now, actions)) return;
     room_.Remove(*request);
     room_.Enter(*request);
     actions.door_moves.push_back({request->self, -1});
@@ -285,8 +292,9 @@ void Dispatcher::LetInParked(Actions& actions) {
 
 Dispatcher::Refusal Dispatcher::QueueFull(const PendingRequest& request, absl::Time now) const {
   const int64_t rows = room_.queue().rows(request.level);
-  const absl::Duration drained =
-      Foresee(nullptr, static_cast<int>(options_.levels.size()), *request.row_shape(), 1, now).wait;
+  const absl::Duration drained = Foresee(nullptr, static_cast<int>(options_.levels.size()),
+                                         *request.row_shape(), 1, room_.queue().rows(), now)
+                                     .wait;
   return {
       absl::ResourceExhaustedError(absl::StrCat(
           "Exceeds maximum queue size: ", rows, " rows wait for model '", signature_->model_name(),
@@ -384,7 +392,7 @@ Dispatcher::Refusal Dispatcher::TooLate(const PendingRequest& request, absl::Tim
 }
 
 Dispatcher::Forecast Dispatcher::Foresee(const Flow* flow, int level, const RowShape& shape,
-                                         int64_t rows, absl::Time now) const {
+                                         int64_t rows, int64_t most_ahead, absl::Time now) const {
   const auto replicas = static_cast<int64_t>(idle_.size() + busy_.size());
   Forecast forecast = {.wait = absl::ZeroDuration(), .batch_rows = rows};
   if (replicas == 0) return forecast;
@@ -393,7 +401,7 @@ Dispatcher::Forecast Dispatcher::Foresee(const Flow* flow, int level, const RowS
   for (const auto& batch : staged_) ahead += batch->rows();
   const int64_t own = flow == nullptr ? 0 : room_.queue().RowsOf(*flow, level);
   const int64_t in_turn = (own + rows) * room_.queue().LinesUpTo(level);
-  ahead += std::min(room_.queue().RowsUpTo(level), in_turn);
+  ahead += std::min({room_.queue().RowsUpTo(level), in_turn, most_ahead});
   forecast.batch_rows = std::min(most_rows(), ahead + rows);
   const int64_t batches = ahead / most_rows();
   if (!idle_.empty() && batches == 0) return forecast;
@@ -409,11 +417,20 @@ Dispatcher::Forecast Dispatcher::Foresee(const Flow* flow, int level, const RowS
   return forecast;
 }
 
+absl::Duration Dispatcher::FirstFree(absl::Time now) const {
+  if (!idle_.empty() || busy_.empty()) return absl::ZeroDuration();
+  absl::Time first = absl::InfiniteFuture();
+  for (const Busy& busy : busy_) first = std::min(first, busy.until);
+  return std::max(absl::ZeroDuration(), first - now);
+}
+
 bool Dispatcher::CanMakeIt(const PendingRequest& request, absl::Time now) const {
   if (request.deadline == absl::InfiniteFuture()) return true;
   const RowShape& shape = *request.row_shape();
   if (!costs_.IsFresh(shape, now)) return true;
-  const Forecast forecast = Foresee(&request.flow(), request.level, shape, request.rows(), now);
+  // Those without a deadline let it go out of turn.
+  const Forecast forecast =
+      Foresee(&request.flow(), request.level, shape, request.rows(), room_.expiring_rows(), now);
   return now + forecast.wait + costs_.Predict(shape, forecast.batch_rows) <= request.deadline;
 }
 
@@ -518,12 +535,15 @@ void Dispatcher::ExpectCost(const RowShape& shape, ReplicaKind kind, int64_t row
 }
 
 void Dispatcher::Started(Batch& batch, BatchRunner* runner, absl::Time now) {
+  absl::Time oldest = absl::InfiniteFuture();  // Of those who may be shed.
   for (const Batch::Member& member : batch.members()) {
     if (member.vacated) continue;
-    member.request->started = true;
-    RemovePlace(*member.request);
+    PendingRequest& request = *member.request;
+    if (request.overflow == Overflow::kReject) oldest = std::min(oldest, request.arrival);
+    request.started = true;
+    RemovePlace(request);
   }
-  overload_.BatchTaken(now, now - batch.oldest_arrival());
+  if (oldest != absl::InfiniteFuture()) overload_.BatchTaken(now, now - oldest);
   const CostModel* const cost = costs_.Find(batch.shape(), runner->kind());
   busy_.push_back(
       {runner, cost == nullptr ? absl::InfinitePast() : now + cost->Predict(batch.rows())});
@@ -848,7 +868,7 @@ void Dispatcher::CollectRetries(Actions& actions) {
 
 void Dispatcher::CollectStaging(absl::Time now, Actions& actions) {
   for (;;) {
-    LetInParked(actions);
+    LetInParked(now, actions);
     if (room_.queue().empty()) return;
     const auto [request, batch] = NextToStage(now, actions);
     if (request == nullptr) return;
@@ -925,13 +945,13 @@ Dispatcher::Staging Dispatcher::NextToStage(absl::Time now, Actions& actions) {
 PendingRequest* Dispatcher::NextOutOfTurn(absl::Time now) {
   const FairQueue& queue = room_.queue();
   if (PendingRequest* const urgent = room_.MostUrgent()) {
-    // It misses its deadline unless it goes with the next batch. What it takes out of turn is its
-    // flow's debt, and too deep in debt it waits like others.
-    const RowShape& shape = *urgent->row_shape();
-    const absl::Duration next_batch = costs_.Predict(shape, most_rows());
-    const double most_debt = absl::ToDoubleNanoseconds(next_batch);
-    if (urgent->deadline != absl::InfiniteFuture() && urgent->expiry - now < next_batch &&
-        urgent->line->credit > -most_debt) {
+    // It misses its deadline unless it is in the batch that starts when the next replica is free.
+    // What it takes out of turn is its flow's debt, and too deep in debt it waits like others.
+    const absl::Duration one_batch = costs_.Predict(*urgent->row_shape(), most_rows());
+    const absl::Duration next_but_one = FirstFree(now) + one_batch;
+    if (urgent->deadline != absl::InfiniteFuture() && urgent->expiry - now < next_but_one &&
+        FairQueue::LevelOf(urgent->tier) == queue.highest_level() &&
+        urgent->line->credit > -absl::ToDoubleNanoseconds(one_batch)) {
       return &FairQueue::FirstInLine(*urgent);
     }
   }
@@ -1057,8 +1077,8 @@ Dispatcher::Staged::iterator Dispatcher::NextToStart(absl::Time now) {
                               .closed = closed,
                               .oldest_arrival = batch.oldest_arrival(),
                               .hold_until = closed ? now : HoldUntil(batch, now)});
-    if (go_at > now) {
-      WakeAt(go_at);
+    if (go_at > now && LatestStart(batch) > now) {
+      WakeAt(std::min(go_at, LatestStart(batch)));
     } else if (next == staged_.end() || GoesBefore(batch, **next)) {
       next = candidate;
     }
@@ -1072,13 +1092,18 @@ absl::Time Dispatcher::HoldUntil(const Batch& batch, absl::Time now) const {
   if (cost == nullptr) return absl::InfinitePast();
   // Where others are idle too, each gets its share of those who return, not one all of them.
   const size_t sharing = idle_.size() > 1 ? idle_.size() + busy_.size() : 1;
-  absl::Time until = returns_.HoldUntil(now, batch.rows(), batch.capacity(),
-                                        static_cast<int>(sharing), cost->setup());
+  return returns_.HoldUntil(now, batch.rows(), batch.capacity(), static_cast<int>(sharing),
+                            cost->setup());
+}
+
+absl::Time Dispatcher::LatestStart(const Batch& batch) const {
+  const absl::Duration runs = costs_.Predict(batch.shape(), batch.capacity());
+  absl::Time latest = absl::InfiniteFuture();
   for (const Batch::Member& member : batch.members()) {
-    if (member.vacated || member.request->deadline == absl::InfiniteFuture()) continue;
-    until = std::min(until, member.request->deadline - cost->Predict(batch.capacity()));
+    if (member.vacated) continue;
+    latest = std::min({latest, member.request->expiry, member.request->deadline - runs});
   }
-  return until;
+  return latest - kMargin;
 }
 
 int Dispatcher::FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Actions& actions) {

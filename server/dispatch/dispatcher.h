@@ -64,7 +64,7 @@ struct WaitingFlow {
 // Invariants:
 //  1. Every request that Submit() took is answered exactly once.
 //  2. The requests of a flow and a priority level get their places in batches in the order in which
-//     they came; those that were in a batch whose replica died go first.
+//     they came, but for delayed ones; those that were in a batch whose replica died go first.
 //  3. At most one staged batch per row shape waits; its rows are revocable until a replica takes
 //     it. A free replica never waits while a batch may go.
 //  4. A buffer is free as soon as its outputs are copied out, before any answer is sent.
@@ -220,10 +220,12 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   // Drops the oldest that waits of a flow for a newer one; false where none does.
   bool SupersedeOldest(const Flow& flow, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool TakeBytes(PendingRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False where the request's bytes aren't there; a flow that drops its oldest makes room for them.
+  bool TakeBytes(PendingRequest& request, absl::Time now, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReleaseBytes(PendingRequest& request, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void LetInParked(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LetInParked(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes the last of a flow that waits for more than its share out of the queue.
   void TurnOut(PendingRequest& request, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -257,13 +259,15 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // What a request of a flow may expect that comes now; null stands for a flow of which nothing
-  // waits.
+  // waits. At most `most_ahead` rows of the queue go before it.
   struct Forecast {
     absl::Duration wait;     // Until a replica takes it; zero where nothing is known.
     int64_t batch_rows = 0;  // Of the batch in which it will be.
   };
   Forecast Foresee(const Flow* flow, int level, const RowShape& shape, int64_t rows,
-                   absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+                   int64_t most_ahead, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // How long it will probably take until a replica is free.
+  absl::Duration FirstFree(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether it will probably make its deadline.
   bool CanMakeIt(const PendingRequest& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -320,6 +324,8 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   using Staged = std::vector<std::unique_ptr<Batch>>;
   // The staged batch to start next, or staged_.end(); sees to it that it is asked again in time.
   Staged::iterator NextToStart(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // When a batch has to go even where it could wait: a moment before somebody in it expires.
+  absl::Time LatestStart(const Batch& batch) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time HoldUntil(const Batch& batch, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Sees to it that those who run make their deadlines; returns how many were given up.

@@ -21,6 +21,7 @@ template <typename T>
 class ExpiryHeap {
  public:
   bool empty() const { return heap_.empty(); }
+  size_t size() const { return heap_.size(); }
   T* top() const { return heap_.empty() ? nullptr : heap_.front(); }
   // The earliest time; InfiniteFuture() where there is none.
   absl::Time next() const { return heap_.empty() ? absl::InfiniteFuture() : heap_.front()->expiry; }

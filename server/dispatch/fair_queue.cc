@@ -298,9 +298,9 @@ PendingRequest* FairQueue::Overdue(absl::Time time) const {
 PendingRequest* FairQueue::TurnOutFor(const Flow& flow, int64_t rows, int level) const {
   const double wanted =
       static_cast<double>(RowsOf(flow, level) + rows) / static_cast<double>(flow.weight());
-  const int64_t lines = this->lines(level);
-  const double share = static_cast<double>(this->rows(level)) / static_cast<double>(lines + 1);
-  if (lines == 0 || wanted > std::max(share, 1.0)) return nullptr;
+  const int64_t flows = lines(level) + (RowsOf(flow, level) == 0 ? 1 : 0);
+  const double share = static_cast<double>(this->rows(level)) / static_cast<double>(flows);
+  if (wanted > std::max(share, 1.0)) return nullptr;
   PendingRequest* found = nullptr;
   double most = wanted;
   for (const auto& [key, line] : lines_) {
@@ -334,6 +334,12 @@ int64_t FairQueue::RowsOf(const Flow& flow, int level) const {
     if (line != lines_.end()) rows += line->second->rows;
   }
   return rows;
+}
+
+int FairQueue::highest_level() const {
+  int tier = 0;
+  while (tiers_[static_cast<size_t>(tier)].lines == 0) ++tier;
+  return LevelOf(tier);
 }
 
 absl::Time FairQueue::oldest_arrival() const {

@@ -124,6 +124,8 @@ class FairQueue {
   int64_t RowsUpTo(int level) const;
   // Rows that a flow has waiting at a level.
   int64_t RowsOf(const Flow& flow, int level) const;
+  // The highest level at which anybody waits. REQUIRES: !empty().
+  int highest_level() const;
   // When the request arrived that has waited longest; InfiniteFuture() where nobody waits.
   absl::Time oldest_arrival() const;
 

@@ -58,7 +58,7 @@ class PendingRequest {
   WaitingFlow* waiting_flow = nullptr;   // Null while it waits nowhere.
   int tier = 0;                          // See FairQueue.
   int64_t held_bytes = 0;                // Of its payload, while they count; see MemoryBudget.
-  absl::Time expiry = absl::InfiniteFuture();  // See Expiry.
+  absl::Time expiry = absl::InfiniteFuture();  // Until when a replica must take it.
   size_t expiry_place = kNotInHeap;
 
   int64_t rows() const { return checked_.rows; }

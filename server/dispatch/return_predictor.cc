@@ -15,10 +15,13 @@ constexpr double kMargin = 1.3;
 constexpr double kSpreads = 2;
 // A habit is one where the spread is small beside it, or too small to matter beside the setup: what
 // comes by chance, and not because an answer went, has a spread as large as its mean.
-constexpr double kSteady = 0.5;
+constexpr double kSteady = 0.35;
 constexpr double kShort = 0.1;
 // Who has been silent for so long is thinking about something else.
 constexpr absl::Duration kLongSilence = absl::Seconds(1);
+// How far back, in setups, and at how many flows is looked for those about to return.
+constexpr int kLongAgo = 3;
+constexpr int kMostLookedAt = 256;
 
 }  // namespace
 
@@ -29,16 +32,18 @@ absl::Time ReturnPredictor::Habit::ReturnsBy() const {
 
 void ReturnPredictor::Answered(uint64_t flow, absl::Time now) {
   if (habits_.size() >= kMostHabits) Forget(now);
-  Habit& habit = habits_[flow];
-  habit.answered = now;
-  ++habit.owed;
+  std::unique_ptr<Habit>& habit = habits_[flow];
+  if (habit == nullptr) habit = std::make_unique<Habit>();
+  if (habit->owed++ > 0) owing_.Remove(*habit);
+  habit->answered = now;
+  owing_.PushBack(*habit);
 }
 
 void ReturnPredictor::Arrived(uint64_t flow, absl::Time now) {
   const auto found = habits_.find(flow);
-  if (found == habits_.end() || found->second.owed == 0) return;
-  Habit& habit = found->second;
-  --habit.owed;
+  if (found == habits_.end() || found->second->owed == 0) return;
+  Habit& habit = *found->second;
+  if (--habit.owed == 0) owing_.Remove(habit);
   const double think = absl::ToDoubleNanoseconds(now - habit.answered);
   if (habit.think_ns < 0) {
     habit.think_ns = think;
@@ -49,9 +54,15 @@ void ReturnPredictor::Arrived(uint64_t flow, absl::Time now) {
 }
 
 void ReturnPredictor::Forget(absl::Time now) {
-  absl::erase_if(habits_,
-                 [now](const auto& entry) { return entry.second.answered + kLongSilence < now; });
-  if (habits_.size() >= kMostHabits) habits_.clear();
+  const auto forget = [this](Habit& habit) {
+    if (habit.owed > 0) owing_.Remove(habit);
+    return true;
+  };
+  absl::erase_if(habits_, [&](auto& entry) {
+    return entry.second->answered + kLongSilence < now && forget(*entry.second);
+  });
+  if (habits_.size() < kMostHabits) return;
+  absl::erase_if(habits_, [&](auto& entry) { return forget(*entry.second); });
 }
 
 absl::Time ReturnPredictor::HoldUntil(absl::Time now, int64_t rows, int64_t most_rows, int sharing,
@@ -59,14 +70,15 @@ absl::Time ReturnPredictor::HoldUntil(absl::Time now, int64_t rows, int64_t most
   returns_.clear();
   const double setup_ns = absl::ToDoubleNanoseconds(setup);
   int64_t all = rows;
-  for (const auto& [flow, habit] : habits_) {
-    if (habit.owed == 0) continue;
-    const absl::Time by = habit.ReturnsBy();
-    if (habit.spread_ns > std::max(kSteady * habit.think_ns, kShort * setup_ns)) continue;
-    if (by >= now && by <= now + setup) {
-      returns_.emplace_back(by, habit.owed);
-      all += habit.owed;
-    }
+  int looked_at = 0;
+  for (const Habit* habit = owing_.back(); habit != nullptr; habit = owing_.Previous(*habit)) {
+    // Who was answered before that thinks for longer than a setup, or would be back.
+    if (habit->answered < now - kLongAgo * setup || ++looked_at > kMostLookedAt) break;
+    if (habit->spread_ns > std::max(kSteady * habit->think_ns, kShort * setup_ns)) continue;
+    const absl::Time by = habit->ReturnsBy();
+    if (by < now || by > now + setup) continue;
+    returns_.emplace_back(by, habit->owed);
+    all += habit->owed;
   }
   std::sort(returns_.begin(), returns_.end());
   most_rows = std::min(most_rows, (all + sharing - 1) / sharing);

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
+#include "server/base/intrusive_list.h"
 
 namespace millrace {
 
@@ -32,6 +34,7 @@ class ReturnPredictor {
     double think_ns = -1;  // From an answer to the next request; below 0: not known yet.
     double spread_ns = 0;  // How far off that is.
     int64_t owed = 0;      // Answers that were not followed by a request yet.
+    ListHook<Habit> by_answer;
 
     // When it will have sent its next request; InfiniteFuture() where nothing is known of it.
     absl::Time ReturnsBy() const;
@@ -39,7 +42,9 @@ class ReturnPredictor {
 
   void Forget(absl::Time now);
 
-  absl::flat_hash_map<uint64_t, Habit> habits_;
+  absl::flat_hash_map<uint64_t, std::unique_ptr<Habit>> habits_;
+  // Those who owe a request, in the order of their last answers.
+  IntrusiveList<Habit, &Habit::by_answer> owing_;
   mutable std::vector<std::pair<absl::Time, int64_t>> returns_;  // Scratch, to allocate nothing.
 };
 

@@ -55,6 +55,11 @@ class WaitingRoom {
 
   // The request in the queue that expires first; null where none does.
   PendingRequest* MostUrgent() const { return queued_.top(); }
+  // About how many rows in the queue expire.
+  int64_t expiring_rows() const {
+    const auto requests = static_cast<int64_t>(queued_.size());
+    return requests == 0 ? 0 : requests * queue_.rows() / queue_.size();
+  }
   // A request whose `expiry` has come; null where there is none.
   PendingRequest* Expired(absl::Time now) const;
   absl::Time next_expiry() const { return std::min(queued_.next(), parked_.next()); }

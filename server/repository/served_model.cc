@@ -27,7 +27,7 @@ Dispatcher::Options DispatchOptions(const ModelSettings& settings, size_t replic
   options.max_queue_rows = AutomaticRows(settings, replicas);
   options.policy.preferred_sizes = settings.preferred_batch_sizes;
   options.policy.max_queue_delay = settings.max_queue_delay;
-  options.policy.hold = settings.hold.value_or(Hold::kNone);
+  options.policy.hold = settings.hold.value_or(Hold::kReturners);
   options.levels = settings.queue_policies;
   options.starvation_guard = settings.starvation_guard;
   options.overload = {.target = settings.shed_target, .interval = settings.shed_interval};

@@ -56,6 +56,21 @@ def test_the_table_of_threads_has_every_shape():
         assert f"| {shape} " in printed
 
 
+def test_submit_and_select_allocate_nothing():
+    done = subprocess.run([BUILD / "benchmarks/benchmark-scheduler", "--benchmark_format=json",
+                           "--benchmark_min_time=0.01"],
+                          text=True, stdout=subprocess.PIPE, timeout=240, check=True)
+    found = {row["name"]: row for row in json.loads(done.stdout)["benchmarks"]}
+    selecting = {name: row for name, row in found.items() if name.startswith("SubmitAndSelect")}
+    assert len(selecting) == 8
+    # The counter is a mean over the iterations: what is allocated but once doesn't show.
+    assert {name for name, row in selecting.items() if row["allocations"] > 0.001} == set()
+    whole = [row for name, row in found.items() if name.startswith("ThroughTheDispatcher")]
+    assert len(whole) == 4
+    # The answer's memory; and a batch, for all of its requests.
+    assert all(row["allocations_per_request"] < 2 for row in whole)
+
+
 def test_the_table_of_holding_has_every_row(tmp_path):
     figures = tmp_path / "figures.json"
     printed = bench("hold", "--smoke", "--json", figures)

@@ -197,9 +197,6 @@ void ThroughTheDispatcher(benchmark::State& state) {
     state.ResumeTiming();
   }
   state.SetItemsProcessed(state.iterations() * kMaxBatchSize);
-  state.counters["ns_per_request"] =
-      benchmark::Counter(static_cast<double>(state.iterations() * kMaxBatchSize) * 1e-9,
-                         benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
   state.counters["allocations_per_request"] = static_cast<double>(counted) /
                                               static_cast<double>(state.iterations()) /
                                               static_cast<double>(kMaxBatchSize);

@@ -39,5 +39,57 @@ TEST(BatchPolicy, SaysWhenABatchMayGo) {
   }
 }
 
+TEST(BatchPolicy, HoldsUntilItsTimeUnlessTheBatchIsClosed) {
+  const absl::Time until = absl::UnixEpoch() + absl::Hours(1);
+  const BatchPolicy policy;
+  EXPECT_EQ(policy.GoAt({.rows = 1, .oldest_arrival = until, .hold_until = until}), until);
+  EXPECT_EQ(policy.GoAt({.rows = 1, .closed = true, .oldest_arrival = until, .hold_until = until}),
+            absl::InfinitePast());
+}
+
+// A model that takes setup + per_row · rows.
+CostModel Cost(absl::Duration setup, absl::Duration per_row) {
+  CostModel cost;
+  for (int i = 0; i < 200; ++i) cost.Observe(1 + i % 16, setup + (1 + i % 16) * per_row);
+  return cost;
+}
+
+TEST(BatchPolicy, IdleReplicasShareWhatWaitsWhereThatIsFaster) {
+  const CostModel rows_count = Cost(absl::Milliseconds(1), absl::Milliseconds(4));
+  EXPECT_EQ(BatchPolicy::RowsPerReplica(8, 16, 2, 0.1, rows_count), 4);
+  EXPECT_EQ(BatchPolicy::RowsPerReplica(9, 16, 4, 0.1, rows_count), 3);
+  EXPECT_EQ(BatchPolicy::RowsPerReplica(100, 16, 4, 0.1, rows_count), 4);
+}
+
+TEST(BatchPolicy, OneReplicaTakesAllWhereSharingIsOfNoUse) {
+  const CostModel rows_count = Cost(absl::Milliseconds(1), absl::Milliseconds(4));
+  const CostModel setup_counts = Cost(absl::Milliseconds(5), absl::Microseconds(10));
+  EXPECT_EQ(BatchPolicy::RowsPerReplica(8, 16, 2, 0.1, setup_counts), 16);
+  EXPECT_EQ(BatchPolicy::RowsPerReplica(8, 16, 2, 0.7, rows_count), 16);  // Too busy.
+  EXPECT_EQ(BatchPolicy::RowsPerReplica(8, 16, 1, 0.1, rows_count), 16);
+  EXPECT_EQ(BatchPolicy::RowsPerReplica(1, 16, 2, 0.1, rows_count), 16);
+  EXPECT_EQ(BatchPolicy::RowsPerReplica(8, 16, 2, 0.1, CostModel()), 16);
+}
+
+TEST(BatchPolicy, BatchesThatAreInTimeAreNotCut) {
+  const CostModel cost = Cost(absl::Milliseconds(1), absl::Milliseconds(1));
+  const BatchPolicy::Cut cut = BatchPolicy::CutFor(absl::Milliseconds(9.5), 8, true, cost);
+  EXPECT_EQ(cut.rows, 8);
+  EXPECT_FALSE(cut.drop_urgent);
+}
+
+TEST(BatchPolicy, BatchesAreCutToWhatIsInTimeWhereNobodyElseWaits) {
+  const CostModel cost = Cost(absl::Milliseconds(1), absl::Milliseconds(1));
+  EXPECT_EQ(BatchPolicy::CutFor(absl::Milliseconds(4.5), 8, false, cost).rows, 3);
+  EXPECT_EQ(BatchPolicy::CutFor(absl::Milliseconds(2.5), 8, false, cost).rows, 1);
+}
+
+TEST(BatchPolicy, WhileOthersWaitBatchesAreCutOnlyWhereThatCostsLittle) {
+  const CostModel rows_count = Cost(absl::Microseconds(10), absl::Milliseconds(1));
+  const CostModel setup_counts = Cost(absl::Milliseconds(5), absl::Microseconds(100));
+  EXPECT_EQ(BatchPolicy::CutFor(absl::Milliseconds(4.5), 8, true, rows_count).rows, 4);
+  EXPECT_TRUE(BatchPolicy::CutFor(absl::Milliseconds(5.5), 16, true, setup_counts).drop_urgent);
+}
+
 }  // namespace
 }  // namespace millrace

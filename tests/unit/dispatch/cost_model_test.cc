@@ -64,8 +64,10 @@ TEST(CostModel, FindsTheCoefficientsUnderNoise) {
     machine.spread = 0.02;
     CostModel model;
     machine.Run(model, 300, 32);
+    const absl::Duration largest = machine.setup + 32 * machine.per_row;
     for (const int64_t rows : {1, 8, 16, 32}) {
-      EXPECT_NEAR(Ratio(model.Predict(rows), machine.setup + rows * machine.per_row), 1, 0.2);
+      const absl::Duration error = model.Predict(rows) - (machine.setup + rows * machine.per_row);
+      EXPECT_NEAR(Ratio(error, largest), 0, 0.05) << rows << " rows";
     }
     EXPECT_NEAR(Ratio(model.per_row(), machine.per_row), 1, 0.25);
   }

@@ -464,7 +464,7 @@ class Simulation final {
   // An empty queue takes any request, however large it is, and every queue takes back what staged
   // batches give back.
   void CheckQueue(const std::vector<int64_t>& most_rows) const {
-    int64_t bound = static_cast<int64_t>(kShapes) * most_batch_rows_;
+    int64_t bound = static_cast<int64_t>(kShapes * most_rows.size()) * most_batch_rows_;
     for (size_t i = 0; i < most_rows.size(); ++i) {
       const int64_t own = dispatch_.levels[i].max_rows;
       bound += std::max(own > 0 ? own : dispatch_.max_queue_rows, most_rows[i]);

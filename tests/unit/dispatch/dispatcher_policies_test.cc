@@ -1,0 +1,438 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the dispatcher makes of its policies: who is let in, who is given up, who goes first.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "server/dispatch/dispatcher.h"
+#include "tests/fakes/answer_book.h"
+#include "tests/fakes/echo_pool.h"
+#include "tests/fakes/manual_timer.h"
+#include "tests/fakes/virtual_clock.h"
+
+namespace millrace {
+namespace {
+
+using absl::StatusCode;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// A stream, or a connection, whose requests at the door are counted.
+struct Asker {
+  explicit Asker(Overflow how, Flow::Options options = {}) : overflow(how) {
+    options.on_parked = [this](int change) { parked += change; };
+    caller = std::make_shared<Caller>(std::make_shared<Flow>(std::move(options)));
+  }
+
+  const Overflow overflow;
+  int parked = 0;
+  std::shared_ptr<Caller> caller;
+};
+
+class DispatcherPoliciesTest : public testing::Test {
+ protected:
+  EchoPool& Pool(Dispatcher::Options options, int64_t max_batch_size = 1, int replicas = 1) {
+    EchoPool& pool =
+        pools_.emplace_back(EchoPool::Options{.dispatch = std::move(options),
+                                              .max_batch_size = max_batch_size,
+                                              .buffers = static_cast<size_t>(replicas) + 2},
+                            clock_, timer_, leases_);
+    for (int i = 0; i < replicas; ++i) pool.AddRunner();
+    return pool;
+  }
+
+  // What a request asks for besides its flow's terms.
+  struct Terms {
+    absl::Duration deadline = absl::InfiniteDuration();  // From now.
+    std::optional<absl::Duration> timeout = {};
+    int level = 1;
+    int64_t rows = 1;
+  };
+
+  // Submits a request of the next value; returns its place in book_.
+  uint64_t Submit(EchoPool& pool, const Asker& asker, Terms terms) {
+    const uint64_t place = book_->expected();
+    auto request = pool.Pending(std::vector<int32_t>(terms.rows, static_cast<int32_t>(place)),
+                                terms.rows, book_->Expect(), asker.caller);
+    request->overflow = asker.overflow;
+    request->deadline = clock_.Now() + terms.deadline;
+    request->timeout = terms.timeout;
+    request->level = terms.level;
+    pool.dispatcher().Submit(std::move(request));
+    return place;
+  }
+  uint64_t Submit(EchoPool& pool, const Asker& asker) { return Submit(pool, asker, Terms()); }
+
+  void Advance(absl::Duration duration) {
+    for (const absl::Time end = clock_.Now() + duration; clock_.Now() < end;) {
+      clock_.AdvanceTo(std::clamp(timer_.NextTime(), clock_.Now(), end));
+      timer_.RunDue(clock_.Now());
+    }
+  }
+
+  // Runs the batch that runs to its end, `took` after its start.
+  static constexpr absl::Duration kBatch = absl::Milliseconds(10);
+  void Complete(EchoPool& pool, absl::Duration took = kBatch) {
+    Advance(took);
+    pool.runners().front().Complete(took);
+  }
+  // Has batches run, so that their cost is known and fresh.
+  void Teach(EchoPool& pool) {
+    const Asker teacher(Overflow::kReject);
+    for (int i = 0; i < 10; ++i) {
+      Submit(pool, teacher);
+      Complete(pool);
+    }
+  }
+
+  StatusCode CodeOf(uint64_t place) const {
+    const Response* const response = book_->Find(place);
+    return response == nullptr ? StatusCode::kUnknown : response->status.code();
+  }
+  std::string MessageOf(uint64_t place) const {
+    const Response* const response = book_->Find(place);
+    return response == nullptr ? "owed" : std::string(response->status.message());
+  }
+  bool Owed(uint64_t place) const { return book_->Find(place) == nullptr; }
+  // The places in the running batch, one per row.
+  std::vector<int32_t> Running(EchoPool& pool) { return pool.runners().front().Inputs(); }
+
+  const std::shared_ptr<AnswerBook> book_ = std::make_shared<AnswerBook>();
+  VirtualClock clock_;
+  ManualTimer timer_;
+  CoreLeases leases_{4};
+  std::deque<EchoPool> pools_;
+};
+
+// ---- Who is let in ----
+
+TEST_F(DispatcherPoliciesTest, LatestKeepsTheNewestOfAStream) {
+  EchoPool& pool = Pool({});
+  const Asker camera(Overflow::kLatest);
+  const uint64_t runs = Submit(pool, camera);
+  const uint64_t first = Submit(pool, camera);  // Staged.
+  const uint64_t second = Submit(pool, camera);
+  EXPECT_EQ(CodeOf(first), StatusCode::kAborted);
+  EXPECT_THAT(MessageOf(first), HasSubstr("superseded"));
+  const uint64_t third = Submit(pool, camera);
+  EXPECT_EQ(CodeOf(second), StatusCode::kAborted);
+  Complete(pool);
+  EXPECT_EQ(CodeOf(runs), StatusCode::kOk);
+  EXPECT_THAT(Running(pool), ElementsAre(third));
+}
+
+TEST_F(DispatcherPoliciesTest, DropOldestKeepsAsManyAsItsFlowSays) {
+  EchoPool& pool = Pool({});
+  const Asker camera(Overflow::kDropOldest, {.most_waiting = 2});
+  Submit(pool, camera);  // Runs.
+  const uint64_t oldest = Submit(pool, camera);
+  Submit(pool, camera);
+  EXPECT_TRUE(Owed(oldest));
+  Submit(pool, camera);
+  EXPECT_EQ(CodeOf(oldest), StatusCode::kAborted);
+  EXPECT_EQ(pool.dispatcher().gauges().in_flight, 3);
+}
+
+TEST_F(DispatcherPoliciesTest, DropOldestTakesItsOwnPlaceInAFullQueue) {
+  EchoPool& pool = Pool({.max_queue_rows = 2});
+  const Asker other(Overflow::kReject);
+  const Asker camera(Overflow::kDropOldest);
+  Submit(pool, other);                          // Runs.
+  Submit(pool, other);                          // Staged.
+  const uint64_t old = Submit(pool, camera);    // Queued.
+  const uint64_t theirs = Submit(pool, other);  // Queued.
+  const uint64_t young = Submit(pool, camera);
+  EXPECT_EQ(CodeOf(old), StatusCode::kAborted);
+  EXPECT_TRUE(Owed(theirs));
+  EXPECT_TRUE(Owed(young));
+}
+
+TEST_F(DispatcherPoliciesTest, WhoHoldsTheWholeQueueIsTurnedOutForOthers) {
+  EchoPool& pool = Pool({.max_queue_rows = 4});
+  const Asker greedy(Overflow::kReject);
+  std::vector<uint64_t> places;
+  for (int i = 0; i < 6; ++i) places.push_back(Submit(pool, greedy));
+  const Asker modest(Overflow::kReject);
+  const uint64_t first = Submit(pool, modest);
+  EXPECT_TRUE(Owed(first));
+  EXPECT_EQ(CodeOf(places[5]), StatusCode::kResourceExhausted);  // The last of the greedy.
+  EXPECT_NE(book_->Find(places[5])->retry_after, std::nullopt);
+  EXPECT_TRUE(Owed(places[4]));
+  EXPECT_TRUE(Owed(Submit(pool, modest)));                                  // Two each.
+  EXPECT_EQ(CodeOf(Submit(pool, modest)), StatusCode::kResourceExhausted);  // It has its share.
+}
+
+TEST_F(DispatcherPoliciesTest, BlockingStreamsAreTurnedOutToTheDoorAndLoseNothing) {
+  EchoPool& pool = Pool({.max_queue_rows = 4});
+  const Asker greedy(Overflow::kBlock);
+  std::vector<uint64_t> places;
+  for (int i = 0; i < 6; ++i) places.push_back(Submit(pool, greedy));
+  EXPECT_EQ(greedy.parked, 0);
+  const Asker modest(Overflow::kReject);
+  EXPECT_TRUE(Owed(Submit(pool, modest)));
+  EXPECT_EQ(greedy.parked, 1);
+  places.push_back(Submit(pool, greedy));  // Doesn't overtake the one at the door.
+  EXPECT_EQ(greedy.parked, 2);
+  while (pool.runners().front().busy()) Complete(pool);
+  EXPECT_EQ(greedy.parked, 0);
+  EXPECT_TRUE(pool.Quiet());
+  for (const uint64_t place : places) EXPECT_EQ(CodeOf(place), StatusCode::kOk);
+  std::vector<uint64_t> order;
+  for (const uint64_t place : book_->order()) {
+    if (std::find(places.begin(), places.end(), place) != places.end()) order.push_back(place);
+  }
+  EXPECT_EQ(order, places);
+}
+
+TEST_F(DispatcherPoliciesTest, PayloadBytesAreBounded) {
+  EchoPool& pool = Pool({.max_queue_bytes = 12});  // Three requests of one value.
+  const Asker stream(Overflow::kBlock);
+  const Asker call(Overflow::kReject);
+  for (int i = 0; i < 3; ++i) Submit(pool, stream);
+  EXPECT_EQ(pool.dispatcher().gauges().held_bytes, 12);
+  Submit(pool, stream);
+  EXPECT_EQ(stream.parked, 1);
+  EXPECT_EQ(CodeOf(Submit(pool, call)), StatusCode::kResourceExhausted);
+  Complete(pool);
+  EXPECT_EQ(stream.parked, 0);
+  while (pool.runners().front().busy()) Complete(pool);
+  EXPECT_EQ(pool.dispatcher().gauges().held_bytes, 0);
+}
+
+TEST_F(DispatcherPoliciesTest, ModelsShareAMemoryBudget) {
+  MemoryBudget memory(8);
+  EchoPool& one = Pool({.memory = &memory});
+  EchoPool& other = Pool({.memory = &memory});
+  const Asker first(Overflow::kBlock);
+  const Asker second(Overflow::kBlock);
+  Submit(one, first);
+  Submit(one, first);
+  EXPECT_EQ(memory.taken(), 8);
+  const uint64_t waits = Submit(other, second);
+  EXPECT_EQ(second.parked, 1);
+  Complete(one);
+  EXPECT_EQ(second.parked, 0);
+  Complete(other);
+  EXPECT_EQ(CodeOf(waits), StatusCode::kOk);
+  Complete(one);
+  EXPECT_EQ(memory.taken(), 0);
+}
+
+// ---- Deadlines ----
+
+TEST_F(DispatcherPoliciesTest, DeadlineThatCannotBeMetIsAnsweredAtOnce) {
+  EchoPool& pool = Pool({});
+  Teach(pool);
+  const Asker call(Overflow::kReject);
+  EXPECT_EQ(CodeOf(Submit(pool, call, {.deadline = kBatch / 2})), StatusCode::kDeadlineExceeded);
+  Submit(pool, call);  // Runs for 10 ms.
+  const uint64_t late = Submit(pool, call, {.deadline = 1.5 * kBatch});
+  EXPECT_EQ(CodeOf(late), StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(MessageOf(late), HasSubstr("Request timeout expired"));
+  EXPECT_TRUE(Owed(Submit(pool, call, {.deadline = 2.5 * kBatch})));
+}
+
+TEST_F(DispatcherPoliciesTest, OldPredictionsRefuseNobody) {
+  EchoPool& pool = Pool({});
+  Teach(pool);
+  Advance(absl::Seconds(2));
+  const Asker call(Overflow::kReject);
+  EXPECT_TRUE(Owed(Submit(pool, call, {.deadline = kBatch / 2})));
+}
+
+TEST_F(DispatcherPoliciesTest, RequestIsGivenUpWhenItCanNoLongerMakeItsDeadline) {
+  EchoPool& pool = Pool({});
+  Teach(pool);
+  const Asker call(Overflow::kReject);
+  Submit(pool, call);
+  const uint64_t waits = Submit(pool, call, {.deadline = 3 * kBatch});
+  Advance(1.9 * kBatch);  // The running batch takes longer than ever.
+  EXPECT_TRUE(Owed(waits));
+  Advance(0.2 * kBatch);
+  EXPECT_EQ(CodeOf(waits), StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(DispatcherPoliciesTest, UrgentRequestGoesOutOfTurn) {
+  EchoPool& pool = Pool({});
+  Teach(pool);
+  const Asker patient(Overflow::kReject);
+  const Asker urgent(Overflow::kReject);
+  Submit(pool, patient);  // Runs.
+  Submit(pool, patient);  // Staged.
+  for (int i = 0; i < 4; ++i) Submit(pool, patient);
+  const Asker second(Overflow::kReject);
+  for (int i = 0; i < 4; ++i) Submit(pool, second);
+  Advance(0.5 * kBatch);
+  const uint64_t place = Submit(pool, urgent, {.deadline = 3.4 * kBatch});
+  Complete(pool, 0.5 * kBatch);
+  Complete(pool);
+  EXPECT_THAT(Running(pool), ElementsAre(place));
+}
+
+TEST_F(DispatcherPoliciesTest, BatchIsCutSoThatItsMostUrgentMemberMakesIt) {
+  EchoPool& pool = Pool({}, 8);
+  const Asker teacher(Overflow::kReject);
+  // A batch takes 2 ms and 1 ms per row.
+  for (int i = 0; i < 40; ++i) {
+    const int64_t rows = 1 + i % 8;
+    Submit(pool, teacher, {.rows = rows});
+    Complete(pool, absl::Milliseconds(2 + rows));
+  }
+  const Asker asker(Overflow::kReject);
+  Submit(pool, asker);  // Runs for 3 ms.
+  std::vector<uint64_t> places;
+  for (int i = 0; i < 6; ++i) {
+    const Asker other(Overflow::kReject);
+    places.push_back(Submit(pool, other, {.deadline = absl::Milliseconds(i == 2 ? 8.5 : 500)}));
+  }
+  Complete(pool, absl::Milliseconds(3));
+  const std::vector<int32_t> running = Running(pool);  // 5.5 ms are left: three rows.
+  EXPECT_EQ(running.size(), 3);
+  EXPECT_THAT(running, testing::Contains(places[2]));
+  Complete(pool, absl::Milliseconds(5));
+  EXPECT_EQ(Running(pool).size(), 3);
+}
+
+TEST_F(DispatcherPoliciesTest, QueueTimeoutIsToldWhenItPasses) {
+  Dispatcher::Options options;
+  options.levels[0].default_timeout = absl::Milliseconds(20);
+  EchoPool& pool = Pool(std::move(options));
+  const Asker call(Overflow::kReject);
+  Submit(pool, call);
+  const uint64_t staged = Submit(pool, call);
+  const uint64_t queued = Submit(pool, call);
+  Advance(absl::Milliseconds(19));
+  EXPECT_TRUE(Owed(staged) && Owed(queued));
+  Advance(absl::Milliseconds(1));
+  EXPECT_EQ(CodeOf(staged), StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(CodeOf(queued), StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(DispatcherPoliciesTest, OwnTimeoutOverridesTheDefaultWhereThatIsAllowed) {
+  Dispatcher::Options options;
+  options.levels[0] = {.timeout_action = QueuePolicy::TimeoutAction::kDelay,
+                       .default_timeout = absl::Milliseconds(20),
+                       .allow_timeout_override = true};
+  EchoPool& pool = Pool(std::move(options));
+  const Asker first(Overflow::kReject);
+  const Asker second(Overflow::kReject);
+  Submit(pool, first);  // Runs.
+  Submit(pool, first);  // Staged.
+  const uint64_t hasty = Submit(pool, first, {.timeout = absl::Milliseconds(5)});
+  const uint64_t patient = Submit(pool, second);
+  Advance(absl::Milliseconds(6));  // The hasty one is delayed now, not refused.
+  EXPECT_TRUE(Owed(hasty));
+  Complete(pool);
+  Complete(pool);
+  EXPECT_THAT(Running(pool), ElementsAre(patient));
+  Complete(pool);
+  EXPECT_THAT(Running(pool), ElementsAre(hasty));
+}
+
+TEST_F(DispatcherPoliciesTest, FramesOlderThanTheirStreamAllowsAreDropped) {
+  EchoPool& pool = Pool({});
+  const Asker camera(Overflow::kBlock, {.max_age = absl::Milliseconds(15)});
+  Submit(pool, camera);
+  const uint64_t old = Submit(pool, camera);
+  Advance(absl::Milliseconds(15));
+  EXPECT_EQ(CodeOf(old), StatusCode::kAborted);
+  EXPECT_THAT(MessageOf(old), HasSubstr("millrace-max-age"));
+}
+
+// ---- Priorities ----
+
+TEST_F(DispatcherPoliciesTest, HigherLevelTakesAStagedRow) {
+  EchoPool& pool = Pool({.levels = {{}, {}}}, 2);
+  const Asker low(Overflow::kReject);
+  const Asker high(Overflow::kReject);
+  Submit(pool, low, {.level = 2});  // Runs.
+  const uint64_t first = Submit(pool, low, {.level = 2});
+  const uint64_t second = Submit(pool, low, {.level = 2});
+  const uint64_t outranks = Submit(pool, high, {.level = 1});
+  Complete(pool);
+  EXPECT_THAT(Running(pool), testing::UnorderedElementsAre(first, outranks));
+  Complete(pool);
+  EXPECT_THAT(Running(pool), ElementsAre(second));
+}
+
+TEST_F(DispatcherPoliciesTest, StarvationGuardLetsTheLowGo) {
+  Dispatcher::Options options = {.levels = {{}, {}}};
+  options.starvation_guard = 4 * kBatch;
+  EchoPool& pool = Pool(std::move(options));
+  const Asker low(Overflow::kReject);
+  const Asker high(Overflow::kReject);
+  for (int i = 0; i < 3; ++i) Submit(pool, high);
+  const uint64_t starves = Submit(pool, low, {.level = 2});
+  int batches = 0;
+  for (; Owed(starves) && batches < 20; ++batches) {
+    Submit(pool, high);
+    Complete(pool);
+  }
+  EXPECT_GT(batches, 4);
+  EXPECT_LE(batches, 7);
+}
+
+// ---- Overload ----
+
+TEST_F(DispatcherPoliciesTest, StandingQueueIsShedButNotItsBlockingStreams) {
+  Dispatcher::Options options = {.max_queue_rows = 1000};
+  options.overload = {.target = 3 * kBatch, .interval = 10 * kBatch};
+  EchoPool& pool = Pool(std::move(options));
+  const Asker stream(Overflow::kBlock);
+  std::deque<Asker> calls;
+  std::vector<uint64_t> blocking, shed;
+  for (int i = 0; i < 40; ++i) {
+    blocking.push_back(Submit(pool, stream));
+    shed.push_back(Submit(pool, calls.emplace_back(Overflow::kReject)));
+  }
+  for (int i = 0; i < 60 && pool.runners().front().busy(); ++i) Complete(pool);
+  int refused = 0;
+  for (const uint64_t place : shed) {
+    if (CodeOf(place) != StatusCode::kResourceExhausted) continue;
+    ++refused;
+    EXPECT_NE(book_->Find(place)->retry_after, std::nullopt);
+    EXPECT_THAT(MessageOf(place), HasSubstr("Exceeds maximum queue size"));
+  }
+  EXPECT_GT(refused, 5);
+  for (const uint64_t place : blocking) EXPECT_NE(CodeOf(place), StatusCode::kResourceExhausted);
+}
+
+// ---- Holding ----
+
+TEST_F(DispatcherPoliciesTest, HoldWaitsForStreamsThatReturnAndNotForLonger) {
+  Dispatcher::Options options;
+  options.policy.hold = Hold::kReturners;
+  EchoPool& pool = Pool(std::move(options), 8);
+  const Asker one(Overflow::kBlock);
+  const Asker other(Overflow::kBlock);
+  const absl::Duration think = absl::Milliseconds(1);
+  // Both return 1 ms after their answers; a batch takes 10 ms, all of it setup.
+  for (int i = 0; i < 20; ++i) {
+    Submit(pool, one);
+    Submit(pool, other);
+    while (pool.runners().front().busy()) Complete(pool);
+    Advance(think);
+    if (!pool.runners().front().busy()) continue;
+  }
+  Submit(pool, one);
+  EXPECT_FALSE(pool.runners().front().busy());  // The other one is due.
+  Submit(pool, other);
+  EXPECT_TRUE(pool.runners().front().busy());
+  EXPECT_EQ(Running(pool).size(), 2);
+  Complete(pool);
+  Advance(think);
+  const uint64_t alone = Submit(pool, one);
+  Advance(2 * think);  // The other one doesn't come.
+  EXPECT_THAT(Running(pool), ElementsAre(alone));
+}
+
+}  // namespace
+}  // namespace millrace
