@@ -498,7 +498,7 @@ void Dispatcher::Drop(PendingRequest& request, const absl::Status& status, Actio
     }
   }
   for (Retry& retry : retries_) {
-    std::erase_if(retry, [&](const Batch::Member& member) {
+    std::erase_if(retry, [&](const Batch::Member& member) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       if (member.request != keep) return false;
       RemovePlace(request);
       return true;
@@ -813,7 +813,7 @@ void Dispatcher::CollectExpired(absl::Time now, Actions& actions) {
   if (staged_expiry_ > now) return;
   staged_expiry_ = absl::InfiniteFuture();
   absl::InlinedVector<std::pair<PendingRequest*, Refusal>, 8> expired;
-  const auto look_at = [&](PendingRequest& request) {
+  const auto look_at = [&](PendingRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (WaitingRoom::Holds(request)) return;  // With other rows, and seen there.
     if (request.expiry <= now) {
       if (auto refusal = WhyExpired(request, now)) {
@@ -842,7 +842,7 @@ void Dispatcher::CollectRetries(Actions& actions) {
   while (!retries_.empty() && !free_buffers_.empty()) {
     Retry retry = std::move(retries_.front());
     retries_.pop_front();
-    std::erase_if(retry, [&](const Batch::Member& member) {
+    std::erase_if(retry, [&](const Batch::Member& member) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       const bool cancelled = member.request->caller().cancelled();
       if (!cancelled && !member.request->answered()) return false;
       RemovePlace(*member.request);
@@ -900,12 +900,13 @@ Dispatcher::Staging Dispatcher::NextToStage(absl::Time now, Actions& actions) {
       if (!fits) continue;
       request->out_of_turn = true;
     } else {
-      ShapeGroup* const group = queue.NextGroup([&](const ShapeGroup& candidate) {
-        const bool passed =
-            std::find(passed_over.begin(), passed_over.end(), &candidate) != passed_over.end();
-        if (passed) return false;
-        return may_open || StagedBatch(*candidate.shape) != nullptr;
-      });
+      ShapeGroup* const group =
+          queue.NextGroup([&](const ShapeGroup& candidate) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+            const bool passed =
+                std::find(passed_over.begin(), passed_over.end(), &candidate) != passed_over.end();
+            if (passed) return false;
+            return may_open || StagedBatch(*candidate.shape) != nullptr;
+          });
       if (group == nullptr) return {};
       batch = StagedBatch(*group->shape);
       const int64_t capacity = batch == nullptr ? most_rows() : batch->capacity();

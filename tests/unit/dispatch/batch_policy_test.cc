@@ -69,6 +69,8 @@ TEST(BatchPolicy, OneReplicaTakesAllWhereSharingIsOfNoUse) {
   EXPECT_EQ(BatchPolicy::RowsPerReplica(8, 16, 1, 0.1, rows_count), 16);
   EXPECT_EQ(BatchPolicy::RowsPerReplica(1, 16, 2, 0.1, rows_count), 16);
   EXPECT_EQ(BatchPolicy::RowsPerReplica(8, 16, 2, 0.1, CostModel()), 16);
+  const CostModel quick = Cost(absl::Microseconds(1), absl::Microseconds(200));
+  EXPECT_EQ(BatchPolicy::RowsPerReplica(8, 16, 2, 0.1, quick), 16);  // 0.8 ms sooner.
 }
 
 TEST(BatchPolicy, BatchesThatAreInTimeAreNotCut) {
