@@ -100,6 +100,18 @@ Dispatcher::Dispatcher(Options options, std::shared_ptr<const ModelSignature> si
       overload_(options_.overload),
       free_buffers_(std::move(buffers)) {}
 
+Dispatcher::~Dispatcher() {
+  std::vector<std::shared_ptr<PendingRequest>> left;  // Freed after the lock: they answer.
+  MutexLock lock(mutex_);
+  for (const auto& [id, flow] : flows_) {
+    PendingRequest* next = flow->requests.front();
+    while (PendingRequest* const request = next) {
+      next = WaitingRequests::Next(*request);
+      left.push_back(std::move(request->self));
+    }
+  }
+}
+
 // ---- Requests ----
 
 void Dispatcher::Submit(std::shared_ptr<PendingRequest> request) {

@@ -102,6 +102,9 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
                                             Timer& timer, CoreLeases& leases,
                                             ModelMetrics& metrics);
 
+  // What still waits is answered INTERNAL; see Stop().
+  ~Dispatcher() override;
+
   // Takes a request. Never blocks; may start a batch and may answer requests. Where the request
   // waits at the door, its flow is told before this returns, and again when it has left the door.
   void Submit(std::shared_ptr<PendingRequest> request) ABSL_LOCKS_EXCLUDED(mutex_);
