@@ -69,6 +69,26 @@ void Batch::Vacate(size_t member) {
   if (!members_[member].filling) AddHole(members_[member]);
 }
 
+void Batch::AddHole(const Member& member) {
+  Hole hole = {member.batch_row, member.rows};
+  for (size_t i = 0; i < holes_.size();) {
+    const Hole other = holes_[i];
+    const bool touches = other.row + other.rows == hole.row || hole.row + hole.rows == other.row;
+    if (!touches) {
+      ++i;
+      continue;
+    }
+    hole = {std::min(other.row, hole.row), other.rows + hole.rows};
+    holes_.erase(holes_.begin() + static_cast<std::ptrdiff_t>(i));
+    i = 0;
+  }
+  if (hole.row + hole.rows == end_row_) {
+    end_row_ = hole.row;
+  } else {
+    holes_.push_back(hole);
+  }
+}
+
 void Batch::Seal() {
   MILLRACE_CHECK(filling_ == 0, "Rows that are being written can't move.");
   closed_ = true;

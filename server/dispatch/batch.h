@@ -84,7 +84,8 @@ class Batch {
     int64_t rows;
   };
 
-  void AddHole(const Member& member) { holes_.push_back({member.batch_row, member.rows}); }
+  // Holes that touch become one; the last rows are no hole, but never claimed.
+  void AddHole(const Member& member);
 
   BatchBuffer* const buffer_;
   const std::shared_ptr<const RowShape> shape_;

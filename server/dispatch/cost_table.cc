@@ -78,7 +78,10 @@ absl::Duration CostTable::Predict(const RowShape& shape, int64_t rows) const {
 double CostTable::RowCost(const RowShape& shape, int64_t capacity) const {
   constexpr double kLeast = 1;
   const double rows = static_cast<double>(std::max<int64_t>(1, capacity));
-  return std::max(kLeast, absl::ToDoubleNanoseconds(Predict(shape, capacity)) / rows);
+  // A new shape costs what the one before it did, until it has run.
+  const bool known = Find(shape) != nullptr || latest_ == nullptr;
+  const absl::Duration batch = Predict(known ? shape : *latest_->shape, capacity);
+  return std::max(kLeast, absl::ToDoubleNanoseconds(batch) / rows);
 }
 
 bool CostTable::IsFresh(const RowShape& shape, absl::Time now) const {

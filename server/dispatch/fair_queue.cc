@@ -38,7 +38,7 @@ FairQueue::FairQueue(int levels) : tiers_(static_cast<size_t>(2 * levels)) {}
 
 void FairQueue::Push(PendingRequest& request) {
   FairLine& line = LineFor(request.flow(), request.tier);
-  Enter(request, line);
+  Enter(request, line, false);
   line.requests.PushBack(request);
   if (line.requests.front() == &request) Activate(line);
 }
@@ -46,7 +46,7 @@ void FairQueue::Push(PendingRequest& request) {
 void FairQueue::PutBack(PendingRequest& request, double cost) {
   FairLine& line = LineFor(request.flow(), request.tier);
   if (!line.requests.empty()) Deactivate(line);
-  Enter(request, line);
+  Enter(request, line, true);
   line.requests.PushFront(request);
   line.credit += cost;
   Activate(line);
@@ -62,7 +62,7 @@ void FairQueue::Remove(PendingRequest& request) {
   EndDebts();
 }
 
-void FairQueue::Enter(PendingRequest& request, FairLine& line) {
+void FairQueue::Enter(PendingRequest& request, FairLine& line, bool from_front) {
   Tier& tier = tiers_[static_cast<size_t>(request.tier)];
   const int64_t rows = Unclaimed(request);
   request.line = &line;
@@ -73,8 +73,17 @@ void FairQueue::Enter(PendingRequest& request, FairLine& line) {
   // Nearly always at the end; a request that is put back is an old one.
   PendingRequest* behind = nullptr;
   if (tier.requests.back() != nullptr && tier.requests.back()->arrival > request.arrival) {
-    behind = tier.requests.front();
-    while (behind->arrival <= request.arrival) behind = tier.requests.Next(*behind);
+    // From whichever end is nearer: threads are late by moments, those put back are the oldest.
+    if (from_front) {
+      behind = tier.requests.front();
+      while (behind->arrival <= request.arrival) behind = tier.requests.Next(*behind);
+    } else {
+      PendingRequest* before = tier.requests.back();
+      while (before != nullptr && before->arrival > request.arrival) {
+        behind = before;
+        before = tier.requests.Previous(*before);
+      }
+    }
   }
   tier.requests.InsertBefore(behind, request);
 }
@@ -136,6 +145,7 @@ FairLine& FairQueue::LineFor(const Flow& flow, int tier) {
   line->weight = flow.weight();
   line->tier = tier;
   line->credit = 0;
+  line->finish = 0;
   entry->second = line;
   return *line;
 }
@@ -170,7 +180,7 @@ void FairQueue::ForgetIdleGroups() {
 void FairQueue::Activate(FairLine& line) {
   ShapeGroup& group = GroupFor(line.requests.front()->row_shape());
   ShapeGroup::Ring& ring = group.rings[static_cast<size_t>(line.tier)];
-  if (group.lines++ == 0) group.served = std::max(group.served, served_);
+  if (group.lines++ == 0) group.served = std::max({group.served, served_, line.finish});
   group.weight += line.weight;
   line.group = &group;
   ring.lines.PushBack(line);
@@ -219,9 +229,17 @@ PendingRequest* FairQueue::NextIn(ShapeGroup::Ring& ring, int64_t room, int64_t 
   int passed_over = 0;
   int64_t ended = 0;  // Turns that ended in a row, since those lines were in debt.
   for (FairLine* line = ring.lines.front(); line != nullptr;) {
+    // Rounds pass only while somebody is served: where the first don't fit what is left of a batch,
+    // those in debt pay nothing off.
+    const double turn = line->in_turn ? 0 : row_cost * line->weight;
+    if (passed_over > 0 && line->credit + turn <= 0) {
+      if (++passed_over == kMostPassedOver) return nullptr;
+      line = ring.lines.Next(*line);
+      continue;
+    }
     if (!line->in_turn) {
       line->in_turn = true;
-      line->credit += row_cost * line->weight;
+      line->credit += turn;
     }
     if (line->credit <= 0) {
       FairLine* const after = ring.lines.Next(*line);
@@ -267,6 +285,7 @@ void FairQueue::Claim(PendingRequest& request, int64_t rows, double cost) {
   served_ = std::max(served_, group.served);
   group.served += cost / static_cast<double>(group.weight);
   line.credit -= cost;
+  line.finish = group.served;
   if (line.in_turn && line.credit <= 0) {
     EndTurn(group.rings[static_cast<size_t>(line.tier)], line);
   }

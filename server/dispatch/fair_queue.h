@@ -28,6 +28,7 @@ struct FairLine {
   int64_t rows = 0;   // That wait.
   double credit = 0;  // What it may use before its turn is over; below 0: what it has used ahead.
   bool in_turn = false;
+  double finish = 0;            // What its group had been served when it was served last.
   ShapeGroup* group = nullptr;  // Of its first request.
   ListHook<FairLine> in_ring;   // Of its group, or of the queue's indebted lines.
 };
@@ -143,7 +144,7 @@ class FairQueue {
   // Enters and leaves the ring of its first request's shape.
   void Activate(FairLine& line);
   void Deactivate(FairLine& line);
-  void Enter(PendingRequest& request, FairLine& line);
+  void Enter(PendingRequest& request, FairLine& line, bool from_front);
   // Takes a request out of its line, which goes on with what is behind it.
   void Leave(PendingRequest& request);
   // Forgets an empty line.
