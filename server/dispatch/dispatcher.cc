@@ -210,13 +210,24 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
   }
   request.tier = FairQueue::TierOf(request.level, false);
   if (options_.policy.hold == Hold::kReturners) returns_.Arrived(request.flow().id(), now);
-  const int64_t most_waiting = MostWaiting(request);
-  while (CountOf(request.flow()) >= most_waiting && SupersedeOldest(request.flow(), now, actions)) {
-  }
   request.expiry = ExpiryOf(request, now);
   if (request.expiry <= now || !CanMakeIt(request, now)) {
     return Refuse(std::move(pointer), WhyExpired(request, now).value_or(TooLate(request, now)),
                   actions);
+  }
+  // A flow that has as many waiting as it may puts the new one in the place of its oldest, first,
+  // so that the flow keeps its turn.
+  const int64_t most_waiting = MostWaiting(request);
+  if (CountOf(request.flow()) >= most_waiting && FitsInsteadOfOldest(request) &&
+      TakeBytes(request, now, actions)) {
+    AddPlace(pointer);
+    room_.Enter(request);
+    while (CountOf(request.flow()) > most_waiting) {
+      SupersedeOldest(request.flow(), now, actions);
+    }
+    return;
+  }
+  while (CountOf(request.flow()) >= most_waiting && SupersedeOldest(request.flow(), now, actions)) {
   }
   // It doesn't overtake those of its flow who were turned out to the door.
   const bool overtakes =
@@ -236,6 +247,13 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
     actions.door_moves.push_back({std::move(pointer), 1});
     room_.Park(request);
   }
+}
+
+bool Dispatcher::FitsInsteadOfOldest(const PendingRequest& request) const {
+  if (room_.HasRoom(request)) return true;
+  const PendingRequest& oldest = *flows_.find(request.flow().id())->second->requests.front();
+  return WaitingRoom::Holds(oldest) && !WaitingRoom::IsParked(oldest) &&
+         oldest.level == request.level && oldest.rows() - oldest.rows_claimed >= request.rows();
 }
 
 bool Dispatcher::MakeRoomFor(const PendingRequest& request, absl::Time now, Actions& actions) {

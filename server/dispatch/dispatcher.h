@@ -220,6 +220,10 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   // most; false where there is none all the same.
   bool MakeRoomFor(const PendingRequest& request, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the queue has room for a request once the oldest that waits of its flow has left.
+  // REQUIRES: one waits.
+  bool FitsInsteadOfOldest(const PendingRequest& request) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Drops the oldest that waits of a flow for a newer one; false where none does.
   bool SupersedeOldest(const Flow& flow, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -53,8 +53,15 @@ void FairQueue::PutBack(PendingRequest& request, double cost) {
 }
 
 void FairQueue::Refund(const PendingRequest& request, double cost) {
-  const auto line = lines_.find({request.flow().id(), request.tier});
-  if (line != lines_.end()) line->second->credit += cost;
+  const auto found = lines_.find({request.flow().id(), request.tier});
+  if (found == lines_.end()) return;
+  FairLine& line = *found->second;
+  line.credit += cost;
+  if (line.group == nullptr || line.credit <= 0) return;
+  ShapeGroup::Ring& ring = line.group->rings[static_cast<size_t>(line.tier)];
+  line.in_turn = true;  // The turn that it had is its turn again.
+  ring.lines.Remove(line);
+  ring.lines.PushFront(line);
 }
 
 void FairQueue::Remove(PendingRequest& request) {
