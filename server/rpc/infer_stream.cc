@@ -240,25 +240,30 @@ void InferStream::TakeAnswer(uint64_t place, Response&& response) {
     }
     next = NextOperations();
   }
-  if (ends) {
-    sequencer_->Abandon();
-    caller_->Cancel();
-  }
+  if (ends) DropWaiting();  // Before the Finish: who hears of the end finds nothing left.
   Begin(std::move(next));
 }
 
 void InferStream::Abandon() {
-  std::vector<std::shared_ptr<ServedModel>> models;
   std::deque<Outgoing> dropped;  // Freed after the lock.
   {
     MutexLock lock(mutex_);
     gone_ = true;
     dropped.swap(outbox_);
-    models.swap(models_);
   }
   if (caller_ == nullptr) return;  // It was never accepted.
+  DropWaiting();
+}
+
+void InferStream::DropWaiting() {
+  // First: a request that brings its model after `models_` were taken is refused by that model.
   caller_->Cancel();
-  sequencer_->Abandon();
+  sequencer_->Abandon();  // The models answer what they drop, perhaps within Cancel().
+  std::vector<std::shared_ptr<ServedModel>> models;
+  {
+    MutexLock lock(mutex_);
+    models.swap(models_);
+  }
   for (const auto& model : models) model->Cancel(*caller_);
 }
 

@@ -69,8 +69,11 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   void OnDecided(uint64_t place, const Response& response) ABSL_LOCKS_EXCLUDED(mutex_);
   // The sequencer's next answer.
   void TakeAnswer(uint64_t place, Response&& response) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Drops everything that waits: nobody reads the answers any more.
+  // Drops everything: the peer has gone.
   void Abandon() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Drops what waits at the models, and the answers to come. What runs already goes on. REQUIRES:
+  // the stream was accepted, and takes no more answers: `gone_` or `early_end_` says so.
+  void DropWaiting() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // An answer on its way to the peer.
   struct Outgoing {

@@ -15,6 +15,7 @@ from server_process import Entry, Server, eventually
 IN_FLIGHT = "millrace_server_in_flight_requests"
 RECEIVED = "millrace_received_requests_total"
 HELD = "millrace_stream_held_bytes"
+BATCHES = "millrace_batch_rows_count"
 MEGABYTE = 1 << 20
 MAX_STREAM_BYTES = 4 * MEGABYTE
 FEWEST_DROPPABLE = 64  # Answers of a stream that drops, decided and not yet written.
@@ -52,6 +53,9 @@ def settled(server, before):
 def numbers(count, model="identity", first=0):
     return [client.numbered(model, number, as_model="identity")
             for number in range(first, first + count)]
+
+
+EXPIRING = client.numbered("single", 1, as_model="identity", parameters={"timeout": 500_000})
 
 
 def sized(number, nbytes):
@@ -135,6 +139,32 @@ def test_errors_leave_at_once_in_completion_order(server):
         assert answer.infer_response.id == "3"
         assert client.status_of(answer) == StatusCode.NOT_FOUND
     assert sorted(client.ids(stream.rest())) == ["0", "1", "2"]
+
+
+# ---- The first error ends the stream ----
+
+@pytest.mark.parametrize("code, overflow, sent", [
+    # Answered by the stream itself, by the queue's timer, and by the queue as the last one enters.
+    (StatusCode.NOT_FOUND, "block", [*numbers(2, "single", first=1), *numbers(1, "nowhere")]),
+    (StatusCode.DEADLINE_EXCEEDED, "block", [EXPIRING, *numbers(2, "single", first=2)]),
+    (StatusCode.ABORTED, "latest", numbers(2, "single", first=1)),
+])
+def test_stream_that_ends_on_an_error_drops_what_waits(server, code, overflow, sent):
+    """`single` runs one row, stages one and queues one; the next is parked."""
+    before, ran = received(server), server.metric(BATCHES, model="single")
+    with server.frozen_replicas():
+        stream = client.Stream(server.stub, triton_grpc_error="true",
+                               millrace_order="completion", millrace_overflow=overflow)
+        stream.send(*numbers(1, "single"))
+        eventually(lambda: server.metric("millrace_busy_replicas", model="single") == 1)
+        stream.send(*sent)
+        assert client.error_of(stream.answer).code() == code
+        assert received(server) - before == 1 + len(sent)
+        assert server.metric("millrace_in_flight_requests", model="single") == 1
+        assert server.metric("millrace_parked_requests", model="single") == 0
+        stream.half_close()
+    eventually(lambda: server.metric("millrace_in_flight_requests", model="single") == 0)
+    assert server.metric(BATCHES, model="single") == ran + 1
 
 
 # ---- The window ----
