@@ -37,9 +37,27 @@ size_t Batch::Claim(std::shared_ptr<PendingRequest> request, int64_t first_row, 
   }
   rows_ += rows;
   ++filling_;
-  oldest_arrival_ = std::min(oldest_arrival_, member.request->arrival);
-  members_.push_back(std::move(member));
-  return members_.size() - 1;
+  summary_.Add(*member.request);
+  if (left_ == 0) {
+    members_.push_back(std::move(member));
+    return members_.size() - 1;
+  }
+  --left_;
+  const auto left = std::find_if(members_.begin(), members_.end(), [](const Member& other) {
+    return other.vacated() && !other.filling;
+  });
+  *left = std::move(member);
+  return static_cast<size_t>(left - members_.begin());
+}
+
+const Batch::Summary& Batch::Oldest() const {
+  if (std::exchange(summary_is_old_, false)) {
+    summary_ = {};
+    for (const Member& member : members_) {
+      if (!member.vacated()) summary_.Add(*member.request);
+    }
+  }
+  return summary_;
 }
 
 absl::Status Batch::Fill(const PendingRequest& request, int64_t first_row, int64_t rows,
@@ -55,21 +73,19 @@ void Batch::Filled(size_t member, absl::Duration took) {
   members_[member].filling = false;
   --filling_;
   fill_time_ += took;
-  if (members_[member].vacated) AddHole(members_[member]);
+  if (members_[member].vacated()) Leave(members_[member]);
 }
 
 void Batch::Vacate(size_t member) {
-  if (members_[member].vacated) return;
-  members_[member].vacated = true;
+  if (members_[member].vacated()) return;
+  members_[member].request.reset();
   rows_ -= members_[member].rows;
-  oldest_arrival_ = absl::InfiniteFuture();
-  for (const Member& left : members_) {
-    if (!left.vacated) oldest_arrival_ = std::min(oldest_arrival_, left.request->arrival);
-  }
-  if (!members_[member].filling) AddHole(members_[member]);
+  summary_is_old_ = true;
+  if (!members_[member].filling) Leave(members_[member]);
 }
 
-void Batch::AddHole(const Member& member) {
+void Batch::Leave(const Member& member) {
+  ++left_;
   Hole hole = {member.batch_row, member.rows};
   for (size_t i = 0; i < holes_.size();) {
     const Hole other = holes_[i];
@@ -92,8 +108,8 @@ void Batch::AddHole(const Member& member) {
 void Batch::Seal() {
   MILLRACE_CHECK(filling_ == 0, "Rows that are being written can't move.");
   closed_ = true;
+  std::erase_if(members_, [](const Member& member) { return member.vacated(); });
   if (!holes_.empty()) {
-    std::erase_if(members_, [](const Member& member) { return member.vacated; });
     std::sort(members_.begin(), members_.end(),
               [](const Member& a, const Member& b) { return a.batch_row < b.batch_row; });
     int64_t row = 0;
@@ -109,7 +125,6 @@ void Batch::Seal() {
     }
     holes_.clear();
   }
-  std::erase_if(members_, [](const Member& member) { return member.vacated; });
   end_row_ = rows_;
   buffer_->Seal(rows_);
 }

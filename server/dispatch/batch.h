@@ -20,12 +20,13 @@ class Batch {
  public:
   // Some rows of a request, and where in the batch they are.
   struct Member {
-    std::shared_ptr<PendingRequest> request;
-    int64_t first_row = 0;  // Of the request.
+    std::shared_ptr<PendingRequest> request;  // Null once it has vacated its rows.
+    int64_t first_row = 0;                    // Of the request.
     int64_t rows = 0;
     int64_t batch_row = 0;
     bool filling = false;
-    bool vacated = false;  // Runs no more; its rows are a hole.
+
+    bool vacated() const { return request == nullptr; }
   };
 
   // `buffer` is open for `capacity` rows of `shape`.
@@ -42,8 +43,10 @@ class Batch {
   // Nobody may join any more.
   bool closed() const { return closed_ || rows_ == capacity_; }
   void Close() { closed_ = true; }
-  // The earliest arrival among the members who haven't vacated their rows.
-  absl::Time oldest_arrival() const { return oldest_arrival_; }
+  // Of the members who haven't vacated their rows: the earliest arrival, and the highest tier; see
+  // FairQueue.
+  absl::Time oldest_arrival() const { return Oldest().arrival; }
+  int tier() const { return Oldest().tier; }
 
   int64_t capacity() const { return capacity_; }
   // How many of a request's `left` rows go into one batch: all, or as many as a batch can hold.
@@ -64,7 +67,8 @@ class Batch {
   // Marks a member as written, `took` being the time it took.
   void Filled(size_t member, absl::Duration took);
 
-  // Gives a member's rows back, to be claimed again.
+  // Lets go of a member's request. Its rows are a hole, to be claimed again, once nobody writes
+  // into them.
   void Vacate(size_t member);
 
   // Moves rows into the holes that vacated members left and tells the buffer how many there are.
@@ -72,31 +76,42 @@ class Batch {
   void Seal();
 
   absl::Duration fill_time() const { return fill_time_; }
-  absl::Time started;                          // Set when a replica takes it.
-  bool retry = false;                          // Gathered again after a run that failed.
-  int tier = std::numeric_limits<int>::max();  // The highest of those who joined; see FairQueue.
-  double turn = 0;                             // What its shape had been served when it was opened.
-  double row_cost = 1;                         // What its rows are charged, in nanoseconds.
+  absl::Time started;   // Set when a replica takes it.
+  bool retry = false;   // Gathered again after a run that failed.
+  double turn = 0;      // What its shape had been served when it was opened.
+  double row_cost = 1;  // What its rows are charged, in nanoseconds.
 
  private:
   struct Hole {
     int64_t row;
     int64_t rows;
   };
+  struct Summary {
+    absl::Time arrival = absl::InfiniteFuture();
+    int tier = std::numeric_limits<int>::max();
+    void Add(const PendingRequest& request) {
+      arrival = std::min(arrival, request.arrival);
+      tier = std::min(tier, request.tier);
+    }
+  };
 
-  // Holes that touch become one; the last rows are no hole, but never claimed.
-  void AddHole(const Member& member);
+  const Summary& Oldest() const;
+  // A member that has vacated its rows leaves a hole and its place in `members_`. Holes that touch
+  // become one; the last rows are no hole, but never claimed.
+  void Leave(const Member& member);
 
   BatchBuffer* const buffer_;
   const std::shared_ptr<const RowShape> shape_;
   const int64_t capacity_;
   std::vector<Member> members_;
+  int left_ = 0;  // Places in `members_` that another may take.
   std::vector<Hole> holes_;
   int64_t rows_ = 0;
   int64_t end_row_ = 0;  // Rows from here on were never claimed.
   int filling_ = 0;
   bool closed_ = false;
-  absl::Time oldest_arrival_ = absl::InfiniteFuture();
+  mutable Summary summary_;
+  mutable bool summary_is_old_ = false;  // Somebody has left since.
   absl::Duration fill_time_;
 };
 

@@ -6,7 +6,7 @@
 
 namespace millrace {
 
-bool CoreLeases::TryAcquire(const std::shared_ptr<LeaseClaimant>& claimant, int cores) {
+bool CoreLeases::TryAcquire(const std::shared_ptr<Claimant>& claimant, int cores) {
   MutexLock lock(mutex_);
   // The dead go first: they claim nothing, and a new claimant may live at the address of one.
   std::erase_if(line_, [](const Waiting& waiting) { return waiting.claimant.expired(); });
@@ -27,7 +27,7 @@ bool CoreLeases::TryAcquire(const std::shared_ptr<LeaseClaimant>& claimant, int 
   return false;
 }
 
-void CoreLeases::Withdraw(const LeaseClaimant& claimant) {
+void CoreLeases::Withdraw(const Claimant& claimant) {
   MutexLock lock(mutex_);
   std::erase_if(line_, [&](const Waiting& waiting) { return waiting.identity == &claimant; });
 }
@@ -41,7 +41,7 @@ void CoreLeases::Release(int cores) {
 }
 
 void CoreLeases::WakeFirst() {
-  std::shared_ptr<LeaseClaimant> next;
+  std::shared_ptr<Claimant> next;
   {
     MutexLock lock(mutex_);
     while (!line_.empty() && next == nullptr) {

@@ -6,17 +6,9 @@
 #include <memory>
 
 #include "server/base/mutex.h"
+#include "server/dispatch/claimant.h"
 
 namespace millrace {
-
-// Whoever wants to run batches on leased cores: a model's dispatcher.
-class LeaseClaimant {
- public:
-  virtual ~LeaseClaimant() = default;
-
-  // Cores may have become free for this claimant; it should try again. Called without locks held.
-  virtual void TryAgain() = 0;
-};
 
 // Shares the budgeted cores among models: at most `slots` cores' worth of batches run at once,
 // granted to the models in turn, so that several models on one machine don't oversubscribe it.
@@ -31,11 +23,10 @@ class CoreLeases {
 
   // Takes `cores` for a batch. False when they aren't free or others wait: then the claimant
   // stands in line, and TryAgain() is called when it is its turn.
-  bool TryAcquire(const std::shared_ptr<LeaseClaimant>& claimant, int cores)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  bool TryAcquire(const std::shared_ptr<Claimant>& claimant, int cores) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Leaves the line, e.g. because nothing is left to run.
-  void Withdraw(const LeaseClaimant& claimant) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Withdraw(const Claimant& claimant) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Gives cores back and calls the next in line. Call without locks held.
   void Release(int cores) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -47,8 +38,8 @@ class CoreLeases {
 
  private:
   struct Waiting {
-    std::weak_ptr<LeaseClaimant> claimant;
-    const LeaseClaimant* identity;
+    std::weak_ptr<Claimant> claimant;
+    const Claimant* identity;
     int cores;
   };
 

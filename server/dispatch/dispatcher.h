@@ -4,61 +4,40 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <limits>
 #include <memory>
-#include <utility>
+#include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
-#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "server/base/clock.h"
-#include "server/base/intrusive_list.h"
 #include "server/base/mutex.h"
 #include "server/base/timer.h"
 #include "server/dispatch/batch.h"
 #include "server/dispatch/batch_policy.h"
+#include "server/dispatch/claimant.h"
 #include "server/dispatch/core_leases.h"
 #include "server/dispatch/cost_table.h"
 #include "server/dispatch/memory_budget.h"
 #include "server/dispatch/overload_controller.h"
 #include "server/dispatch/pending_request.h"
 #include "server/dispatch/queue_policy.h"
+#include "server/dispatch/request_limits.h"
 #include "server/dispatch/return_predictor.h"
-#include "server/dispatch/utilisation_meter.h"
+#include "server/dispatch/runners.h"
+#include "server/dispatch/staging_area.h"
+#include "server/dispatch/waiting_flows.h"
 #include "server/dispatch/waiting_room.h"
 #include "server/metrics/model_metrics.h"
 
 namespace millrace {
 
-// Something that runs batches of one model, one at a time: a replica.
-class BatchRunner {
- public:
-  virtual ~BatchRunner() = default;
-
-  // Starts a sealed batch; its end is told by Dispatcher::Finish() or Requeue(). Never blocks;
-  // called on whichever thread made the batch ready, without the dispatcher's lock.
-  virtual void Run(std::unique_ptr<Batch> batch) = 0;
-
-  // The budgeted cores that a running batch occupies; 0 on a GPU.
-  virtual int lease_cores() const = 0;
-
-  ReplicaKind kind() const { return lease_cores() > 0 ? ReplicaKind::kCpu : ReplicaKind::kGpu; }
-};
-
-// The requests of one flow that wait, staged ones included, in the order in which they came.
-using WaitingRequests = IntrusiveList<PendingRequest, &PendingRequest::in_flow>;
-struct WaitingFlow {
-  uint64_t id = 0;
-  int64_t count = 0;
-  WaitingRequests requests;
-};
-
 // Queues the requests of one model, gathers them in batches and gives the batches to whichever
-// replica is free first. Who is next is decided by FairQueue, when a batch goes by BatchPolicy, who
-// is let in by WaitingRoom; this class applies them. Thread-safe; owns no thread: the work is done
+// replica is free first. Who is let in is decided by WaitingRoom, who is next by FairQueue, who
+// goes back by StagingArea, when a batch goes by BatchPolicy, when a request is given up by
+// RequestLimits; this class applies them. Thread-safe; owns no thread: the work is done
 // on the threads that bring requests and results, and by the timer.
 //
 // Invariants:
@@ -69,7 +48,7 @@ struct WaitingFlow {
 //     it. A free replica never waits while a batch may go.
 //  4. A buffer is free as soon as its outputs are copied out, before any answer is sent.
 //  5. Nothing outside is called under the lock.
-class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_this<Dispatcher> {
+class Dispatcher final : public Claimant, public std::enable_shared_from_this<Dispatcher> {
  public:
   struct Options {
     int64_t max_queue_rows = 128;  // Of each priority level that has no limit of its own.
@@ -138,7 +117,7 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   // Answers whatever waits, and later whatever comes, with `status`.
   void Stop(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // LeaseClaimant.
+  // Claimant.
   void TryAgain() override { Pump(); }
 
   struct Gauges {
@@ -160,29 +139,14 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   std::vector<CostTable::Entry> costs() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  // A replica that runs a batch, and when it will probably have run it.
-  struct Busy {
-    const BatchRunner* runner;
-    absl::Time until;
-  };
-  // A batch that has lost its buffer and is to be gathered again.
-  using Retry = std::vector<Batch::Member>;
-
   // What is to be done without the lock, in this order.
-  struct Fill {
-    Batch* batch;
-    size_t member;
-    std::shared_ptr<PendingRequest> request;
-    int64_t first_row, rows, batch_row;
-  };
   struct Start {
     BatchRunner* runner;
     std::unique_ptr<Batch> batch;
   };
   struct Failure {
     std::shared_ptr<PendingRequest> request;
-    absl::Status status;
-    absl::Duration retry_after = absl::InfiniteDuration();  // Finite where trying again helps.
+    Refusal refusal;
   };
   // To be told to the request's flow.
   struct DoorMove {
@@ -193,12 +157,13 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
     absl::InlinedVector<Start, 1> starts;
     std::vector<Failure> failures;
     std::vector<DoorMove> door_moves;
-    absl::InlinedVector<Fill, 4> fills;
+    StagingArea::Fills fills;
     int64_t freed_bytes = 0;  // Of Options::memory.
+    int leased_cores = 0;     // That no batch needs after all.
     bool wake_other_models = false;
     bool empty() const {
       return starts.empty() && failures.empty() && door_moves.empty() && fills.empty() &&
-             freed_bytes == 0 && !wake_other_models;
+             freed_bytes == 0 && leased_cores == 0 && !wake_other_models;
     }
   };
 
@@ -210,59 +175,37 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   void Pump() ABSL_LOCKS_EXCLUDED(mutex_);
   void Perform(Actions actions) ABSL_LOCKS_EXCLUDED(mutex_);
   // Writes rows into their batches and returns what can be done next.
-  Actions PerformFills(absl::Span<const Fill> fills) ABSL_LOCKS_EXCLUDED(mutex_);
+  Actions PerformFills(absl::Span<const StagingArea::Fill> fills) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- Letting requests in ----
 
   void Admit(std::shared_ptr<PendingRequest> request, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Makes room for a request at the cost of its own flow's oldest, or of the flow that waits for
-  // most; false where there is none all the same.
-  bool MakeRoomFor(const PendingRequest& request, absl::Time now, Actions& actions)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether the queue has room for a request once the oldest that waits of its flow has left.
   // REQUIRES: one waits.
   bool FitsInsteadOfOldest(const PendingRequest& request) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Drops the oldest that waits of a flow for a newer one; false where none does.
-  bool SupersedeOldest(const Flow& flow, absl::Time now, Actions& actions)
+  // Makes room for a request at the cost of its own flow's oldest, or of the flows that wait for
+  // most; false, and nobody has left, where there is none all the same.
+  bool MakeRoomFor(const PendingRequest& request, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // False where the request's bytes aren't there; a flow that drops its oldest makes room for them.
-  bool TakeBytes(PendingRequest& request, absl::Time now, Actions& actions)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ReleaseBytes(PendingRequest& request, Actions& actions)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void LetInParked(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes the last of a flow that waits for more than its share out of the queue.
   void TurnOut(PendingRequest& request, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
-  // Why a request is not run.
-  struct Refusal {
-    absl::Status status;
-    Rejection reason;
-    absl::Duration retry_after = absl::InfiniteDuration();  // Finite where trying again helps.
-  };
-  void Refuse(std::shared_ptr<PendingRequest> request, Refusal refusal, Actions& actions)
+  // Drops the oldest that waits of a flow for a newer one; false where none does.
+  bool SupersedeOldest(const Flow& flow, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LetInParked(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False where the request's bytes aren't there; a flow that drops its oldest makes room for them.
+  bool TakeBytes(PendingRequest& request, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReleaseBytes(PendingRequest& request, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Refusal QueueFull(const PendingRequest& request, absl::Time now) const
+  // What a request is told that finds no room, and what it lacks.
+  Refusal QueueFull(const std::string& why, const RowShape& shape, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Refusal TooLate(const PendingRequest& request, absl::Time now) const;
-  static Refusal Superseded(const char* by);
-
-  // ---- Expiry ----
-
-  // Until when a replica must have taken the request.
-  absl::Time ExpiryOf(const PendingRequest& request, absl::Time now) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The last time at which it can start and make its deadline.
-  absl::Time LatestStart(const PendingRequest& request, absl::Time now) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Time QueueTimeout(const PendingRequest& request) const;
-  bool IsToBeDelayed(const PendingRequest& request, absl::Time now) const;
-  absl::Time ShedTime(const PendingRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What a request is told whose expiry has come; nullopt where it may wait on.
-  std::optional<Refusal> WhyExpired(PendingRequest& request, absl::Time now) const
+  std::string WhatIsFull(const PendingRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string RowsThatWait(int level) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // When a request should try again that was refused since others wait.
+  absl::Duration RetryAfter(const RowShape& shape, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // What a request of a flow may expect that comes now; null stands for a flow of which nothing
@@ -273,82 +216,67 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
   };
   Forecast Foresee(const Flow* flow, int level, const RowShape& shape, int64_t rows,
                    int64_t most_ahead, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // How long it will probably take until a replica is free.
-  absl::Duration FirstFree(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // How long a request would wait that comes after all who wait now.
+  absl::Duration WaitBehindAll(const RowShape& shape, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether it will probably make its deadline.
   bool CanMakeIt(const PendingRequest& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // ---- Waiting ----
+  // ---- Giving requests up ----
 
-  // A request waits in one more place, or in one less.
-  void AddPlace(const std::shared_ptr<PendingRequest>& request)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RemovePlace(PendingRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Takes a request out of wherever it waits, to be failed.
-  void Drop(PendingRequest& request, const absl::Status& status, Actions& actions)
+  // Fails a request that waits nowhere, or takes it out of wherever it waits.
+  void Refuse(std::shared_ptr<PendingRequest> request, Refusal refusal, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Drop(PendingRequest& request, Refusal refusal, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Requests of a flow that wait.
-  int64_t CountOf(const Flow& flow) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Drops a request of which a limit has passed; false where it may wait on.
+  bool DropIfExpired(PendingRequest& request, absl::Time now, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- The steps that find out what can be done now ----
 
   void Collect(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CollectExpired(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CollectRetries(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CollectStaging(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives one batch to a replica; false where none can go.
   bool CollectStart(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Gives the buffers of batches back that everybody has left; false where there are none.
-  bool FreeEmptyBatches() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- Staging ----
 
-  struct Staging {
-    PendingRequest* request = nullptr;  // Null: nobody can be staged now.
-    Batch* batch = nullptr;
-  };
-  Staging NextToStage(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Who goes out of turn: a request that would miss its deadline, or that has waited for too long.
-  PendingRequest* NextOutOfTurn(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The staged batch of a shape that others may join; null where there is none.
-  Batch* StagedBatch(const RowShape& shape) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Opens a batch for a request. REQUIRES: there is a free buffer.
-  absl::StatusOr<Batch*> NewBatchFor(const PendingRequest& request, absl::Time now)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Puts the last request of the lowest tier behind `tier` back into the queue.
-  bool YieldTo(int tier, Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Puts all rows of a staged request back into the queue.
-  void PutBack(Batch& batch, size_t member) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Join(Batch* batch, const Batch::Member& rows, Actions& actions)
+  // Moves one piece into a batch; false where nobody can be staged now.
+  bool StageNext(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whose turn it is, of those for whom there is room; null where there is nobody.
+  PendingRequest* NextInTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Who goes out of turn: one that would miss its deadline, one that has waited for too long.
+  PendingRequest* NextUrgent(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  PendingRequest* NextOverdue(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether there is room for a piece of a request.
+  bool HasRoom(const PendingRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // How many rows a new batch for a request takes at most.
+  int64_t RowsOfBatchFor(const PendingRequest& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int64_t most_rows() const { return signature_->batched() ? signature_->max_batch_size() : 1; }
 
   // ---- Starting ----
 
-  using Staged = std::vector<std::unique_ptr<Batch>>;
-  // The staged batch to start next, or staged_.end(); sees to it that it is asked again in time.
-  Staged::iterator NextToStart(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The staged batch to start next, null where none is; sees to it that it is asked again in time.
+  Batch* NextToStart(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // When a batch has to go even where it could wait: a moment before somebody in it expires.
   absl::Time LatestStart(const Batch& batch) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time HoldUntil(const Batch& batch, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Sees to it that those who run make their deadlines; returns how many were given up.
-  int FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Actions& actions)
+  // Sees to it that those who run make their deadlines; false where some were given up, so that
+  // others can take their places.
+  bool FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The idle replica to run the next batch: one that needs no lease before one that does.
-  std::vector<BatchRunner*>::iterator NextIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool AcquireLease(const BatchRunner& runner, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveLeaseLine(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Started(Batch& batch, BatchRunner* runner, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Ended(const BatchRunner* runner, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The flows of a batch that has run will get their answers in a moment.
   void ExpectReturns(const Batch& batch, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CountBusy(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void WakeAt(absl::Time when) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnTimer(absl::Time when) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -360,8 +288,10 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
                int replica) ABSL_LOCKS_EXCLUDED(mutex_);
   // Fails the only member, or puts the halves of several back for another run.
   void Isolate(const Batch& batch, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Makes members whose batch has lost its buffer wait for another.
-  void RunAgain(Retry members, bool first, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes members whose batch has lost its buffer wait for so many others, of a share of them each:
+  // before those who wait already, or after them.
+  void RunAgain(absl::Span<const Batch::Member> members, int batches, bool first, absl::Time now,
+                Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckOutputs(const Batch& batch, const std::vector<OutputView>& outputs) const;
   void Send(PendingRequest& request, PendingRequest::Answer&& answer, absl::Time now);
   void Fail(const Failure& failure) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -377,21 +307,15 @@ class Dispatcher final : public LeaseClaimant, public std::enable_shared_from_th
 
   mutable Mutex mutex_;
   WaitingRoom room_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<uint64_t, WaitingFlow*> flows_ ABSL_GUARDED_BY(mutex_);
-  std::deque<WaitingFlow> flow_storage_ ABSL_GUARDED_BY(mutex_);
-  std::vector<WaitingFlow*> free_flows_ ABSL_GUARDED_BY(mutex_);
+  WaitingFlows flows_ ABSL_GUARDED_BY(mutex_);
+  StagingArea staging_ ABSL_GUARDED_BY(mutex_);
+  Runners runners_ ABSL_GUARDED_BY(mutex_);
   CostTable costs_ ABSL_GUARDED_BY(mutex_);
   OverloadController overload_ ABSL_GUARDED_BY(mutex_);
+  const RequestLimits limits_ ABSL_GUARDED_BY(mutex_);
   ReturnPredictor returns_ ABSL_GUARDED_BY(mutex_);
-  UtilisationMeter utilisation_ ABSL_GUARDED_BY(mutex_);
   int64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::deque<Retry> retries_ ABSL_GUARDED_BY(mutex_);
-  Staged staged_ ABSL_GUARDED_BY(mutex_);
-  std::vector<BatchBuffer*> free_buffers_ ABSL_GUARDED_BY(mutex_);
-  std::vector<BatchRunner*> idle_ ABSL_GUARDED_BY(mutex_);
-  std::vector<Busy> busy_ ABSL_GUARDED_BY(mutex_);
-  // Nobody who is staged or to be run again expires before.
-  absl::Time staged_expiry_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  bool overdue_went_last_ ABSL_GUARDED_BY(mutex_) = false;  // Into a batch, out of its turn.
   // The one wake-up that is outstanding; at InfiniteFuture() there is none.
   Timer::Id wake_ ABSL_GUARDED_BY(mutex_) = {absl::InfiniteFuture(), 0};
   bool waits_for_lease_ ABSL_GUARDED_BY(mutex_) = false;

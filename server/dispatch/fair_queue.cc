@@ -76,6 +76,7 @@ void FairQueue::Enter(PendingRequest& request, FairLine& line, bool from_front) 
   tier.rows += rows;
   line.rows += rows;
   rows_ += rows;
+  ++tier.size;
   ++size_;
   // Nearly always at the end; a request that is put back is an old one.
   PendingRequest* behind = nullptr;
@@ -103,6 +104,7 @@ void FairQueue::Leave(PendingRequest& request) {
   tier.rows -= rows;
   line.rows -= rows;
   rows_ -= rows;
+  --tier.size;
   --size_;
   tier.requests.Remove(request);
   line.requests.Remove(request);
@@ -114,6 +116,7 @@ void FairQueue::Leave(PendingRequest& request) {
   Deactivate(line);
   if (!line.requests.empty()) return Activate(line);
   line.in_turn = false;
+  line.left = served_;
   line.credit = std::min(line.credit, 0.0);
   indebted_.PushBack(line);
   ++indebted_count_;
@@ -128,7 +131,7 @@ void FairQueue::Forgive(FairLine& line) {
   indebted_.Remove(line);
   --indebted_count_;
   lines_.erase({line.flow, line.tier});
-  free_lines_.push_back(&line);
+  line_pool_.GiveBack(line);
 }
 
 void FairQueue::EndDebts() {
@@ -142,19 +145,18 @@ FairLine& FairQueue::LineFor(const Flow& flow, int tier) {
     if (line.requests.empty()) {
       indebted_.Remove(line);
       --indebted_count_;
+      line.credit = std::min(0.0, line.credit + (served_ - line.left) * line.weight);
     }
     return line;
   }
-  if (free_lines_.empty()) free_lines_.push_back(&line_storage_.emplace_back());
-  FairLine* const line = free_lines_.back();
-  free_lines_.pop_back();
-  line->flow = flow.id();
-  line->weight = flow.weight();
-  line->tier = tier;
-  line->credit = 0;
-  line->finish = 0;
-  entry->second = line;
-  return *line;
+  FairLine& line = line_pool_.Take();
+  line.flow = flow.id();
+  line.weight = flow.weight();
+  line.tier = tier;
+  line.credit = 0;
+  line.finish = 0;
+  entry->second = &line;
+  return line;
 }
 
 ShapeGroup& FairQueue::GroupFor(const std::shared_ptr<const RowShape>& shape) {
@@ -162,9 +164,7 @@ ShapeGroup& FairQueue::GroupFor(const std::shared_ptr<const RowShape>& shape) {
   const auto [entry, is_new] = group_of_.try_emplace(*shape, nullptr);
   if (is_new) {
     ForgetIdleGroups();
-    if (free_groups_.empty()) free_groups_.push_back(&group_storage_.emplace_back());
-    entry->second = free_groups_.back();
-    free_groups_.pop_back();
+    entry->second = &group_pool_.Take();
     entry->second->shape = shape;
     entry->second->rings.resize(tiers_.size());
     groups_.push_back(entry->second);
@@ -179,7 +179,7 @@ void FairQueue::ForgetIdleGroups() {
     if (group->lines > 0) return false;
     // The one that is just being made is not in groups_.
     group_of_.erase(*group->shape);
-    free_groups_.push_back(group);
+    group_pool_.GiveBack(*group);
     return true;
   });
 }
@@ -192,7 +192,9 @@ void FairQueue::Activate(FairLine& line) {
   line.group = &group;
   ring.lines.PushBack(line);
   ++ring.size;
-  ++tiers_[static_cast<size_t>(line.tier)].lines;
+  Tier& tier = tiers_[static_cast<size_t>(line.tier)];
+  ++tier.lines;
+  tier.weight += line.weight;
 }
 
 void FairQueue::Deactivate(FairLine& line) {
@@ -203,7 +205,9 @@ void FairQueue::Deactivate(FairLine& line) {
   line.group = nullptr;
   ring.lines.Remove(line);
   --ring.size;
-  --tiers_[static_cast<size_t>(line.tier)].lines;
+  Tier& tier = tiers_[static_cast<size_t>(line.tier)];
+  --tier.lines;
+  tier.weight -= line.weight;
 }
 
 // ---- Turns ----
@@ -321,24 +325,49 @@ PendingRequest* FairQueue::Overdue(absl::Time time) const {
   return oldest;
 }
 
-PendingRequest* FairQueue::TurnOutFor(const Flow& flow, int64_t rows, int level) const {
-  const double wanted =
-      static_cast<double>(RowsOf(flow, level) + rows) / static_cast<double>(flow.weight());
-  const int64_t flows = lines(level) + (RowsOf(flow, level) == 0 ? 1 : 0);
-  const double share = static_cast<double>(this->rows(level)) / static_cast<double>(flows);
-  if (wanted > std::max(share, 1.0)) return nullptr;
-  PendingRequest* found = nullptr;
-  double most = wanted;
-  for (const auto& [key, line] : lines_) {
-    if (LevelOf(line->tier) != level || line->requests.empty() || line->flow == flow.id()) continue;
-    PendingRequest* const last = line->requests.back();
-    if (last->rows_claimed > 0) continue;
-    const double left = static_cast<double>(line->rows - last->rows()) / line->weight;
-    if (left < most) continue;
-    most = left;
-    found = last;
+absl::Span<PendingRequest* const> FairQueue::TurnOutFor(const Flow& flow, int64_t rows, int level,
+                                                        int64_t missing) {
+  turned_out_.clear();
+  const Tier& first = tiers_[static_cast<size_t>(TierOf(level, false))];
+  const Tier& delayed = tiers_[static_cast<size_t>(TierOf(level, true))];
+  if (first.size + delayed.size == first.lines + delayed.lines) return {};  // One each.
+  const int64_t own = RowsOf(flow, level);
+  const double wanted = static_cast<double>(own + rows) / flow.weight();
+  const int64_t weight = first.weight + delayed.weight + (own == 0 ? flow.weight() : 0);
+  const double share = static_cast<double>(this->rows(level)) / static_cast<double>(weight);
+  if (own + rows > 1 && wanted > share) return {};
+
+  candidates_.clear();
+  const auto consider = [&](PendingRequest* last, double left) {
+    if (last == nullptr || last->rows_claimed > 0) return;
+    left -= static_cast<double>(last->rows()) / last->line->weight;
+    if (left >= wanted) candidates_.push_back({last, left});
+  };
+  const auto has_less = [](const Candidate& a, const Candidate& b) { return a.left < b.left; };
+  for (const ShapeGroup* const group : groups_) {
+    for (const bool is_delayed : {false, true}) {
+      const ShapeGroup::Ring& ring = group->rings[static_cast<size_t>(TierOf(level, is_delayed))];
+      for (FairLine* line = ring.lines.front(); line != nullptr; line = ring.lines.Next(*line)) {
+        if (line->flow == flow.id()) continue;
+        consider(line->requests.back(), static_cast<double>(line->rows) / line->weight);
+      }
+    }
   }
-  return found;
+  std::make_heap(candidates_.begin(), candidates_.end(), has_less);
+  while (missing > 0 && !candidates_.empty()) {
+    std::pop_heap(candidates_.begin(), candidates_.end(), has_less);
+    const Candidate most = candidates_.back();
+    candidates_.pop_back();
+    turned_out_.push_back(most.last);
+    missing -= most.last->rows();
+    const size_t before = candidates_.size();
+    consider(most.last->line->requests.Previous(*most.last), most.left);
+    if (candidates_.size() > before) {
+      std::push_heap(candidates_.begin(), candidates_.end(), has_less);
+    }
+  }
+  if (missing > 0) turned_out_.clear();
+  return turned_out_;
 }
 
 int64_t FairQueue::LinesUpTo(int level) const {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -11,7 +10,9 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "server/base/intrusive_list.h"
+#include "server/base/pool.h"
 #include "server/dispatch/pending_request.h"
 #include "server/inference/row_shape.h"
 
@@ -29,6 +30,7 @@ struct FairLine {
   double credit = 0;  // What it may use before its turn is over; below 0: what it has used ahead.
   bool in_turn = false;
   double finish = 0;            // What its group had been served when it was served last.
+  double left = 0;              // What the queue had served when it became empty.
   ShapeGroup* group = nullptr;  // Of its first request.
   ListHook<FairLine> in_ring;   // Of its group, or of the queue's indebted lines.
 };
@@ -61,7 +63,8 @@ struct ShapeGroup {
 // Invariants:
 //  1. Within a line, rows are claimed in order.
 //  2. A line that has used more than its share pays for it before it is served again, also when it
-//     empties in between; debts end when nobody waits at all.
+//     empties in between: with the share of it that goes to others meanwhile. Debts end when nobody
+//     waits at all.
 class FairQueue {
  public:
   explicit FairQueue(int levels);
@@ -107,19 +110,18 @@ class FairQueue {
   // before `time`; else null.
   PendingRequest* Overdue(absl::Time time) const;
 
-  // The last request of the line of `level` that waits for most, weighed: to be turned out for a
-  // request of `flow` with `rows` rows, so that afterwards its flow still has no less than `flow`.
-  // Null where there is none: every flow has its share, or `flow` has it.
-  PendingRequest* TurnOutFor(const Flow& flow, int64_t rows, int level) const;
+  // Who is to be turned out of `level` for a request of `flow` with `rows` rows, so that at least
+  // `missing` > 0 rows become free: the last of the lines that wait for most, weighed, such that
+  // afterwards each still has no less than `flow`. Empty where they don't suffice: every flow has
+  // its share, or `flow` has it. Valid until the next call.
+  absl::Span<PendingRequest* const> TurnOutFor(const Flow& flow, int64_t rows, int level,
+                                               int64_t missing);
 
   bool empty() const { return size_ == 0; }
   int64_t size() const { return size_; }
   // Rows that wait.
   int64_t rows() const { return rows_; }
   int64_t rows(int level) const { return tiers_[2 * level - 2].rows + tiers_[2 * level - 1].rows; }
-  int64_t lines(int level) const {
-    return tiers_[2 * level - 2].lines + tiers_[2 * level - 1].lines;
-  }
   // How many lines wait in the tiers up to that of `level`, and their rows.
   int64_t LinesUpTo(int level) const;
   int64_t RowsUpTo(int level) const;
@@ -133,8 +135,10 @@ class FairQueue {
  private:
   struct Tier {
     IntrusiveList<PendingRequest, &PendingRequest::by_arrival> requests;
+    int64_t size = 0;
     int64_t rows = 0;
     int64_t lines = 0;
+    int64_t weight = 0;  // Of the lines.
   };
   using LineKey = std::pair<uint64_t, int>;  // Flow and tier.
 
@@ -159,18 +163,24 @@ class FairQueue {
   int64_t rows_ = 0;
   double served_ = 0;  // What the group that was served last had been served before.
 
-  std::deque<FairLine> line_storage_;
-  std::vector<FairLine*> free_lines_;
+  Pool<FairLine> line_pool_;
   // Empty lines that have used more than their share, the latest last.
   IntrusiveList<FairLine, &FairLine::in_ring> indebted_;
   int indebted_count_ = 0;
   absl::flat_hash_map<LineKey, FairLine*> lines_;
 
-  std::deque<ShapeGroup> group_storage_;
+  Pool<ShapeGroup> group_pool_;
   std::vector<ShapeGroup*> groups_;  // All that were used lately.
-  std::vector<ShapeGroup*> free_groups_;
   absl::flat_hash_map<RowShape, ShapeGroup*> group_of_;
   ShapeGroup* last_group_ = nullptr;
+
+  // Scratch of TurnOutFor().
+  struct Candidate {
+    PendingRequest* last;
+    double left;  // Rows per weight that its line waits for without it and those behind it.
+  };
+  std::vector<Candidate> candidates_;
+  std::vector<PendingRequest*> turned_out_;
 };
 
 }  // namespace millrace

@@ -13,7 +13,7 @@ bool MemoryBudget::TryTakeNow(int64_t bytes) {
   return false;
 }
 
-bool MemoryBudget::TryTake(const std::shared_ptr<LeaseClaimant>& claimant, int64_t bytes) {
+bool MemoryBudget::TryTake(const std::shared_ptr<Claimant>& claimant, int64_t bytes) {
   if (TryTakeNow(bytes)) return true;
   MutexLock lock(mutex_);
   const bool waits = std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& other) {
@@ -27,7 +27,7 @@ bool MemoryBudget::TryTake(const std::shared_ptr<LeaseClaimant>& claimant, int64
 void MemoryBudget::GiveBack(int64_t bytes) {
   taken_.fetch_sub(bytes);
   if (!somebody_waits_) return;
-  std::vector<std::weak_ptr<LeaseClaimant>> waiting;
+  std::vector<std::weak_ptr<Claimant>> waiting;
   {
     MutexLock lock(mutex_);
     somebody_waits_ = false;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "server/base/mutex.h"
-#include "server/dispatch/core_leases.h"
+#include "server/dispatch/claimant.h"
 
 namespace millrace {
 
@@ -19,7 +19,7 @@ class MemoryBudget {
 
   // Takes `bytes`; where nothing is taken, any number. False where they aren't there: then
   // TryAgain() is called once some are given back.
-  bool TryTake(const std::shared_ptr<LeaseClaimant>& claimant, int64_t bytes)
+  bool TryTake(const std::shared_ptr<Claimant>& claimant, int64_t bytes)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Gives bytes back. Call without locks held.
@@ -35,7 +35,7 @@ class MemoryBudget {
   std::atomic<int64_t> taken_{0};
   std::atomic<bool> somebody_waits_{false};
   Mutex mutex_;
-  std::vector<std::weak_ptr<LeaseClaimant>> waiting_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::weak_ptr<Claimant>> waiting_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace millrace

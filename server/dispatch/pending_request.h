@@ -13,7 +13,7 @@
 #include "server/base/intrusive_list.h"
 #include "server/base/mutex.h"
 #include "server/dispatch/caller.h"
-#include "server/dispatch/expiry_heap.h"
+#include "server/dispatch/time_heap.h"
 #include "server/inference/batch_buffer.h"
 #include "server/inference/model_signature.h"
 #include "server/inference/responder.h"
@@ -22,7 +22,6 @@
 namespace millrace {
 
 struct FairLine;
-struct WaitingFlow;
 
 // A request on its way from Submit() to its answer. The dispatcher guards the fields that say how
 // far it has come; the answer has a lock of its own, since parts of a large request may come back
@@ -54,12 +53,16 @@ class PendingRequest {
   ListHook<PendingRequest> in_line;      // Of its flow in the queue, or of those at the door.
   ListHook<PendingRequest> by_arrival;   // In the queue, among those of its tier.
   ListHook<PendingRequest> in_flow;      // Among all of its flow that wait.
+  ListHook<PendingRequest> in_caller;    // Among all of its caller that wait.
   FairLine* line = nullptr;              // Its flow's in the queue; null while it isn't there.
-  WaitingFlow* waiting_flow = nullptr;   // Null while it waits nowhere.
   int tier = 0;                          // See FairQueue.
   int64_t held_bytes = 0;                // Of its payload, while they count; see MemoryBudget.
-  absl::Time expiry = absl::InfiniteFuture();  // Until when a replica must take it.
+  // Until when a replica must take it, and until when it must so that it makes its deadline.
+  absl::Time expiry = absl::InfiniteFuture();
+  absl::Time latest_start = absl::InfiniteFuture();
   size_t expiry_place = kNotInHeap;
+  size_t urgency_place = kNotInHeap;
+  bool delayed = false;  // Its queue timeout has passed, and it runs all the same.
 
   int64_t rows() const { return checked_.rows; }
   const std::shared_ptr<const RowShape>& row_shape() const { return checked_.row_shape; }

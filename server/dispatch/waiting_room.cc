@@ -7,20 +7,16 @@
 namespace millrace {
 namespace {
 
-void Push(ExpiryHeap<PendingRequest>& heap, PendingRequest& request) {
-  if (request.expiry != absl::InfiniteFuture()) heap.Push(request);
-}
-
-void Drop(ExpiryHeap<PendingRequest>& heap, PendingRequest& request) {
-  if (request.expiry_place != kNotInHeap) heap.Remove(request);
-}
+// So many requests whose flows may not go out of turn are passed over in search of an urgent one.
+constexpr int kMostPassedOver = 32;
 
 }  // namespace
 
 WaitingRoom::WaitingRoom(std::vector<int64_t> most_rows)
     : most_rows_(std::move(most_rows)),
       queue_(static_cast<int>(most_rows_.size())),
-      doors_(most_rows_.size()) {}
+      doors_(most_rows_.size()),
+      urgent_(most_rows_.size()) {}
 
 bool WaitingRoom::HasRoom(const PendingRequest& request) const {
   const int64_t rows = queue_.rows(request.level);
@@ -29,34 +25,33 @@ bool WaitingRoom::HasRoom(const PendingRequest& request) const {
 
 void WaitingRoom::Enter(PendingRequest& request) {
   queue_.Push(request);
-  Push(queued_, request);
+  Watch(request);
 }
 
 void WaitingRoom::PutBack(PendingRequest& request, double cost) {
   queue_.PutBack(request, cost);
-  Push(queued_, request);
+  Watch(request);
 }
 
 void WaitingRoom::Park(PendingRequest& request, PendingRequest* place) {
   door(request).InsertBefore(place, request);
-  Push(parked_, request);
+  Watch(request);
   ++parked_count_;
 }
 
 void WaitingRoom::Remove(PendingRequest& request) {
+  Unwatch(request);
   if (IsParked(request)) {
     door(request).Remove(request);
-    Drop(parked_, request);
     --parked_count_;
   } else {
     queue_.Remove(request);
-    Drop(queued_, request);
   }
 }
 
 void WaitingRoom::Claim(PendingRequest& request, int64_t rows, double cost) {
   queue_.Claim(request, rows, cost);
-  if (request.line == nullptr) Drop(queued_, request);
+  if (!Holds(request)) Unwatch(request);
 }
 
 PendingRequest* WaitingRoom::FirstToLetIn() const {
@@ -67,27 +62,30 @@ PendingRequest* WaitingRoom::FirstToLetIn() const {
   return nullptr;
 }
 
-PendingRequest* WaitingRoom::FirstAtDoor(const Flow& flow, int level) const {
-  const Door& door = doors_[static_cast<size_t>(level) - 1];
-  PendingRequest* first = door.front();
-  while (first != nullptr && first->flow().id() != flow.id()) first = Door::Next(*first);
-  return first;
+PendingRequest* WaitingRoom::MostUrgent(
+    int level, absl::Time end, absl::FunctionRef<bool(const PendingRequest&)> eligible) const {
+  return urgent(level).FirstBefore(end, kMostPassedOver, eligible);
+}
+
+int64_t WaitingRoom::urgent_rows() const {
+  int64_t requests = 0;
+  for (const Urgencies& level : urgent_) requests += static_cast<int64_t>(level.size());
+  return requests == 0 ? 0 : requests * queue_.rows() / queue_.size();
 }
 
 PendingRequest* WaitingRoom::Expired(absl::Time now) const {
-  if (queued_.next() <= now) return queued_.top();
-  return parked_.next() <= now ? parked_.top() : nullptr;
+  return expiries_.next() <= now ? expiries_.top() : nullptr;
 }
 
-void WaitingRoom::SetExpiry(PendingRequest& request, absl::Time expiry) {
-  ExpiryHeap<PendingRequest>& heap = IsParked(request) ? parked_ : queued_;
-  Drop(heap, request);
-  request.expiry = expiry;
-  Push(heap, request);
+void WaitingRoom::Update(PendingRequest& request, absl::FunctionRef<void(PendingRequest&)> change) {
+  Unwatch(request);
+  change(request);
+  Watch(request);
 }
 
 void WaitingRoom::Delay(PendingRequest& request) {
   const int tier = FairQueue::TierOf(request.level, true);
+  request.delayed = true;
   if (IsParked(request)) {
     request.tier = tier;
     return;
@@ -95,6 +93,16 @@ void WaitingRoom::Delay(PendingRequest& request) {
   Remove(request);
   request.tier = tier;
   Enter(request);
+}
+
+void WaitingRoom::Watch(PendingRequest& request) {
+  expiries_.Push(request);
+  if (!IsParked(request)) urgent(request.level).Push(request);
+}
+
+void WaitingRoom::Unwatch(PendingRequest& request) {
+  expiries_.Remove(request);
+  urgent(request.level).Remove(request);
 }
 
 }  // namespace millrace

@@ -2,15 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "server/base/intrusive_list.h"
-#include "server/dispatch/expiry_heap.h"
 #include "server/dispatch/fair_queue.h"
 #include "server/dispatch/pending_request.h"
+#include "server/dispatch/time_heap.h"
 
 namespace millrace {
 
@@ -50,21 +51,20 @@ class WaitingRoom {
   // The first at a door for whom there is room, to be removed and entered; null where there is
   // none.
   PendingRequest* FirstToLetIn() const;
-  // The first of a flow at the door of a level; null where there is none.
-  PendingRequest* FirstAtDoor(const Flow& flow, int level) const;
 
-  // The request in the queue that expires first; null where none does.
-  PendingRequest* MostUrgent() const { return queued_.top(); }
-  // About how many rows in the queue expire.
-  int64_t expiring_rows() const {
-    const auto requests = static_cast<int64_t>(queued_.size());
-    return requests == 0 ? 0 : requests * queue_.rows() / queue_.size();
-  }
+  // The request in the queue of a level that must start first to make its deadline; null where
+  // none has one.
+  PendingRequest* MostUrgent(int level) const { return urgent(level).top(); }
+  // The same among those that must start before `end` and are `eligible`.
+  PendingRequest* MostUrgent(int level, absl::Time end,
+                             absl::FunctionRef<bool(const PendingRequest&)> eligible) const;
+  // About how many rows in the queue have a deadline.
+  int64_t urgent_rows() const;
   // A request whose `expiry` has come; null where there is none.
   PendingRequest* Expired(absl::Time now) const;
-  absl::Time next_expiry() const { return std::min(queued_.next(), parked_.next()); }
-  // Sets when a request expires.
-  void SetExpiry(PendingRequest& request, absl::Time expiry);
+  absl::Time next_expiry() const { return expiries_.next(); }
+  // Sees when a request expires now that its limits have changed.
+  void Update(PendingRequest& request, absl::FunctionRef<void(PendingRequest&)> change);
   // Lets those of the request's level that aren't delayed go before it.
   void Delay(PendingRequest& request);
 
@@ -75,7 +75,16 @@ class WaitingRoom {
 
  private:
   using Door = IntrusiveList<PendingRequest, &PendingRequest::in_line>;
+  using Expiries = TimeHeap<PendingRequest, &PendingRequest::expiry, &PendingRequest::expiry_place>;
+  using Urgencies =
+      TimeHeap<PendingRequest, &PendingRequest::latest_start, &PendingRequest::urgency_place>;
 
+  // Enters and leaves the heaps.
+  void Watch(PendingRequest& request);
+  void Unwatch(PendingRequest& request);
+
+  Urgencies& urgent(int level) { return urgent_[static_cast<size_t>(level) - 1]; }
+  const Urgencies& urgent(int level) const { return urgent_[static_cast<size_t>(level) - 1]; }
   Door& door(const PendingRequest& request) {
     return doors_[static_cast<size_t>(request.level) - 1];
   }
@@ -87,8 +96,8 @@ class WaitingRoom {
   FairQueue queue_;
   std::vector<Door> doors_;
   int64_t parked_count_ = 0;
-  ExpiryHeap<PendingRequest> queued_;
-  ExpiryHeap<PendingRequest> parked_;
+  Expiries expiries_;
+  std::vector<Urgencies> urgent_;  // By level; of those in the queue.
 };
 
 }  // namespace millrace

@@ -40,7 +40,7 @@ class BatchTest : public testing::Test {
 
   // Writes a member's rows.
   void Fill(size_t index) {
-    const Batch::Member& member = batch_->members()[index];
+    const Batch::Member member = batch_->members()[index];
     EXPECT_TRUE(
         batch_->Fill(*member.request, member.first_row, member.rows, member.batch_row).ok());
     batch_->Filled(index, absl::Milliseconds(1));
@@ -142,7 +142,7 @@ TEST_F(BatchTest, RowVacatedWhileItIsWrittenIsReusedOnlyAfterwards) {
   batch_->Vacate(writing);
   EXPECT_EQ(batch_->rows(), 4);
   EXPECT_FALSE(batch_->HasRoom(4));
-  Fill(writing);
+  batch_->Filled(writing, absl::Milliseconds(1));
   EXPECT_EQ(batch_->filling(), 0);
   EXPECT_TRUE(batch_->HasRoom(4));
   EXPECT_THAT(SealedRows(), ElementsAre(1, 2, 3, 4));
@@ -161,6 +161,29 @@ TEST_F(BatchTest, OldestArrivalIsThatOfTheMembersWhoAreLeft) {
   EXPECT_EQ(batch_->oldest_arrival(), now + absl::Seconds(3));
 }
 
+TEST_F(BatchTest, WhoLeavesLeavesNothingBehind) {
+  std::weak_ptr<PendingRequest> gone;
+  for (int i = 0; i < 100; ++i) {
+    const size_t member = Add({i});
+    EXPECT_EQ(member, 0);
+    gone = batch_->members()[member].request;
+    batch_->Vacate(member);
+    EXPECT_TRUE(gone.expired());
+  }
+  EXPECT_THAT(batch_->members(), testing::SizeIs(1));
+}
+
+TEST_F(BatchTest, ItsTierIsTheHighestOfThoseWhoAreLeft) {
+  const size_t low = Claim({1});
+  const size_t high = Claim({2});
+  batch_->members()[low].request->tier = 4;
+  batch_->Filled(low, absl::ZeroDuration());
+  batch_->Filled(high, absl::ZeroDuration());
+  EXPECT_EQ(batch_->tier(), 0);
+  batch_->Vacate(high);
+  EXPECT_EQ(batch_->tier(), 4);
+}
+
 // Against the plainest model of a batch: the values of the members who are left.
 TEST_F(BatchTest, KeepsTheRowsOfThoseWhoAreLeftWhateverComesAndGoes) {
   std::mt19937_64 random(TestSeed());
@@ -175,8 +198,10 @@ TEST_F(BatchTest, KeepsTheRowsOfThoseWhoAreLeftWhateverComesAndGoes) {
       if (random() % 3 != 0 && batch_->HasRoom(rows)) {
         std::vector<int32_t> values;
         for (int64_t i = 0; i < rows; ++i) values.push_back(next++);
-        Add(values);
-        left.push_back(std::move(values));
+        const size_t member = Add(values);
+        left.resize(std::max(left.size(), member + 1));
+        EXPECT_TRUE(left[member].empty());
+        left[member] = std::move(values);
       } else if (!left.empty()) {
         const size_t member = random() % left.size();
         batch_->Vacate(member);

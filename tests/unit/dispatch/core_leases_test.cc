@@ -10,7 +10,7 @@
 namespace millrace {
 namespace {
 
-class Claimant final : public LeaseClaimant {
+class Recorder final : public Claimant {
  public:
   void TryAgain() override {
     ++calls;
@@ -24,9 +24,9 @@ class Claimant final : public LeaseClaimant {
 class CoreLeasesTest : public testing::Test {
  protected:
   CoreLeases leases_{2};
-  const std::shared_ptr<Claimant> a_ = std::make_shared<Claimant>();
-  const std::shared_ptr<Claimant> b_ = std::make_shared<Claimant>();
-  const std::shared_ptr<Claimant> c_ = std::make_shared<Claimant>();
+  const std::shared_ptr<Recorder> a_ = std::make_shared<Recorder>();
+  const std::shared_ptr<Recorder> b_ = std::make_shared<Recorder>();
+  const std::shared_ptr<Recorder> c_ = std::make_shared<Recorder>();
 };
 
 TEST_F(CoreLeasesTest, LeasesNeverExceedTheSlots) {
@@ -107,7 +107,7 @@ TEST_F(CoreLeasesTest, FirstInLineMayWithdrawFromWithinItsTurn) {
 TEST_F(CoreLeasesTest, DeadClaimantHoldsNobodyUp) {
   EXPECT_TRUE(leases_.TryAcquire(a_, 2));
   {
-    const auto dead = std::make_shared<Claimant>();
+    const auto dead = std::make_shared<Recorder>();
     EXPECT_FALSE(leases_.TryAcquire(dead, 1));
   }
   EXPECT_FALSE(leases_.TryAcquire(b_, 1));
@@ -119,7 +119,7 @@ TEST_F(CoreLeasesTest, DeadClaimantHoldsNobodyUp) {
 TEST_F(CoreLeasesTest, DeadClaimantDoesNotKeepFreeCoresFromOthers) {
   EXPECT_TRUE(leases_.TryAcquire(a_, 2));
   {
-    const auto dead = std::make_shared<Claimant>();
+    const auto dead = std::make_shared<Recorder>();
     EXPECT_FALSE(leases_.TryAcquire(dead, 1));
   }
   leases_.Release(2);
@@ -127,14 +127,14 @@ TEST_F(CoreLeasesTest, DeadClaimantDoesNotKeepFreeCoresFromOthers) {
 }
 
 TEST_F(CoreLeasesTest, ClaimantAtTheAddressOfADeadOneHasItsOwnPlace) {
-  Claimant memory;
-  const auto unowned = [](Claimant*) {};
+  Recorder memory;
+  const auto unowned = [](Recorder*) {};
   EXPECT_TRUE(leases_.TryAcquire(a_, 2));
   {
-    const std::shared_ptr<Claimant> dead(&memory, unowned);
+    const std::shared_ptr<Recorder> dead(&memory, unowned);
     EXPECT_FALSE(leases_.TryAcquire(dead, 1));
   }
-  const std::shared_ptr<Claimant> next(&memory, unowned);
+  const std::shared_ptr<Recorder> next(&memory, unowned);
   EXPECT_FALSE(leases_.TryAcquire(next, 1));
   leases_.Release(2);
   EXPECT_EQ(memory.calls, 1);

@@ -18,6 +18,7 @@ namespace millrace {
 namespace {
 
 using testing::ElementsAre;
+using testing::IsEmpty;
 
 class FairQueueTest : public testing::Test {
  protected:
@@ -223,11 +224,27 @@ TEST_F(FairQueueTest, OverdueIsTheOldestBehindTheHighestTierInUse) {
 TEST_F(FairQueueTest, TheLastOfTheFlowThatWaitsForMostIsTurnedOut) {
   for (int i = 0; i < 3; ++i) Push("a");
   for (int i = 0; i < 5; ++i) Push("b");
-  EXPECT_EQ(queue_.TurnOutFor(CallerOf("new")->flow(), 1, 1), made_.back().get());
+  EXPECT_THAT(queue_.TurnOutFor(CallerOf("new")->flow(), 1, 1, 1), ElementsAre(made_.back().get()));
   // Not where the newcomer would have more than the other then.
-  EXPECT_EQ(queue_.TurnOutFor(CallerOf("new")->flow(), 5, 1), nullptr);
-  EXPECT_EQ(queue_.TurnOutFor(CallerOf("b")->flow(), 1, 1), nullptr);
-  EXPECT_EQ(queue_.TurnOutFor(CallerOf("new")->flow(), 1, 2), nullptr);
+  EXPECT_THAT(queue_.TurnOutFor(CallerOf("new")->flow(), 5, 1, 5), IsEmpty());
+  EXPECT_THAT(queue_.TurnOutFor(CallerOf("b")->flow(), 1, 1, 1), IsEmpty());
+  EXPECT_THAT(queue_.TurnOutFor(CallerOf("new")->flow(), 1, 2, 1), IsEmpty());
+}
+
+TEST_F(FairQueueTest, NobodyIsTurnedOutInVain) {
+  for (int i = 0; i < 3; ++i) Push("a");
+  for (int i = 0; i < 5; ++i) Push("b");
+  // Two rows for "new" leave two to each of the others, and no more can be had.
+  EXPECT_THAT(queue_.TurnOutFor(CallerOf("new")->flow(), 2, 1, 2),
+              ElementsAre(made_[7].get(), made_[6].get()));
+  EXPECT_THAT(queue_.TurnOutFor(CallerOf("new")->flow(), 2, 1, 4), testing::SizeIs(4));
+  EXPECT_THAT(queue_.TurnOutFor(CallerOf("new")->flow(), 2, 1, 5), IsEmpty());
+}
+
+TEST_F(FairQueueTest, AFlowOfMoreWeightTurnsOutMore) {
+  for (int i = 0; i < 6; ++i) Push("a");
+  EXPECT_THAT(queue_.TurnOutFor(CallerOf("light")->flow(), 4, 1, 4), IsEmpty());
+  EXPECT_THAT(queue_.TurnOutFor(CallerOf("heavy", 4)->flow(), 4, 1, 4), testing::SizeIs(4));
 }
 
 TEST_F(FairQueueTest, CountsRowsAndLinesByLevel) {

@@ -9,7 +9,7 @@
 namespace millrace {
 namespace {
 
-class Claimant final : public LeaseClaimant {
+class Recorder final : public Claimant {
  public:
   void TryAgain() override { ++called; }
   int called = 0;
@@ -17,7 +17,7 @@ class Claimant final : public LeaseClaimant {
 
 class MemoryBudgetTest : public testing::Test {
  protected:
-  const std::shared_ptr<Claimant> claimant_ = std::make_shared<Claimant>();
+  const std::shared_ptr<Recorder> claimant_ = std::make_shared<Recorder>();
   MemoryBudget budget_{100};
 };
 
@@ -49,7 +49,7 @@ TEST_F(MemoryBudgetTest, WhoWasRefusedIsCalledOnceWhenSomeIsGivenBack) {
 
 TEST_F(MemoryBudgetTest, TheDeadAreNotCalled) {
   ASSERT_TRUE(budget_.TryTake(claimant_, 100));
-  ASSERT_FALSE(budget_.TryTake(std::make_shared<Claimant>(), 50));
+  ASSERT_FALSE(budget_.TryTake(std::make_shared<Recorder>(), 50));
   budget_.GiveBack(100);
   EXPECT_EQ(budget_.taken(), 0);
 }

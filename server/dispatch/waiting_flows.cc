@@ -1,0 +1,92 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/dispatch/waiting_flows.h"
+
+#include "server/dispatch/waiting_room.h"
+
+namespace millrace {
+
+void WaitingFlows::AddPlace(const std::shared_ptr<PendingRequest>& request) {
+  if (request->places++ > 0) return;
+  request->self = request;
+  Requests& flow = by_flow_[request->flow().id()];
+  ++flow.count;
+  if (request->started) {  // It is older than those that wait.
+    flow.requests.PushFront(*request);
+  } else {
+    flow.requests.PushBack(*request);
+  }
+  by_caller_[&request->caller()].PushBack(*request);
+}
+
+void WaitingFlows::RemovePlace(PendingRequest& request) {
+  if (--request.places > 0) return;
+  const auto flow = by_flow_.find(request.flow().id());
+  flow->second.requests.Remove(request);
+  if (--flow->second.count == 0) by_flow_.erase(flow);
+  const auto caller = by_caller_.find(&request.caller());
+  caller->second.Remove(request);
+  if (caller->second.empty()) by_caller_.erase(caller);
+  request.self.reset();
+}
+
+const WaitingFlows::Requests* WaitingFlows::Find(const Flow& flow) const {
+  const auto found = by_flow_.find(flow.id());
+  return found == by_flow_.end() ? nullptr : &found->second;
+}
+
+int64_t WaitingFlows::CountOf(const Flow& flow) const {
+  const Requests* const found = Find(flow);
+  return found == nullptr ? 0 : found->count;
+}
+
+PendingRequest* WaitingFlows::FirstOf(const Flow& flow) const {
+  const Requests* const found = Find(flow);
+  return found == nullptr ? nullptr : found->requests.front();
+}
+
+std::vector<PendingRequest*> WaitingFlows::Of(const Caller& caller) const {
+  std::vector<PendingRequest*> requests;
+  const auto found = by_caller_.find(&caller);
+  if (found == by_caller_.end()) return requests;
+  for (PendingRequest* request = found->second.front(); request != nullptr;
+       request = request->in_caller.next) {
+    requests.push_back(request);
+  }
+  return requests;
+}
+
+std::vector<std::shared_ptr<PendingRequest>> WaitingFlows::All() const {
+  std::vector<std::shared_ptr<PendingRequest>> all;
+  for (const auto& [id, flow] : by_flow_) {
+    for (const PendingRequest* request = flow.requests.front(); request != nullptr;
+         request = request->in_flow.next) {
+      all.push_back(request->self);
+    }
+  }
+  return all;
+}
+
+PendingRequest* WaitingFlows::NextInTier(const PendingRequest& request) {
+  PendingRequest* next = request.in_flow.next;
+  while (next != nullptr && next->tier != request.tier) next = next->in_flow.next;
+  return next;
+}
+
+PendingRequest* WaitingFlows::NextAtDoor(const PendingRequest& request) {
+  PendingRequest* next = request.in_flow.next;
+  while (next != nullptr && (next->level != request.level || !WaitingRoom::IsParked(*next))) {
+    next = next->in_flow.next;
+  }
+  return next;
+}
+
+bool WaitingFlows::LatestIsAtDoor(const Flow& flow, int level) const {
+  const Requests* const found = Find(flow);
+  if (found == nullptr) return false;
+  const PendingRequest* latest = found->requests.back();
+  while (latest != nullptr && latest->level != level) latest = latest->in_flow.previous;
+  return latest != nullptr && WaitingRoom::IsParked(*latest);
+}
+
+}  // namespace millrace
