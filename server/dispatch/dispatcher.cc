@@ -757,12 +757,15 @@ PendingRequest* Dispatcher::NextUrgent(absl::Time now) const {
   const int level = room_.queue().highest_level();
   const PendingRequest* const first = room_.MostUrgent(level);
   if (first == nullptr) return nullptr;
-  // It misses its deadline unless it is in the batch that starts when the next replica is free.
-  // What it takes out of turn is its flow's debt, and too deep in debt it waits like others.
-  const absl::Duration one_batch = costs_.Predict(*first->row_shape(), most_rows());
+  // It misses its deadline unless it is in the batch that starts when the next replica is free: the
+  // one after that ends two batches later. What it takes out of turn is its flow's debt, and too
+  // deep in debt it waits like others.
+  const RowShape& shape = *first->row_shape();
+  const absl::Duration one_batch = costs_.Predict(shape, most_rows());
+  const absl::Duration alone = costs_.Predict(shape, std::min(first->rows(), most_rows()));
   const double deepest = -absl::ToDoubleNanoseconds(one_batch);
   const PendingRequest* const urgent = room_.MostUrgent(
-      level, now + runners_.UntilFirstIdle(now) + one_batch,
+      level, now + runners_.UntilFirstIdle(now) + 2 * one_batch - alone,
       [&](const PendingRequest& request) { return request.line->credit > deepest; });
   return urgent == nullptr ? nullptr : &FairQueue::FirstInLine(*urgent);
 }

@@ -320,6 +320,19 @@ void ModestBesideGreedy(const Effort& effort, Report& report) {
             experiment->SentBy(1).p99_ms / batch, "");
 }
 
+void UrgentBesideBacklog(const Effort& effort, Report& report) {
+  Bench bench("urgent beside a backlog", effort, report);
+  const SimulatedModel::Options model = Model(kQuick, 16);
+  const absl::Duration batch = kQuick.Of(model.max_batch_size);
+  Load urgent = Users(1, 3 * batch);
+  // Just enough for the batch that runs, the one that is staged, and its own. It asks for less than
+  // its share, so what it takes out of turn is paid when it comes again.
+  urgent.timeout = Uniform(3.2 * batch, 4 * batch);
+  const auto experiment = bench.Run("32 flows of window 8", model, {urgent, Backlogged(32, 8)});
+  bench.Add("32 flows of window 8", "missed by the urgent", 100 * experiment->SentBy(0).missed(),
+            "%", AtMost(1));
+}
+
 // ---- Priorities ----
 
 namespace {
@@ -373,6 +386,13 @@ void StarvationGuard(const Effort& effort, Report& report) {
             AtMost(Ms(kGuard) + 3 * batch));
   bench.Add("100 ms", "the low's share of the throughput",
             100 * experiment->RowsPerSecond(1) / experiment->RowsPerSecond(), "%", AtLeast(4.5));
+  // A crowd of overdue requests leaves the high level every other place.
+  Load crowd = AtLevel(Poisson(64, 3 * model.Capacity()), 2);
+  crowd.overflow = Overflow::kReject;
+  const std::string crowded = "100 ms, the low at 3 × capacity";
+  const auto beside = bench.Run(crowded, model, {high, crowd});
+  bench.Add(crowded, "the high's share of the throughput",
+            100 * beside->RowsPerSecond(0) / beside->RowsPerSecond(), "%", AtLeast(49));
 }
 
 // ---- Shapes ----
@@ -581,6 +601,7 @@ const std::vector<Scenario>& Scenarios() {
       {"Weights", Weights},
       {"LargeRequests", LargeRequests},
       {"ModestBesideGreedy", ModestBesideGreedy},
+      {"UrgentBesideBacklog", UrgentBesideBacklog},
       {"PriorityIsStrict", PriorityIsStrict},
       {"StarvationGuard", StarvationGuard},
       {"Shapes", Shapes},

@@ -34,6 +34,7 @@ void EqualFlowsAtAFullQueue(const Effort& effort, Report& report);
 void Weights(const Effort& effort, Report& report);
 void LargeRequests(const Effort& effort, Report& report);
 void ModestBesideGreedy(const Effort& effort, Report& report);
+void UrgentBesideBacklog(const Effort& effort, Report& report);
 void PriorityIsStrict(const Effort& effort, Report& report);
 void StarvationGuard(const Effort& effort, Report& report);
 void Shapes(const Effort& effort, Report& report);

@@ -37,6 +37,7 @@ TEST(Fairness, EqualFlowsGetEqualServiceAtAFullQueue) { ExpectGoalsMet(EqualFlow
 TEST(Fairness, WeightsAreHonoured) { ExpectGoalsMet(Weights); }
 TEST(Fairness, RowsCountNotRequests) { ExpectGoalsMet(LargeRequests); }
 TEST(Fairness, ModestFlowDoesNotWaitForAGreedyOne) { ExpectGoalsMet(ModestBesideGreedy); }
+TEST(Fairness, UrgentRequestsOfAModestFlowMakeIt) { ExpectGoalsMet(UrgentBesideBacklog); }
 
 TEST(Priority, IsStrictAndWastesNothing) { ExpectGoalsMet(PriorityIsStrict); }
 TEST(Priority, StarvationGuardBoundsTheWaitOfTheLowest) { ExpectGoalsMet(StarvationGuard); }

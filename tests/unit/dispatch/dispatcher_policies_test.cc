@@ -226,6 +226,108 @@ TEST_F(DispatcherPoliciesTest, ModelsShareAMemoryBudget) {
   EXPECT_EQ(memory.taken(), 0);
 }
 
+TEST_F(DispatcherPoliciesTest, SupersededFramesLetGoOfTheirPayloads) {
+  EchoPool& pool = Pool({}, 4);
+  const Asker camera(Overflow::kLatest);
+  Submit(pool, camera);  // Runs.
+  std::vector<std::weak_ptr<PendingRequest>> frames;
+  for (int i = 0; i < 50; ++i) {
+    auto frame = pool.Pending({i}, 1, book_->Expect(), camera.caller);
+    frame->overflow = camera.overflow;
+    frames.push_back(frame);
+    pool.dispatcher().Submit(std::move(frame));
+  }
+  const auto kept = std::count_if(frames.begin(), frames.end(),
+                                  [](const auto& frame) { return !frame.expired(); });
+  EXPECT_EQ(kept, 1);
+}
+
+TEST_F(DispatcherPoliciesTest, NobodyIsTurnedOutForARequestThatFindsNoRoomAllTheSame) {
+  EchoPool& pool = Pool({.max_queue_rows = 6}, 2);
+  const Asker greedy(Overflow::kReject);
+  const Asker other(Overflow::kReject);
+  Submit(pool, greedy, {.rows = 2});  // Runs.
+  Submit(pool, greedy, {.rows = 2});  // Staged.
+  std::vector<uint64_t> places;
+  for (int i = 0; i < 4; ++i) places.push_back(Submit(pool, greedy));
+  for (int i = 0; i < 2; ++i) places.push_back(Submit(pool, other));
+  const Asker large(Overflow::kReject);
+  const uint64_t refused = Submit(pool, large, {.rows = 3});  // It would have more than they then.
+  EXPECT_EQ(CodeOf(refused), StatusCode::kResourceExhausted);
+  for (const uint64_t place : places) EXPECT_TRUE(Owed(place));
+  const uint64_t fits = Submit(pool, large, {.rows = 2});
+  EXPECT_TRUE(Owed(fits));
+  EXPECT_EQ(CodeOf(places[3]), StatusCode::kResourceExhausted);
+  EXPECT_EQ(CodeOf(places[2]), StatusCode::kResourceExhausted);
+}
+
+TEST_F(DispatcherPoliciesTest, RefusalSaysThatTheBytesRanOut) {
+  MemoryBudget memory(16);
+  EchoPool& one = Pool({.max_queue_bytes = 8, .memory = &memory});
+  EchoPool& other = Pool({.max_queue_bytes = 16, .memory = &memory});
+  const Asker call(Overflow::kReject);
+  Submit(one, call);
+  Submit(one, call);
+  EXPECT_THAT(MessageOf(Submit(one, call)),
+              testing::AllOf(HasSubstr("Exceeds maximum queue size"), HasSubstr("has 4 bytes"),
+                             HasSubstr("holds 8 of at most 8")));
+  Submit(other, call);
+  Submit(other, call);
+  EXPECT_THAT(MessageOf(Submit(other, call)),
+              HasSubstr("all models together hold 16 of at most 16"));
+}
+
+TEST_F(DispatcherPoliciesTest, BytesOfTheSupersededAreThereForTheNewest) {
+  MemoryBudget memory(8);
+  EchoPool& pool = Pool({.memory = &memory});
+  const Asker camera(Overflow::kLatest);
+  Submit(pool, camera);  // Runs.
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(Owed(Submit(pool, camera)));
+    EXPECT_EQ(memory.taken(), 8);
+  }
+}
+
+TEST_F(DispatcherPoliciesTest, ThoseOfADeadReplicaAreTheOldestOfTheirFlow) {
+  EchoPool& pool = Pool({}, 2);
+  const Asker camera(Overflow::kDropOldest, {.most_waiting = 3});
+  const uint64_t runs = Submit(pool, camera);
+  const uint64_t first = Submit(pool, camera);
+  const uint64_t second = Submit(pool, camera);
+  Complete(pool);
+  EXPECT_EQ(CodeOf(runs), StatusCode::kOk);
+  EXPECT_THAT(Running(pool), ElementsAre(first, second));
+  pool.runners().front().Die();
+  Submit(pool, camera);
+  EXPECT_TRUE(Owed(first));
+  Submit(pool, camera);
+  EXPECT_EQ(CodeOf(first), StatusCode::kAborted);
+  EXPECT_TRUE(Owed(second));
+}
+
+TEST_F(DispatcherPoliciesTest, CancelledCallsOfAConnectionLeaveWhereverTheyWait) {
+  EchoPool& pool = Pool({.max_queue_rows = 3});
+  const auto connection = std::make_shared<Flow>();
+  std::vector<std::shared_ptr<Caller>> callers;
+  std::vector<uint64_t> places;
+  for (int i = 0; i < 8; ++i) {  // One runs, one is staged, three are in the queue, three parked.
+    callers.push_back(std::make_shared<Caller>(connection));
+    places.push_back(book_->expected());
+    auto call = pool.Pending({i}, 1, book_->Expect(), callers.back());
+    call->overflow = Overflow::kBlock;
+    pool.dispatcher().Submit(std::move(call));
+  }
+  EXPECT_EQ(pool.dispatcher().gauges().parked, 3);
+  for (const int gone : {1, 3, 6}) {
+    callers[gone]->Cancel();
+    pool.dispatcher().Cancel(*callers[gone]);
+    EXPECT_EQ(CodeOf(places[gone]), StatusCode::kCancelled);
+  }
+  while (pool.runners().front().busy()) Complete(pool);
+  for (const int left : {0, 2, 4, 5, 7}) EXPECT_EQ(CodeOf(places[left]), StatusCode::kOk);
+  EXPECT_TRUE(pool.Quiet());
+}
+
 // ---- Deadlines ----
 
 TEST_F(DispatcherPoliciesTest, DeadlineThatCannotBeMetIsAnsweredAtOnce) {
@@ -275,6 +377,69 @@ TEST_F(DispatcherPoliciesTest, UrgentRequestGoesOutOfTurn) {
   Complete(pool, 0.5 * kBatch);
   Complete(pool);
   EXPECT_THAT(Running(pool), ElementsAre(place));
+}
+
+TEST_F(DispatcherPoliciesTest, UrgencyIsSeenBehindRequestsThatOnlyMayNotGetOld) {
+  EchoPool& pool = Pool({.max_queue_rows = 1000});
+  Teach(pool);
+  const Asker camera(Overflow::kBlock, {.max_age = 5 * kBatch});
+  for (int i = 0; i < 2; ++i) Submit(pool, camera);  // Runs; staged.
+  for (int i = 0; i < 8; ++i) Submit(pool, camera);  // They expire before the urgent one.
+  const Asker second(Overflow::kBlock, {.max_age = 5 * kBatch});
+  for (int i = 0; i < 8; ++i) Submit(pool, second);
+  const Asker urgent(Overflow::kReject);
+  std::vector<uint64_t> places;
+  for (int i = 0; i < 3; ++i) {
+    places.push_back(Submit(pool, urgent, {.deadline = (4.5 + i) * kBatch}));
+  }
+  for (int i = 0; i < 6; ++i) Complete(pool);
+  for (const uint64_t place : places) EXPECT_EQ(CodeOf(place), StatusCode::kOk);
+}
+
+TEST_F(DispatcherPoliciesTest, BatchThatGetsNoLeaseIsNotCut) {
+  EchoPool& pool = Pool({}, 8, 0);
+  HandDrivenRunner& runner = pool.AddRunner(4);
+  const Asker teacher(Overflow::kReject);
+  for (int i = 0; i < 40; ++i) {
+    const int64_t rows = 1 + i % 8;
+    Submit(pool, teacher, {.rows = rows});
+    Advance(absl::Milliseconds(2 + rows));
+    runner.Complete(absl::Milliseconds(2 + rows));
+  }
+  EchoPool& other = Pool({}, 1, 0);
+  HandDrivenRunner& theirs = other.AddRunner(4);
+  Submit(other, teacher);  // Has all cores.
+  for (int i = 0; i < 6; ++i) {
+    const Asker asker(Overflow::kReject);
+    Submit(pool, asker, {.deadline = absl::Milliseconds(i == 2 ? 6.5 : 500)});
+  }
+  EXPECT_FALSE(runner.busy());
+  EXPECT_EQ(pool.dispatcher().gauges().queued_rows, 0);  // All are staged.
+  theirs.Complete();
+  EXPECT_TRUE(runner.busy());
+  EXPECT_EQ(runner.Inputs().size(), 4);
+}
+
+TEST_F(DispatcherPoliciesTest, LeaseOfABatchWhoseMembersAreAllTooLateIsGivenBack) {
+  EchoPool& pool = Pool({}, 8, 0);
+  HandDrivenRunner& runner = pool.AddRunner(4);
+  EchoPool& other = Pool({}, 1, 0);
+  HandDrivenRunner& theirs = other.AddRunner(4);
+  const Asker asker(Overflow::kReject);
+  for (int i = 0; i < 10; ++i) {  // A batch takes 10 ms.
+    Submit(pool, asker);
+    Advance(kBatch);
+    runner.Complete(kBatch);
+  }
+  Submit(other, asker);  // Has all cores.
+  std::vector<uint64_t> late;
+  for (int i = 0; i < 3; ++i) late.push_back(Submit(pool, asker, {.deadline = 1.5 * kBatch}));
+  clock_.AdvanceTo(clock_.Now() + kBatch);  // Too late by now, and the timer is late itself.
+  theirs.Complete();
+  for (const uint64_t place : late) EXPECT_EQ(CodeOf(place), StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(runner.busy());
+  Submit(other, asker);
+  EXPECT_TRUE(theirs.busy());  // The cores are free.
 }
 
 TEST_F(DispatcherPoliciesTest, BatchIsCutSoThatItsMostUrgentMemberMakesIt) {
@@ -361,6 +526,52 @@ TEST_F(DispatcherPoliciesTest, HigherLevelTakesAStagedRow) {
   EXPECT_THAT(Running(pool), testing::UnorderedElementsAre(first, outranks));
   Complete(pool);
   EXPECT_THAT(Running(pool), ElementsAre(second));
+}
+
+TEST_F(DispatcherPoliciesTest, OrderOfAFlowIsKeptOverShapesWhenAHigherLevelComes) {
+  EchoPool& pool = Pool({.levels = {{}, {}}}, 2);
+  const Asker low(Overflow::kReject);
+  const Asker high(Overflow::kReject);
+  const auto submit = [&](const Asker& asker, int level, size_t width) {
+    const uint64_t place = book_->expected();
+    auto request = pool.Pending(std::vector<int32_t>(width, static_cast<int32_t>(place)), 1,
+                                book_->Expect(), asker.caller);
+    request->level = level;
+    pool.dispatcher().Submit(std::move(request));
+    return place;
+  };
+  submit(low, 2, 1);  // Runs.
+  const uint64_t first = submit(low, 2, 1);
+  const uint64_t second = submit(low, 2, 1);
+  const uint64_t third = submit(low, 2, 2);  // Of another shape, staged, too.
+  submit(high, 1, 1);                        // The first and second can't go back behind the third.
+  for (int i = 0; i < 4; ++i) Complete(pool);
+  const auto place_of = [&](uint64_t place) {
+    const auto& order = book_->order();
+    return std::find(order.begin(), order.end(), place) - order.begin();
+  };
+  EXPECT_LT(place_of(first), place_of(third));
+  EXPECT_LT(place_of(second), place_of(third));
+}
+
+TEST_F(DispatcherPoliciesTest, OverdueRequestsLeaveTheHigherLevelEveryOtherPlace) {
+  Dispatcher::Options options = {.max_queue_rows = 1000, .levels = {{}, {}}};
+  options.starvation_guard = kBatch;
+  EchoPool& pool = Pool(std::move(options));
+  const Asker low(Overflow::kReject);
+  const Asker high(Overflow::kReject);
+  std::vector<uint64_t> lows, highs;
+  for (int i = 0; i < 40; ++i) {
+    lows.push_back(Submit(pool, low, {.level = 2}));
+    highs.push_back(Submit(pool, high, {.level = 1}));
+  }
+  for (int i = 0; i < 40; ++i) Complete(pool);
+  const auto answered = [&](const std::vector<uint64_t>& places) {
+    return std::count_if(places.begin(), places.end(),
+                         [&](uint64_t place) { return !Owed(place); });
+  };
+  EXPECT_GE(answered(highs), 19);
+  EXPECT_GE(answered(lows), 18);
 }
 
 TEST_F(DispatcherPoliciesTest, StarvationGuardLetsTheLowGo) {

@@ -199,6 +199,30 @@ TEST_F(FairQueueTest, PutBackIsFirstAgainAndGetsItsCostBack) {
   EXPECT_THAT(Serve(3), testing::UnorderedElementsAre("a", "a", "b"));
 }
 
+TEST_F(FairQueueTest, ADebtIsPaidWhileItsFlowIsAwayByTheShareOfTheOthers) {
+  const auto turns_until_served = [&](int rounds_away) {
+    Push("a", 8);
+    Push("b");  // Somebody waits all the time, or there would be no debts.
+    EXPECT_THAT(Serve(8), ElementsAre("a"));  // In one turn: seven more than its own.
+    for (int i = 0; i < rounds_away; ++i) {
+      Push("b");
+      Push("c");
+      Serve(2);
+    }
+    Push("a");
+    int turns = 0;
+    for (std::string served; served != "a"; ++turns) {
+      Push("b");
+      Push("c");
+      served = Serve(1).front();
+    }
+    Serve(1000);  // All that is left.
+    return turns;
+  };
+  EXPECT_GT(turns_until_served(0), 12);
+  EXPECT_LE(turns_until_served(10), 3);
+}
+
 TEST_F(FairQueueTest, RemovedRequestsLeaveNoTrace) {
   Push("a", 2);
   PendingRequest& middle = Push("a", 3);
