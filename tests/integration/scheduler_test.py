@@ -397,10 +397,14 @@ def test_three_times_the_load_leaves_goodput_and_the_latency_of_what_is_served(s
         parameters["timeout"] = round(1e6 * patience)
     else:
         settings["timeout"] = patience
-    # Two rows in 20 ms make 100 requests a second.
-    with LostTime() as lost:
-        calls = Calls(server.stub, random.Random(seed), 300, seconds,
-                      lambda number: numbered("pairs", number, parameters=parameters), **settings)
+    for _ in range(3):
+        # Two rows in 20 ms make 100 requests a second.
+        with LostTime() as lost:
+            calls = Calls(server.stub, random.Random(seed), 300, seconds,
+                          lambda number: numbered("pairs", number, parameters=parameters),
+                          **settings)
+        if lost.seconds < calls.seconds / 3:
+            break  # Of a machine that hardly ran there is nothing to be said.
     found = collections.Counter(calls.codes)
     assert set(found) <= {StatusCode.OK, StatusCode.DEADLINE_EXCEEDED,
                           StatusCode.RESOURCE_EXHAUSTED}
