@@ -55,15 +55,13 @@ int64_t BytesOf(const PendingRequest& request) {
   return static_cast<int64_t>(row) * request.rows();
 }
 
-// How many of a flow's requests may wait.
-int64_t MostWaiting(const PendingRequest& request) {
-  if (request.overflow == Overflow::kLatest) return 1;
-  return request.overflow == Overflow::kDropOldest ? request.flow().most_waiting()
-                                                   : std::numeric_limits<int64_t>::max();
-}
-
 bool DropsOldest(const PendingRequest& request) {
   return request.overflow == Overflow::kDropOldest || request.overflow == Overflow::kLatest;
+}
+
+// How many may wait of a flow that drops its oldest.
+int64_t MostWaiting(const PendingRequest& request) {
+  return request.overflow == Overflow::kLatest ? 1 : request.flow().most_waiting();
 }
 
 }  // namespace
@@ -187,18 +185,7 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
     Refusal refusal = limits_.WhyExpired(request, now).value_or(limits_.TooLate(request, now));
     return Refuse(std::move(pointer), std::move(refusal), actions);
   }
-  // A flow that has as many waiting as it may puts the new one in the place of its oldest, first,
-  // so that the flow keeps its turn.
-  const int64_t most_waiting = MostWaiting(request);
-  if (flows_.CountOf(flow) >= most_waiting && FitsInsteadOfOldest(request) &&
-      TakeBytes(request, actions)) {
-    flows_.AddPlace(pointer);
-    room_.Enter(request);
-    while (flows_.CountOf(flow) > most_waiting) SupersedeOldest(flow, actions);
-    return;
-  }
-  while (flows_.CountOf(flow) >= most_waiting && SupersedeOldest(flow, actions)) {
-  }
+  if (DropsOldest(request) && EntersInsteadOfOldest(pointer, actions)) return;
   // It doesn't overtake those of its flow who were turned out to the door.
   const bool overtakes = room_.parked() > 0 && flows_.LatestIsAtDoor(flow, request.level);
   bool enters = !overtakes && TakeBytes(request, actions);
@@ -217,6 +204,21 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
     actions.door_moves.push_back({std::move(pointer), 1});
     room_.Park(request);
   }
+}
+
+bool Dispatcher::EntersInsteadOfOldest(const std::shared_ptr<PendingRequest>& request,
+                                       Actions& actions) {
+  const Flow& flow = request->flow();
+  const int64_t most_waiting = MostWaiting(*request);
+  if (flows_.CountOf(flow) < most_waiting) return false;
+  if (FitsInsteadOfOldest(*request) && TakeBytes(*request, actions)) {
+    flows_.AddPlace(request);  // First, so that the flow keeps its turn.
+    room_.Enter(*request);
+    while (flows_.CountOf(flow) > most_waiting) SupersedeOldest(flow, actions);
+    return true;
+  }
+  while (flows_.CountOf(flow) >= most_waiting) SupersedeOldest(flow, actions);
+  return false;
 }
 
 bool Dispatcher::FitsInsteadOfOldest(const PendingRequest& request) const {

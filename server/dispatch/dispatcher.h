@@ -181,6 +181,10 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
 
   void Admit(std::shared_ptr<PendingRequest> request, absl::Time now, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Where as many wait of a flow as may, drops the oldest; true where the request has taken its
+  // place.
+  bool EntersInsteadOfOldest(const std::shared_ptr<PendingRequest>& request, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether the queue has room for a request once the oldest that waits of its flow has left.
   // REQUIRES: one waits.
   bool FitsInsteadOfOldest(const PendingRequest& request) const
