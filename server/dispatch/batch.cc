@@ -50,7 +50,15 @@ size_t Batch::Claim(std::shared_ptr<PendingRequest> request, int64_t first_row, 
   return static_cast<size_t>(left - members_.begin());
 }
 
-const Batch::Summary& Batch::Oldest() const {
+void Batch::Summary::Add(const PendingRequest& request) {
+  oldest_arrival = std::min(oldest_arrival, request.arrival);
+  next_expiry = std::min(next_expiry, request.expiry);
+  next_deadline = std::min(next_deadline, request.deadline);
+  highest_tier = std::min(highest_tier, request.tier);
+  lowest_tier = std::max(lowest_tier, request.tier);
+}
+
+const Batch::Summary& Batch::summary() const {
   if (std::exchange(summary_is_old_, false)) {
     summary_ = {};
     for (const Member& member : members_) {

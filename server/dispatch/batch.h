@@ -43,10 +43,17 @@ class Batch {
   // Nobody may join any more.
   bool closed() const { return closed_ || rows_ == capacity_; }
   void Close() { closed_ = true; }
-  // Of the members who haven't vacated their rows: the earliest arrival, and the highest tier; see
-  // FairQueue.
-  absl::Time oldest_arrival() const { return Oldest().arrival; }
-  int tier() const { return Oldest().tier; }
+  // Of the members who haven't vacated their rows.
+  struct Summary {
+    absl::Time oldest_arrival = absl::InfiniteFuture();
+    absl::Time next_expiry = absl::InfiniteFuture();  // As it was when they joined.
+    absl::Time next_deadline = absl::InfiniteFuture();
+    int highest_tier = std::numeric_limits<int>::max();  // See FairQueue.
+    int lowest_tier = -1;
+
+    void Add(const PendingRequest& request);
+  };
+  const Summary& summary() const;
 
   int64_t capacity() const { return capacity_; }
   // How many of a request's `left` rows go into one batch: all, or as many as a batch can hold.
@@ -76,26 +83,17 @@ class Batch {
   void Seal();
 
   absl::Duration fill_time() const { return fill_time_; }
-  absl::Time started;   // Set when a replica takes it.
-  bool retry = false;   // Gathered again after a run that failed.
-  double turn = 0;      // What its shape had been served when it was opened.
-  double row_cost = 1;  // What its rows are charged, in nanoseconds.
+  absl::Time started;    // Set when a replica takes it.
+  bool retry = false;    // Gathered again after a run that failed.
+  bool in_vain = false;  // Rows were put back for a request that found no room all the same.
+  double turn = 0;       // What its shape had been served when it was opened.
+  double row_cost = 1;   // What its rows are charged, in nanoseconds.
 
  private:
   struct Hole {
     int64_t row;
     int64_t rows;
   };
-  struct Summary {
-    absl::Time arrival = absl::InfiniteFuture();
-    int tier = std::numeric_limits<int>::max();
-    void Add(const PendingRequest& request) {
-      arrival = std::min(arrival, request.arrival);
-      tier = std::min(tier, request.tier);
-    }
-  };
-
-  const Summary& Oldest() const;
   // A member that has vacated its rows leaves a hole and its place in `members_`. Holes that touch
   // become one; the last rows are no hole, but never claimed.
   void Leave(const Member& member);

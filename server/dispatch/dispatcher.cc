@@ -20,14 +20,6 @@ constexpr absl::Duration kLatestRetry = absl::Seconds(10);
 // So long before a member expires a batch goes that could wait for others.
 constexpr absl::Duration kMargin = absl::Milliseconds(1);
 
-// Batches that are run again go first, then those of higher priority, then whoever has waited
-// longest.
-bool GoesBefore(const Batch& a, const Batch& b) {
-  if (a.retry != b.retry) return a.retry;
-  if (a.tier() != b.tier()) return a.tier() < b.tier();
-  return a.turn != b.turn ? a.turn < b.turn : a.oldest_arrival() < b.oldest_arrival();
-}
-
 Refusal Cancelled() { return {absl::CancelledError("The caller cancelled the request.")}; }
 
 Refusal Superseded(const char* by) {
@@ -159,7 +151,7 @@ Dispatcher::Gauges Dispatcher::gauges() const {
   const absl::Time oldest = std::min(room_.queue().oldest_arrival(), staging_.oldest_arrival());
   if (oldest != absl::InfiniteFuture()) gauges.oldest_age = now - oldest;
   if (const CostTable::Entry* const latest = costs_.latest()) {
-    gauges.predicted_wait = WaitBehindAll(*latest->shape, now);
+    gauges.predicted_wait = WaitBehindAll(now);
     for (const ReplicaKind kind : {ReplicaKind::kCpu, ReplicaKind::kGpu}) {
       gauges.capacity +=
           runners_.all(kind) * latest->models[static_cast<size_t>(kind)].Capacity(most_rows());
@@ -179,6 +171,7 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
   PendingRequest& request = *pointer;
   const Flow& flow = request.flow();
   request.tier = FairQueue::TierOf(request.level, false);
+  request.row_cost = costs_.RowCost(*request.row_shape(), most_rows());
   if (options_.policy.hold == Hold::kReturners) returns_.Arrived(flow.id(), now);
   limits_.Begin(request, now);
   if (request.expiry <= now || !CanMakeIt(request, now)) {
@@ -194,7 +187,7 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
     enters = false;
   }
   if (!enters && request.overflow != Overflow::kBlock) {
-    Refusal refusal = QueueFull(WhatIsFull(request), *request.row_shape(), now);
+    Refusal refusal = QueueFull(WhatIsFull(request), now);
     return Refuse(std::move(pointer), std::move(refusal), actions);
   }
   flows_.AddPlace(pointer);
@@ -224,8 +217,13 @@ bool Dispatcher::EntersInsteadOfOldest(const std::shared_ptr<PendingRequest>& re
 bool Dispatcher::FitsInsteadOfOldest(const PendingRequest& request) const {
   if (room_.HasRoom(request)) return true;
   const PendingRequest& oldest = *flows_.FirstOf(request.flow());
-  return WaitingRoom::Holds(oldest) && !WaitingRoom::IsParked(oldest) &&
-         oldest.level == request.level && oldest.rows() - oldest.rows_claimed >= request.rows();
+  if (WaitingRoom::IsParked(oldest) || oldest.started || oldest.level != request.level)
+    return false;
+  // Where it is staged, it leaves a hole in a batch that somebody of the queue can fill.
+  const bool is_staged = !WaitingRoom::Holds(oldest);
+  if (is_staged && *oldest.row_shape() != *request.row_shape()) return false;
+  const int64_t rows = is_staged ? oldest.rows() : oldest.rows() - oldest.rows_claimed;
+  return rows >= request.rows();
 }
 
 bool Dispatcher::MakeRoomFor(const PendingRequest& request, absl::Time now, Actions& actions) {
@@ -260,7 +258,7 @@ void Dispatcher::TurnOut(PendingRequest& request, absl::Time now, Actions& actio
   }
   Drop(request,
        DropsOldest(request) ? Superseded("requests of other streams")
-                            : QueueFull(RowsThatWait(request.level), *request.row_shape(), now),
+                            : QueueFull(RowsThatWait(request.level), now),
        actions);
 }
 
@@ -282,17 +280,27 @@ void Dispatcher::LetInParked(Actions& actions) {
 
 bool Dispatcher::TakeBytes(PendingRequest& request, Actions& actions) {
   const int64_t bytes = BytesOf(request);
+  MemoryBudget* const memory = options_.memory;
+  const auto fits = [&](int64_t held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return held <= 0 || bytes <= options_.max_queue_bytes - held;
+  };
   const auto try_to = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (held_bytes_ > 0 && bytes > options_.max_queue_bytes - held_bytes_) return false;
-    if (options_.memory == nullptr) return true;
+    if (!fits(held_bytes_)) return false;
+    if (memory == nullptr) return true;
     // What was freed a moment ago hasn't been given back yet.
     const int64_t freed = std::min(bytes, actions.freed_bytes);
-    if (!options_.memory->TryTake(shared_from_this(), bytes - freed)) return false;
+    if (!memory->TryTake(shared_from_this(), bytes - freed)) return false;
     actions.freed_bytes -= freed;
     return true;
   };
-  while (!try_to()) {
-    if (!DropsOldest(request) || !SupersedeOldest(request.flow(), actions)) return false;
+  if (!try_to()) {
+    const int64_t own = DropsOldest(request) ? flows_.BytesOf(request.flow()) : 0;
+    if (own == 0 || !fits(held_bytes_ - own)) return false;
+    const int64_t left = memory == nullptr ? 0 : memory->taken() - actions.freed_bytes - own;
+    if (left > 0 && bytes > memory->limit() - left) return false;
+    do {
+      if (!SupersedeOldest(request.flow(), actions)) return false;
+    } while (!try_to());
   }
   held_bytes_ += bytes;
   request.held_bytes = bytes;
@@ -305,10 +313,10 @@ void Dispatcher::ReleaseBytes(PendingRequest& request, Actions& actions) {
   request.held_bytes = 0;
 }
 
-Refusal Dispatcher::QueueFull(const std::string& why, const RowShape& shape, absl::Time now) const {
+Refusal Dispatcher::QueueFull(const std::string& why, absl::Time now) const {
   return {absl::ResourceExhaustedError(
               absl::StrCat("Exceeds maximum queue size: ", why, "; retry later")),
-          Rejection::kQueueFull, RetryAfter(shape, now)};
+          Rejection::kQueueFull, RetryAfter(now)};
 }
 
 std::string Dispatcher::WhatIsFull(const PendingRequest& request) const {
@@ -331,40 +339,52 @@ std::string Dispatcher::RowsThatWait(int level) const {
                       "', at most ", room_.most_rows(level), " may");
 }
 
-absl::Duration Dispatcher::RetryAfter(const RowShape& shape, absl::Time now) const {
-  return std::clamp(WaitBehindAll(shape, now), kSoonestRetry, kLatestRetry);
+absl::Duration Dispatcher::RetryAfter(absl::Time now) const {
+  return std::clamp(WaitBehindAll(now), kSoonestRetry, kLatestRetry);
 }
 
-Dispatcher::Forecast Dispatcher::Foresee(const Flow* flow, int level, const RowShape& shape,
-                                         int64_t rows, int64_t most_ahead, absl::Time now) const {
+Dispatcher::Forecast Dispatcher::Foresee(const Flow* flow, int level, int64_t rows,
+                                         int64_t most_ahead, absl::Time now) const {
   Forecast forecast = {.wait = absl::ZeroDuration(), .batch_rows = rows};
   if (runners_.all() == 0) return forecast;
   // Before the request go those that are staged, and as many of each line as of its own.
-  const int64_t own = flow == nullptr ? 0 : room_.queue().RowsOf(*flow, level);
-  const int64_t in_turn = (own + rows) * room_.queue().LinesUpTo(level);
-  const int64_t ahead =
-      staging_.rows() + std::min({room_.queue().RowsUpTo(level), in_turn, most_ahead});
-  const int64_t batches = ahead / most_rows();
+  const FairQueue& queue = room_.queue();
+  const int64_t own = flow == nullptr ? 0 : queue.RowsOf(*flow, level);
+  const int64_t queued = queue.RowsUpTo(level);
+  const int64_t in_turn = std::min({queued, (own + rows) * queue.LinesUpTo(level), most_ahead});
+  const int64_t ahead = staging_.rows() + in_turn;
   forecast.batch_rows = std::min(most_rows(), ahead + rows);
+  const int64_t full_batches = ahead / most_rows();
+  if (full_batches == 0) {
+    forecast.wait = runners_.UntilFirstIdle(now);
+    return forecast;
+  }
+  const double share = queued == 0 ? 0 : static_cast<double>(in_turn) / static_cast<double>(queued);
+  const double row_cost =
+      (staging_.cost() + share * queue.CostUpTo(level)) / static_cast<double>(ahead);
+  const auto rows_before = static_cast<double>(full_batches * most_rows());
   forecast.wait =
-      batches == 0 ? runners_.UntilFirstIdle(now)
-                   : (runners_.UntilAllIdle(now) + batches * costs_.Predict(shape, most_rows())) /
-                         runners_.all();
+      (runners_.UntilAllIdle(now) + absl::Nanoseconds(rows_before * row_cost)) / runners_.all();
   return forecast;
 }
 
-absl::Duration Dispatcher::WaitBehindAll(const RowShape& shape, absl::Time now) const {
+absl::Duration Dispatcher::WaitBehindAll(absl::Time now) const {
   const auto lowest = static_cast<int>(options_.levels.size());
-  return Foresee(nullptr, lowest, shape, 1, room_.queue().rows(), now).wait;
+  return Foresee(nullptr, lowest, 1, room_.queue().rows(), now).wait;
 }
 
 bool Dispatcher::CanMakeIt(const PendingRequest& request, absl::Time now) const {
   if (request.deadline == absl::InfiniteFuture()) return true;
   const RowShape& shape = *request.row_shape();
   if (!costs_.IsFresh(shape, now)) return true;
-  // Those without a deadline let it go out of turn.
-  const Forecast forecast =
-      Foresee(&request.flow(), request.level, shape, request.rows(), room_.urgent_rows(), now);
+  // Of its own level, those without a deadline let it go out of turn.
+  const FairQueue& queue = room_.queue();
+  const int level = request.level;
+  const int64_t in_turn =
+      (queue.RowsOf(request.flow(), level) + request.rows()) * queue.LinesWithDeadlines(level);
+  const int64_t most_ahead =
+      queue.RowsUpTo(level - 1) + std::min(room_.RowsWithDeadline(level), in_turn);
+  const Forecast forecast = Foresee(&request.flow(), level, request.rows(), most_ahead, now);
   return now + forecast.wait + costs_.Predict(shape, forecast.batch_rows) <= request.deadline;
 }
 
@@ -392,7 +412,7 @@ bool Dispatcher::DropIfExpired(PendingRequest& request, absl::Time now, Actions&
   std::optional<Refusal> refusal = limits_.WhyExpired(request, now);
   if (!refusal) return false;
   if (refusal->reason == Rejection::kShed) {
-    refusal->retry_after = RetryAfter(*request.row_shape(), now);
+    refusal->retry_after = RetryAfter(now);
   }
   Drop(request, *std::move(refusal), actions);
   return true;
@@ -457,7 +477,8 @@ void Dispatcher::Finish(BatchRunner* runner, std::unique_ptr<Batch> batch,
       costs_.Observe(batch->shape(), runner->kind(), batch->rows(), execute, now);
       ExpectReturns(*batch, now);
     }
-    CollectStart(now, starts);
+    while (CollectStart(now, starts) && starts.starts.empty()) {
+    }
   }
   Perform(std::move(starts));  // The replica computes again while its outputs are dealt with.
   const absl::Status status = outputs.ok() ? CheckOutputs(*batch, *outputs) : outputs.status();
@@ -711,9 +732,7 @@ bool Dispatcher::StageNext(absl::Time now, Actions& actions) {
   if (!out_of_turn) request = NextInTurn();
   if (request == nullptr) return false;
   if (request->rows_claimed > 0 && request->answered()) {  // An earlier part has failed.
-    const std::shared_ptr<PendingRequest> keep = request->self;
-    room_.Remove(*request);
-    flows_.RemovePlace(*request);
+    Drop(*request, {absl::InternalError("Another part of the request has failed.")}, actions);
     return true;
   }
   if (limits_.MayHaveExpired(*request, now) && DropIfExpired(*request, now, actions)) return true;
@@ -729,54 +748,95 @@ bool Dispatcher::StageNext(absl::Time now, Actions& actions) {
     batch = *opened;
   }
   if (out_of_turn) request->out_of_turn = true;
-  overdue_went_last_ = out_of_turn && request == overdue;
+  const bool by_guard = out_of_turn && request == overdue;
   actions.fills.push_back(staging_.Stage(*request, *batch));
+  CountForGuard(by_guard, actions.fills.back().rows);
   return true;
+}
+
+void Dispatcher::CountForGuard(bool by_guard, int64_t rows) {
+  guarded_rows_ = by_guard ? guarded_rows_ + rows : std::max<int64_t>(0, guarded_rows_ - rows);
 }
 
 PendingRequest* Dispatcher::NextInTurn() {
   FairQueue& queue = room_.queue();
-  absl::InlinedVector<const ShapeGroup*, 4> passed_over;
-  for (;;) {
-    ShapeGroup* const group =
-        queue.NextGroup([&](const ShapeGroup& candidate) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-          const bool passed =
-              std::find(passed_over.begin(), passed_over.end(), &candidate) != passed_over.end();
-          return !passed && (staging_.HasBuffer() || staging_.Find(*candidate.shape) != nullptr);
-        });
-    if (group == nullptr) return nullptr;
+  PassedOver passed_over;
+  while (ShapeGroup* const group = NextGroup(passed_over)) {
     Batch* const batch = staging_.Find(*group->shape);
-    PendingRequest* const request =
-        batch == nullptr ? queue.Next(*group, most_rows(), most_rows(),
-                                      costs_.RowCost(*group->shape, most_rows()))
-                         : queue.Next(*group, batch->Room(), batch->capacity(), batch->row_cost);
-    if (request != nullptr) return request;
-    if (batch == nullptr || !staging_.YieldTo(group->tier(), *batch)) passed_over.push_back(group);
+    const int64_t capacity = batch == nullptr ? most_rows() : batch->capacity();
+    const double row_cost =
+        batch == nullptr ? costs_.RowCost(*group->shape, capacity) : batch->row_cost;
+    for (int tier = group->tier(); tier < queue.tiers(); ++tier) {
+      if (group->ring(tier).size == 0) continue;
+      for (bool yielded = false;; yielded = true) {
+        const int64_t room = batch == nullptr ? capacity : batch->Room();
+        PendingRequest* const request = queue.Next(*group, tier, room, capacity, row_cost);
+        if (request != nullptr) return request;
+        if (batch == nullptr) break;
+        if (staging_.YieldTo(tier, FairQueue::SmallestPiece(*group, tier, capacity), *batch)) {
+          continue;
+        }
+        batch->in_vain |= yielded;  // Or they would come and go for ever.
+        break;
+      }
+    }
+    passed_over.push_back(group);
   }
+  return nullptr;
+}
+
+ShapeGroup* Dispatcher::NextGroup(const PassedOver& passed_over) {
+  FairQueue& queue = room_.queue();
+  const auto eligible = [&](const ShapeGroup& group) {
+    return std::find(passed_over.begin(), passed_over.end(), &group) == passed_over.end();
+  };
+  if (staging_.HasBuffer()) return queue.NextGroup(eligible);
+  ShapeGroup* next = nullptr;
+  for (const auto& batch : staging_.batches()) {
+    ShapeGroup* const group = batch->retry ? nullptr : queue.GroupOf(batch->shape());
+    if (group == nullptr || !eligible(*group)) continue;
+    if (next == nullptr || group->ComesBefore(*next)) next = group;
+  }
+  return next;
 }
 
 PendingRequest* Dispatcher::NextUrgent(absl::Time now) const {
-  const int level = room_.queue().highest_level();
+  const FairQueue& queue = room_.queue();
+  const int level = queue.highest_level();
   const PendingRequest* const first = room_.MostUrgent(level);
   if (first == nullptr) return nullptr;
   // It misses its deadline unless it is in the batch that starts when the next replica is free: the
   // one after that ends two batches later. What it takes out of turn is its flow's debt, and too
   // deep in debt it waits like others.
-  const RowShape& shape = *first->row_shape();
-  const absl::Duration one_batch = costs_.Predict(shape, most_rows());
-  const absl::Duration alone = costs_.Predict(shape, std::min(first->rows(), most_rows()));
-  const double deepest = -absl::ToDoubleNanoseconds(one_batch);
+  const absl::Time free = now + runners_.UntilFirstIdle(now);
+  const auto has_to_go_by = [&](const PendingRequest& request,
+                                absl::Duration one_batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const int64_t rows = std::min(request.rows(), most_rows());
+    return free + 2 * one_batch - costs_.Predict(*request.row_shape(), rows);
+  };
+  const auto batch_of = [&](const PendingRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return costs_.Predict(*request.row_shape(), most_rows());
+  };
+  const bool one_shape = queue.shapes() == 1;
   const PendingRequest* const urgent = room_.MostUrgent(
-      level, now + runners_.UntilFirstIdle(now) + 2 * one_batch - alone,
-      [&](const PendingRequest& request) { return request.line->credit > deepest; });
+      level, one_shape ? has_to_go_by(*first, batch_of(*first)) : absl::InfiniteFuture(),
+      [&](const PendingRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        const absl::Duration one_batch = batch_of(request);
+        return request.line->credit > -absl::ToDoubleNanoseconds(one_batch) &&
+               (one_shape || request.latest_start < has_to_go_by(request, one_batch));
+      });
   return urgent == nullptr ? nullptr : &FairQueue::FirstInLine(*urgent);
 }
 
 PendingRequest* Dispatcher::NextOverdue(absl::Time now) const {
-  // Every other place at most is for the overdue, or a crowd of them would be a higher level.
-  if (overdue_went_last_ || options_.starvation_guard == absl::InfiniteDuration()) return nullptr;
+  if (!GuardAllows()) return nullptr;
   PendingRequest* const overdue = room_.queue().Overdue(now - options_.starvation_guard);
   return overdue == nullptr ? nullptr : &FairQueue::FirstInLine(*overdue);
+}
+
+bool Dispatcher::GuardAllows() const {
+  // Every other row at most is for the overdue, or a crowd of them would be a higher level.
+  return options_.starvation_guard != absl::InfiniteDuration() && guarded_rows_ == 0;
 }
 
 bool Dispatcher::HasRoom(const PendingRequest& request) const {
@@ -802,6 +862,13 @@ bool Dispatcher::CollectStart(absl::Time now, Actions& actions) {
   if (next != nullptr) {
     if (!AcquireLease(*runner, actions)) return false;
     if (!FitDeadlines(*next, runner->kind(), now, actions)) return true;
+    const auto outranks_next = [&](const std::unique_ptr<Batch>& batch) {
+      return batch->summary().highest_tier < next->summary().highest_tier;
+    };
+    if (!next->retry &&
+        std::any_of(staging_.batches().begin(), staging_.batches().end(), outranks_next)) {
+      CountForGuard(true, next->rows());
+    }
     Started(*next, runner, now);
     actions.starts.push_back({runner, staging_.Take(*next)});
     actions.leased_cores = 0;
@@ -824,16 +891,33 @@ Batch* Dispatcher::NextToStart(absl::Time now) {
     const bool closed = batch->closed() || !room_.queue().empty();
     absl::Time go_at = options_.policy.GoAt({.rows = batch->rows(),
                                              .closed = closed,
-                                             .oldest_arrival = batch->oldest_arrival(),
+                                             .oldest_arrival = batch->summary().oldest_arrival,
                                              .hold_until = closed ? now : HoldUntil(*batch, now)});
     if (go_at > now) go_at = std::min(go_at, LatestStart(*batch));
     if (go_at > now) {
       WakeAt(go_at);
-    } else if (next == nullptr || GoesBefore(*batch, *next)) {
+    } else if (next == nullptr || GoesBefore(*batch, *next, now)) {
       next = batch.get();
     }
   }
   return next;
+}
+
+// Batches that are run again go first, then those of higher priority, then whoever has waited
+// longest.
+bool Dispatcher::GoesBefore(const Batch& a, const Batch& b, absl::Time now) const {
+  if (a.retry != b.retry) return a.retry;
+  const Batch::Summary& first = a.summary();
+  const Batch::Summary& second = b.summary();
+  if (first.highest_tier == second.highest_tier) {
+    return a.turn != b.turn ? a.turn < b.turn : first.oldest_arrival < second.oldest_arrival;
+  }
+  // Of another shape, who is overdue may be staged and wait all the same.
+  const Batch::Summary& lower = first.highest_tier < second.highest_tier ? second : first;
+  if (GuardAllows() && lower.oldest_arrival < now - options_.starvation_guard) {
+    return &lower == &first;
+  }
+  return &lower == &second;
 }
 
 absl::Time Dispatcher::HoldUntil(const Batch& batch, absl::Time now) const {
@@ -847,12 +931,8 @@ absl::Time Dispatcher::HoldUntil(const Batch& batch, absl::Time now) const {
 
 absl::Time Dispatcher::LatestStart(const Batch& batch) const {
   const absl::Duration runs = costs_.Predict(batch.shape(), batch.capacity());
-  absl::Time latest = absl::InfiniteFuture();
-  for (const Batch::Member& member : batch.members()) {
-    if (member.vacated()) continue;
-    latest = std::min({latest, member.request->expiry, member.request->deadline - runs});
-  }
-  return latest - kMargin;
+  const Batch::Summary& members = batch.summary();
+  return std::min(members.next_expiry, members.next_deadline - runs) - kMargin;
 }
 
 bool Dispatcher::FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Actions& actions) {
@@ -887,12 +967,18 @@ bool Dispatcher::FitDeadlines(Batch& batch, ReplicaKind kind, absl::Time now, Ac
       given_up = true;
       continue;
     }
-    // Those that have most time left give way, one by one: with each, another of its line can.
-    const auto gives_way = [&](const Place& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return place.deadline > urgent->deadline && !batch.members()[place.member].vacated() &&
-             staging_.PutBack(batch, place.member);
-    };
-    while (batch.rows() > cut.rows && std::any_of(places.rbegin(), places.rend(), gives_way)) {
+    // Those that have most time left give way. Who can't may do so once another of its line has.
+    auto patient = places.rbegin();
+    auto refused = places.rend();
+    while (batch.rows() > cut.rows && patient->deadline > urgent->deadline) {
+      if (batch.members()[patient->member].vacated()) {
+        ++patient;
+      } else if (staging_.PutBack(batch, patient->member)) {
+        if (refused != places.rend()) patient = std::exchange(refused, places.rend());
+      } else {
+        if (refused == places.rend()) refused = patient;
+        ++patient;
+      }
     }
     break;
   }

@@ -204,13 +204,12 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   void ReleaseBytes(PendingRequest& request, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What a request is told that finds no room, and what it lacks.
-  Refusal QueueFull(const std::string& why, const RowShape& shape, absl::Time now) const
+  Refusal QueueFull(const std::string& why, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string WhatIsFull(const PendingRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string RowsThatWait(int level) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // When a request should try again that was refused since others wait.
-  absl::Duration RetryAfter(const RowShape& shape, absl::Time now) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration RetryAfter(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // What a request of a flow may expect that comes now; null stands for a flow of which nothing
   // waits. At most `most_ahead` rows of the queue go before it.
@@ -218,11 +217,10 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
     absl::Duration wait;     // Until a replica takes it; zero where nothing is known.
     int64_t batch_rows = 0;  // Of the batch in which it will be.
   };
-  Forecast Foresee(const Flow* flow, int level, const RowShape& shape, int64_t rows,
-                   int64_t most_ahead, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Forecast Foresee(const Flow* flow, int level, int64_t rows, int64_t most_ahead,
+                   absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // How long a request would wait that comes after all who wait now.
-  absl::Duration WaitBehindAll(const RowShape& shape, absl::Time now) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration WaitBehindAll(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether it will probably make its deadline.
   bool CanMakeIt(const PendingRequest& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -250,11 +248,17 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
 
   // Moves one piece into a batch; false where nobody can be staged now.
   bool StageNext(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  using PassedOver = absl::InlinedVector<const ShapeGroup*, 4>;
+  // The shape whose turn it is of those for which there is a batch or a buffer.
+  ShapeGroup* NextGroup(const PassedOver& passed_over) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whose turn it is, of those for whom there is room; null where there is nobody.
   PendingRequest* NextInTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Who goes out of turn: one that would miss its deadline, one that has waited for too long.
   PendingRequest* NextUrgent(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PendingRequest* NextOverdue(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether somebody overdue may go before a higher level, and who went so instead of others.
+  bool GuardAllows() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountForGuard(bool by_guard, int64_t rows) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether there is room for a piece of a request.
   bool HasRoom(const PendingRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // How many rows a new batch for a request takes at most.
@@ -266,6 +270,8 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
 
   // The staged batch to start next, null where none is; sees to it that it is asked again in time.
   Batch* NextToStart(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool GoesBefore(const Batch& a, const Batch& b, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // When a batch has to go even where it could wait: a moment before somebody in it expires.
   absl::Time LatestStart(const Batch& batch) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time HoldUntil(const Batch& batch, absl::Time now) const
@@ -319,7 +325,8 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   const RequestLimits limits_ ABSL_GUARDED_BY(mutex_);
   ReturnPredictor returns_ ABSL_GUARDED_BY(mutex_);
   int64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool overdue_went_last_ ABSL_GUARDED_BY(mutex_) = false;  // Into a batch, out of its turn.
+  // Rows by which those that the guard let go are ahead of the others.
+  int64_t guarded_rows_ ABSL_GUARDED_BY(mutex_) = 0;
   // The one wake-up that is outstanding; at InfiniteFuture() there is none.
   Timer::Id wake_ ABSL_GUARDED_BY(mutex_) = {absl::InfiniteFuture(), 0};
   bool waits_for_lease_ ABSL_GUARDED_BY(mutex_) = false;

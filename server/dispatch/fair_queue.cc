@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "server/base/check.h"
 
@@ -32,13 +33,18 @@ int ShapeGroup::tier() const {
   return static_cast<int>(ring - rings.begin());
 }
 
+bool ShapeGroup::ComesBefore(const ShapeGroup& other) const {
+  if (tier() != other.tier()) return tier() < other.tier();
+  return ring(tier()).served < other.ring(tier()).served;
+}
+
 FairQueue::FairQueue(int levels) : tiers_(static_cast<size_t>(2 * levels)) {}
 
 // ---- Entering and leaving ----
 
 void FairQueue::Push(PendingRequest& request) {
   FairLine& line = LineFor(request.flow(), request.tier);
-  Enter(request, line, false);
+  Enter(request, line);
   line.requests.PushBack(request);
   if (line.requests.front() == &request) Activate(line);
 }
@@ -46,7 +52,7 @@ void FairQueue::Push(PendingRequest& request) {
 void FairQueue::PutBack(PendingRequest& request, double cost) {
   FairLine& line = LineFor(request.flow(), request.tier);
   if (!line.requests.empty()) Deactivate(line);
-  Enter(request, line, true);
+  Enter(request, line);
   line.requests.PushFront(request);
   line.credit += cost;
   Activate(line);
@@ -58,7 +64,7 @@ void FairQueue::Refund(const PendingRequest& request, double cost) {
   FairLine& line = *found->second;
   line.credit += cost;
   if (line.group == nullptr || line.credit <= 0) return;
-  ShapeGroup::Ring& ring = line.group->rings[static_cast<size_t>(line.tier)];
+  ShapeGroup::Ring& ring = line.group->ring(line.tier);
   line.in_turn = true;  // The turn that it had is its turn again.
   ring.lines.Remove(line);
   ring.lines.PushFront(line);
@@ -69,27 +75,30 @@ void FairQueue::Remove(PendingRequest& request) {
   EndDebts();
 }
 
-void FairQueue::Enter(PendingRequest& request, FairLine& line, bool from_front) {
+void FairQueue::Enter(PendingRequest& request, FairLine& line) {
   Tier& tier = tiers_[static_cast<size_t>(request.tier)];
   const int64_t rows = Unclaimed(request);
   request.line = &line;
   tier.rows += rows;
+  tier.cost += static_cast<double>(rows) * request.row_cost;
   line.rows += rows;
   rows_ += rows;
   ++tier.size;
   ++size_;
-  // Nearly always at the end; a request that is put back is an old one.
+  if (request.deadline != absl::InfiniteFuture() && line.deadlines++ == 0) ++tier.deadlines;
+  // Nearly always at the end. Who comes back, from a batch or from the door, is an old one, or one
+  // of the newest: it is sought from the end that is nearer in time.
   PendingRequest* behind = nullptr;
-  if (tier.requests.back() != nullptr && tier.requests.back()->arrival > request.arrival) {
-    // From whichever end is nearer: threads are late by moments, those put back are the oldest.
-    if (from_front) {
-      behind = tier.requests.front();
+  if (!tier.requests.empty() && tier.requests.back()->arrival > request.arrival) {
+    behind = tier.requests.front();
+    const absl::Duration after_first = request.arrival - behind->arrival;
+    if (after_first < tier.requests.back()->arrival - request.arrival) {
       while (behind->arrival <= request.arrival) behind = tier.requests.Next(*behind);
     } else {
-      PendingRequest* before = tier.requests.back();
+      behind = tier.requests.back();
+      PendingRequest* before = tier.requests.Previous(*behind);
       while (before != nullptr && before->arrival > request.arrival) {
-        behind = before;
-        before = tier.requests.Previous(*before);
+        behind = std::exchange(before, tier.requests.Previous(*before));
       }
     }
   }
@@ -102,10 +111,13 @@ void FairQueue::Leave(PendingRequest& request) {
   const int64_t rows = Unclaimed(request);
   const bool first = line.requests.front() == &request;
   tier.rows -= rows;
+  // What is left of an empty tier are the sums' rounding errors.
+  tier.cost = tier.rows == 0 ? 0 : tier.cost - static_cast<double>(rows) * request.row_cost;
   line.rows -= rows;
   rows_ -= rows;
   --tier.size;
   --size_;
+  if (request.deadline != absl::InfiniteFuture() && --line.deadlines == 0) --tier.deadlines;
   tier.requests.Remove(request);
   line.requests.Remove(request);
   request.line = nullptr;
@@ -116,7 +128,7 @@ void FairQueue::Leave(PendingRequest& request) {
   Deactivate(line);
   if (!line.requests.empty()) return Activate(line);
   line.in_turn = false;
-  line.left = served_;
+  line.left = tier.served;
   line.credit = std::min(line.credit, 0.0);
   indebted_.PushBack(line);
   ++indebted_count_;
@@ -145,7 +157,8 @@ FairLine& FairQueue::LineFor(const Flow& flow, int tier) {
     if (line.requests.empty()) {
       indebted_.Remove(line);
       --indebted_count_;
-      line.credit = std::min(0.0, line.credit + (served_ - line.left) * line.weight);
+      line.credit = std::min(
+          0.0, line.credit + (tiers_[static_cast<size_t>(tier)].served - line.left) * line.weight);
     }
     return line;
   }
@@ -186,24 +199,24 @@ void FairQueue::ForgetIdleGroups() {
 
 void FairQueue::Activate(FairLine& line) {
   ShapeGroup& group = GroupFor(line.requests.front()->row_shape());
-  ShapeGroup::Ring& ring = group.rings[static_cast<size_t>(line.tier)];
-  if (group.lines++ == 0) group.served = std::max({group.served, served_, line.finish});
-  group.weight += line.weight;
-  line.group = &group;
-  ring.lines.PushBack(line);
-  ++ring.size;
+  ShapeGroup::Ring& ring = group.ring(line.tier);
   Tier& tier = tiers_[static_cast<size_t>(line.tier)];
+  if (group.lines++ == 0) ++shapes_;
+  if (ring.size++ == 0) ring.served = std::max({ring.served, tier.served, line.finish});
+  ring.weight += line.weight;
+  ring.lines.PushBack(line);
+  line.group = &group;
   ++tier.lines;
   tier.weight += line.weight;
 }
 
 void FairQueue::Deactivate(FairLine& line) {
   ShapeGroup& group = *line.group;
-  ShapeGroup::Ring& ring = group.rings[static_cast<size_t>(line.tier)];
-  --group.lines;
-  group.weight -= line.weight;
+  ShapeGroup::Ring& ring = group.ring(line.tier);
+  if (--group.lines == 0) --shapes_;
   line.group = nullptr;
   ring.lines.Remove(line);
+  ring.weight -= line.weight;
   --ring.size;
   Tier& tier = tiers_[static_cast<size_t>(line.tier)];
   --tier.lines;
@@ -214,29 +227,31 @@ void FairQueue::Deactivate(FairLine& line) {
 
 ShapeGroup* FairQueue::NextGroup(absl::FunctionRef<bool(const ShapeGroup&)> eligible) {
   ShapeGroup* next = nullptr;
-  int next_tier = 0;
   for (ShapeGroup* const group : groups_) {
-    if (group->lines == 0) continue;
-    const int tier = group->tier();
-    const bool sooner =
-        next == nullptr || tier < next_tier || (tier == next_tier && group->served < next->served);
-    if (!sooner || !eligible(*group)) continue;
-    next = group;
-    next_tier = tier;
+    if (group->lines == 0 || (next != nullptr && !group->ComesBefore(*next))) continue;
+    if (eligible(*group)) next = group;
   }
   return next;
 }
 
-PendingRequest* FairQueue::Next(ShapeGroup& group, int64_t room, int64_t capacity,
-                                double row_cost) {
-  for (ShapeGroup::Ring& ring : group.rings) {
-    if (ring.size > 0) return NextIn(ring, room, capacity, row_cost);
-  }
-  return nullptr;
+ShapeGroup* FairQueue::GroupOf(const RowShape& shape) {
+  const auto found = group_of_.find(shape);
+  return found == group_of_.end() || found->second->lines == 0 ? nullptr : found->second;
 }
 
-PendingRequest* FairQueue::NextIn(ShapeGroup::Ring& ring, int64_t room, int64_t capacity,
-                                  double row_cost) {
+int64_t FairQueue::SmallestPiece(const ShapeGroup& group, int tier, int64_t capacity) {
+  int64_t smallest = capacity;
+  int looked_at = 0;
+  for (const FairLine* line = group.ring(tier).lines.front();
+       line != nullptr && looked_at < kMostPassedOver; line = line->in_ring.next, ++looked_at) {
+    smallest = std::min(smallest, Unclaimed(*line->requests.front()));
+  }
+  return smallest;
+}
+
+PendingRequest* FairQueue::Next(ShapeGroup& group, int tier, int64_t room, int64_t capacity,
+                                double row_cost) {
+  ShapeGroup::Ring& ring = group.ring(tier);
   int passed_over = 0;
   int64_t ended = 0;  // Turns that ended in a row, since those lines were in debt.
   for (FairLine* line = ring.lines.front(); line != nullptr;) {
@@ -290,21 +305,21 @@ void FairQueue::SkipRounds(ShapeGroup::Ring& ring, double row_cost) {
 
 void FairQueue::Claim(PendingRequest& request, int64_t rows, double cost) {
   FairLine& line = *request.line;
-  ShapeGroup& group = *line.group;
+  ShapeGroup::Ring& ring = line.group->ring(line.tier);
+  Tier& tier = tiers_[static_cast<size_t>(line.tier)];
   MILLRACE_CHECK(line.requests.front() == &request, "Rows are claimed in the order of a flow.");
   MILLRACE_CHECK(rows <= Unclaimed(request), "A row has one place.");
-  served_ = std::max(served_, group.served);
-  group.served += cost / static_cast<double>(group.weight);
+  tier.served = std::max(tier.served, ring.served);
+  ring.served += cost / static_cast<double>(ring.weight);
   line.credit -= cost;
-  line.finish = group.served;
-  if (line.in_turn && line.credit <= 0) {
-    EndTurn(group.rings[static_cast<size_t>(line.tier)], line);
-  }
+  line.finish = ring.served;
+  if (line.in_turn && line.credit <= 0) EndTurn(ring, line);
   const bool all = rows == Unclaimed(request);
   if (all) Leave(request);
   request.rows_claimed += rows;
   if (all) return EndDebts();
-  tiers_[static_cast<size_t>(request.tier)].rows -= rows;
+  tier.rows -= rows;
+  tier.cost -= static_cast<double>(rows) * request.row_cost;
   line.rows -= rows;
   rows_ -= rows;
 }
@@ -346,7 +361,7 @@ absl::Span<PendingRequest* const> FairQueue::TurnOutFor(const Flow& flow, int64_
   const auto has_less = [](const Candidate& a, const Candidate& b) { return a.left < b.left; };
   for (const ShapeGroup* const group : groups_) {
     for (const bool is_delayed : {false, true}) {
-      const ShapeGroup::Ring& ring = group->rings[static_cast<size_t>(TierOf(level, is_delayed))];
+      const ShapeGroup::Ring& ring = group->ring(TierOf(level, is_delayed));
       for (FairLine* line = ring.lines.front(); line != nullptr; line = ring.lines.Next(*line)) {
         if (line->flow == flow.id()) continue;
         consider(line->requests.back(), static_cast<double>(line->rows) / line->weight);
@@ -380,6 +395,17 @@ int64_t FairQueue::RowsUpTo(int level) const {
   int64_t rows = 0;
   for (int tier = 0; tier < 2 * level; ++tier) rows += tiers_[static_cast<size_t>(tier)].rows;
   return rows;
+}
+
+double FairQueue::CostUpTo(int level) const {
+  double cost = 0;
+  for (int tier = 0; tier < 2 * level; ++tier) cost += tiers_[static_cast<size_t>(tier)].cost;
+  return cost;
+}
+
+int64_t FairQueue::LinesWithDeadlines(int level) const {
+  return tiers_[static_cast<size_t>(TierOf(level, false))].deadlines +
+         tiers_[static_cast<size_t>(TierOf(level, true))].deadlines;
 }
 
 int64_t FairQueue::RowsOf(const Flow& flow, int level) const {

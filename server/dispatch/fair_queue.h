@@ -26,11 +26,12 @@ struct FairLine {
   int weight = 1;
   int tier = 0;
   IntrusiveList<PendingRequest, &PendingRequest::in_line> requests;
-  int64_t rows = 0;   // That wait.
+  int64_t rows = 0;       // That wait.
+  int64_t deadlines = 0;  // Requests that have one.
   double credit = 0;  // What it may use before its turn is over; below 0: what it has used ahead.
   bool in_turn = false;
-  double finish = 0;            // What its group had been served when it was served last.
-  double left = 0;              // What the queue had served when it became empty.
+  double finish = 0;            // What its ring had been served when it was served last.
+  double left = 0;              // What its tier had been served when it became empty.
   ShapeGroup* group = nullptr;  // Of its first request.
   ListHook<FairLine> in_ring;   // Of its group, or of the queue's indebted lines.
 };
@@ -40,16 +41,20 @@ struct ShapeGroup {
   struct Ring {
     IntrusiveList<FairLine, &FairLine::in_ring> lines;
     int64_t size = 0;
+    int64_t weight = 0;  // Of its lines.
+    double served = 0;   // Cost served per weight: whose is least goes next.
   };
 
   std::shared_ptr<const RowShape> shape;
   std::vector<Ring> rings;  // By tier.
   int64_t lines = 0;
-  int64_t weight = 0;  // Of its lines.
-  double served = 0;   // Cost served per weight: whose is least goes next.
 
   // The highest tier in which anybody waits. REQUIRES: lines > 0.
   int tier() const;
+  const Ring& ring(int tier) const { return rings[static_cast<size_t>(tier)]; }
+  Ring& ring(int tier) { return rings[static_cast<size_t>(tier)]; }
+  // Whether its turn is before another group's: it has a higher tier, or had less there.
+  bool ComesBefore(const ShapeGroup& other) const;
 };
 
 // Who is next. Requests wait in a line per flow, in their order; lines take turns by deficit round
@@ -89,17 +94,27 @@ class FairQueue {
   // the one that had least. Null where there is none.
   ShapeGroup* NextGroup(absl::FunctionRef<bool(const ShapeGroup&)> eligible);
 
-  // The request in `group` whose turn it is, of those with a piece of at most `room` rows; a piece
-  // is what is unclaimed of it, at most `capacity` rows. `row_cost` > 0 is what a row costs. Null
-  // where nothing of the group's highest tier fits.
-  PendingRequest* Next(ShapeGroup& group, int64_t room, int64_t capacity, double row_cost);
+  // The group of those that wait and whose first in line have this shape; null where there are
+  // none.
+  ShapeGroup* GroupOf(const RowShape& shape);
+
+  // The request in a tier of `group` whose turn it is, of those with a piece of at most `room`
+  // rows; a piece is what is unclaimed of it, at most `capacity` rows. `row_cost` > 0 is what a row
+  // costs. Null where nothing fits.
+  PendingRequest* Next(ShapeGroup& group, int tier, int64_t room, int64_t capacity,
+                       double row_cost);
+
+  // The rows of the smallest piece among those that Next() looks at. REQUIRES: the tier has some.
+  static int64_t SmallestPiece(const ShapeGroup& group, int tier, int64_t capacity);
 
   // Says that `rows` more rows of the first request of a line have found a place, and charges the
   // line. The request leaves when all have.
   void Claim(PendingRequest& request, int64_t rows, double cost);
 
-  // What the shape of a request that waits has been served; see ShapeGroup::served.
-  static double ServedOf(const PendingRequest& request) { return request.line->group->served; }
+  // What the ring of a request that waits has been served; see ShapeGroup::Ring.
+  static double ServedOf(const PendingRequest& request) {
+    return request.line->group->ring(request.tier).served;
+  }
 
   // The first request of the line in which `request` waits.
   static PendingRequest& FirstInLine(const PendingRequest& request) {
@@ -118,6 +133,9 @@ class FairQueue {
                                                int64_t missing);
 
   bool empty() const { return size_ == 0; }
+  int tiers() const { return static_cast<int>(tiers_.size()); }
+  // How many shapes wait.
+  int shapes() const { return shapes_; }
   int64_t size() const { return size_; }
   // Rows that wait.
   int64_t rows() const { return rows_; }
@@ -125,6 +143,10 @@ class FairQueue {
   // How many lines wait in the tiers up to that of `level`, and their rows.
   int64_t LinesUpTo(int level) const;
   int64_t RowsUpTo(int level) const;
+  // What these rows cost, in nanoseconds.
+  double CostUpTo(int level) const;
+  // How many lines of a level have requests with deadlines.
+  int64_t LinesWithDeadlines(int level) const;
   // Rows that a flow has waiting at a level.
   int64_t RowsOf(const Flow& flow, int level) const;
   // The highest level at which anybody waits. REQUIRES: !empty().
@@ -137,8 +159,11 @@ class FairQueue {
     IntrusiveList<PendingRequest, &PendingRequest::by_arrival> requests;
     int64_t size = 0;
     int64_t rows = 0;
+    double cost = 0;  // Of the rows.
     int64_t lines = 0;
-    int64_t weight = 0;  // Of the lines.
+    int64_t weight = 0;     // Of the lines.
+    int64_t deadlines = 0;  // Lines that have requests with deadlines.
+    double served = 0;      // What the ring that was served last had been served before.
   };
   using LineKey = std::pair<uint64_t, int>;  // Flow and tier.
 
@@ -148,20 +173,19 @@ class FairQueue {
   // Enters and leaves the ring of its first request's shape.
   void Activate(FairLine& line);
   void Deactivate(FairLine& line);
-  void Enter(PendingRequest& request, FairLine& line, bool from_front);
+  void Enter(PendingRequest& request, FairLine& line);
   // Takes a request out of its line, which goes on with what is behind it.
   void Leave(PendingRequest& request);
   // Forgets an empty line.
   void Forgive(FairLine& line);
   void EndDebts();
-  PendingRequest* NextIn(ShapeGroup::Ring& ring, int64_t room, int64_t capacity, double row_cost);
   static void EndTurn(ShapeGroup::Ring& ring, FairLine& line);
   static void SkipRounds(ShapeGroup::Ring& ring, double row_cost);
 
   std::vector<Tier> tiers_;
   int64_t size_ = 0;
   int64_t rows_ = 0;
-  double served_ = 0;  // What the group that was served last had been served before.
+  int shapes_ = 0;
 
   Pool<FairLine> line_pool_;
   // Empty lines that have used more than their share, the latest last.

@@ -58,11 +58,6 @@ std::optional<PendingRequest::Answer> PendingRequest::Fail(const ModelSignature&
   return TakeAnswer(signature);
 }
 
-bool PendingRequest::answered() const {
-  MutexLock lock(mutex_);
-  return !responder_.owed();
-}
-
 absl::Status PendingRequest::AllocateOutputs(const ModelSignature& signature,
                                              absl::Span<const OutputView> outputs) {
   const auto rows = static_cast<size_t>(checked_.rows);
@@ -128,6 +123,7 @@ absl::Status PendingRequest::CopyRows(const ModelSignature& signature,
 }
 
 PendingRequest::Answer PendingRequest::TakeAnswer(const ModelSignature& signature) {
+  answered_.store(true, std::memory_order_release);
   response_.model_name = signature.model_name();
   response_.model_version = signature.version();
   response_.id = id;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -56,6 +57,7 @@ class PendingRequest {
   ListHook<PendingRequest> in_caller;    // Among all of its caller that wait.
   FairLine* line = nullptr;              // Its flow's in the queue; null while it isn't there.
   int tier = 0;                          // See FairQueue.
+  double row_cost = 0;                   // What a row cost when it came; see CostTable::RowCost().
   int64_t held_bytes = 0;                // Of its payload, while they count; see MemoryBudget.
   // Until when a replica must take it, and until when it must so that it makes its deadline.
   absl::Time expiry = absl::InfiniteFuture();
@@ -87,7 +89,8 @@ class PendingRequest {
   std::optional<Answer> Fail(const ModelSignature& signature, const absl::Status& status)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  bool answered() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Needs no lock: an answer can be long in the making.
+  bool answered() const { return answered_.load(std::memory_order_acquire); }
 
  private:
   absl::Status AllocateOutputs(const ModelSignature& signature,
@@ -105,6 +108,7 @@ class PendingRequest {
   Responder responder_ ABSL_GUARDED_BY(mutex_);
   Response response_ ABSL_GUARDED_BY(mutex_);  // Grows until all rows are there.
   int64_t rows_done_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<bool> answered_{false};
 };
 
 }  // namespace millrace

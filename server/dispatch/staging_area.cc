@@ -16,6 +16,13 @@ bool IsStaged(const PendingRequest& request) {
   return request.places > (WaitingRoom::Holds(request) ? 1 : 0);
 }
 
+// Whether a member is all there, and nobody of its line behind it is staged.
+bool CanBePutBack(const Batch::Member& member) {
+  if (member.rows < member.request->rows()) return false;
+  const PendingRequest* const next = WaitingFlows::NextInTier(*member.request);
+  return next == nullptr || !IsStaged(*next);
+}
+
 }  // namespace
 
 // ---- Gathering ----
@@ -57,33 +64,36 @@ StagingArea::Fill StagingArea::Join(Batch& batch, const Batch::Member& rows) {
           rows.first_row, rows.rows, batch.members()[member].batch_row};
 }
 
-bool StagingArea::YieldTo(int tier, Batch& batch) {
+bool StagingArea::YieldTo(int tier, int64_t rows, Batch& batch) {
+  if (batch.retry || batch.in_vain || batch.summary().lowest_tier <= tier) return false;
   const std::vector<Batch::Member>& members = batch.members();
-  absl::InlinedVector<size_t, 32> behind;
+  size_t latest = members.size();
+  int64_t yielding = 0;
   for (size_t i = 0; i < members.size(); ++i) {
-    if (members[i].vacated() || members[i].filling) continue;
-    const PendingRequest& request = *members[i].request;
-    if (request.tier > tier && !request.out_of_turn) behind.push_back(i);
+    const Batch::Member& member = members[i];
+    if (member.vacated() || member.filling) continue;
+    const PendingRequest& request = *member.request;
+    if (request.tier <= tier || request.out_of_turn) continue;
+    yielding += member.rows;
+    if (!CanBePutBack(member)) continue;
+    const PendingRequest* const last =
+        latest == members.size() ? nullptr : members[latest].request.get();
+    if (last == nullptr || request.tier > last->tier ||
+        (request.tier == last->tier && request.arrival > last->arrival)) {
+      latest = i;
+    }
   }
-  std::sort(behind.begin(), behind.end(), [&](size_t a, size_t b) {
-    const PendingRequest& x = *members[a].request;
-    const PendingRequest& y = *members[b].request;
-    return x.tier != y.tier ? x.tier > y.tier : x.arrival > y.arrival;
-  });
-  return std::any_of(behind.begin(), behind.end(),
-                     [&](size_t member) { return PutBack(batch, member); });
+  if (latest == members.size() || batch.capacity() - batch.rows() + yielding < rows) return false;
+  return PutBack(batch, latest);
 }
 
 bool StagingArea::PutBack(Batch& batch, size_t member) {
+  if (!CanBePutBack(batch.members()[member])) return false;
   const std::shared_ptr<PendingRequest> request = batch.members()[member].request;
-  const int64_t rows = batch.members()[member].rows;
-  if (rows < request->rows()) return false;
-  const PendingRequest* const next = WaitingFlows::NextInTier(*request);
-  if (next != nullptr && IsStaged(*next)) return false;
   batch.Vacate(member);
-  request->rows_claimed -= rows;
+  request->rows_claimed = 0;
   request->out_of_turn = false;
-  room_.PutBack(*request, batch.row_cost * static_cast<double>(rows));
+  room_.PutBack(*request, batch.row_cost * static_cast<double>(request->rows()));
   return true;
 }
 
@@ -121,6 +131,7 @@ void StagingArea::GatherRetries(Fills& fills) {
 // ---- Leaving ----
 
 void StagingArea::Remove(PendingRequest& request) {
+  if (request.places == 0) return;
   const std::shared_ptr<PendingRequest> keep = request.self;  // It may have no other.
   for (const auto& batch : staged_) {
     for (size_t i = 0; i < batch->members().size() && request.places > 0; ++i) {
@@ -188,9 +199,15 @@ int64_t StagingArea::rows() const {
   return rows;
 }
 
+double StagingArea::cost() const {
+  double cost = 0;
+  for (const auto& batch : staged_) cost += static_cast<double>(batch->rows()) * batch->row_cost;
+  return cost;
+}
+
 absl::Time StagingArea::oldest_arrival() const {
   absl::Time oldest = absl::InfiniteFuture();
-  for (const auto& batch : staged_) oldest = std::min(oldest, batch->oldest_arrival());
+  for (const auto& batch : staged_) oldest = std::min(oldest, batch->summary().oldest_arrival);
   return oldest;
 }
 

@@ -57,9 +57,10 @@ class StagingArea {
   absl::StatusOr<Batch*> Open(const PendingRequest& request, int64_t most_rows, double row_cost);
   // Moves a piece of the first request of a line from the queue to a batch. REQUIRES: it has room.
   Fill Stage(PendingRequest& request, Batch& batch);
-  // Makes room for a tier: puts the latest request of the lowest tier behind it back into the
-  // queue; false where none can be.
-  bool YieldTo(int tier, Batch& batch);
+  // Makes room for a piece of `rows` rows of a request of `tier`: puts the latest request of the
+  // lowest tier behind it back into the queue. False where none can be, or where there would be no
+  // room though all of them left.
+  bool YieldTo(int tier, int64_t rows, Batch& batch);
   // Puts a member back into the queue: false where it can't be, since it isn't all there, or since
   // a later one of its line would then overtake it.
   bool PutBack(Batch& batch, size_t member);
@@ -91,6 +92,7 @@ class StagingArea {
   std::unique_ptr<Batch> Take(const Batch& batch);
 
   int64_t rows() const;
+  double cost() const;  // Of the rows, in nanoseconds.
   absl::Time oldest_arrival() const;
 
  private:

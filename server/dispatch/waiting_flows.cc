@@ -45,6 +45,15 @@ PendingRequest* WaitingFlows::FirstOf(const Flow& flow) const {
   return found == nullptr ? nullptr : found->requests.front();
 }
 
+int64_t WaitingFlows::BytesOf(const Flow& flow) const {
+  int64_t bytes = 0;
+  for (const PendingRequest* request = FirstOf(flow); request != nullptr;
+       request = request->in_flow.next) {
+    bytes += request->held_bytes;
+  }
+  return bytes;
+}
+
 std::vector<PendingRequest*> WaitingFlows::Of(const Caller& caller) const {
   std::vector<PendingRequest*> requests;
   const auto found = by_caller_.find(&caller);

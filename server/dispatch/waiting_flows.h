@@ -27,6 +27,8 @@ class WaitingFlows {
   // How many of a flow wait, and the first of them; null where none does.
   int64_t CountOf(const Flow& flow) const;
   PendingRequest* FirstOf(const Flow& flow) const;
+  // The bytes that those of a flow hold; see PendingRequest::held_bytes.
+  int64_t BytesOf(const Flow& flow) const;
   std::vector<PendingRequest*> Of(const Caller& caller) const;
   std::vector<std::shared_ptr<PendingRequest>> All() const;
 

@@ -67,9 +67,8 @@ PendingRequest* WaitingRoom::MostUrgent(
   return urgent(level).FirstBefore(end, kMostPassedOver, eligible);
 }
 
-int64_t WaitingRoom::urgent_rows() const {
-  int64_t requests = 0;
-  for (const Urgencies& level : urgent_) requests += static_cast<int64_t>(level.size());
+int64_t WaitingRoom::RowsWithDeadline(int level) const {
+  const auto requests = static_cast<int64_t>(urgent(level).size());
   return requests == 0 ? 0 : requests * queue_.rows() / queue_.size();
 }
 

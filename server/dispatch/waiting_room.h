@@ -58,8 +58,8 @@ class WaitingRoom {
   // The same among those that must start before `end` and are `eligible`.
   PendingRequest* MostUrgent(int level, absl::Time end,
                              absl::FunctionRef<bool(const PendingRequest&)> eligible) const;
-  // About how many rows in the queue have a deadline.
-  int64_t urgent_rows() const;
+  // About how many rows in the queue of a level have a deadline.
+  int64_t RowsWithDeadline(int level) const;
   // A request whose `expiry` has come; null where there is none.
   PendingRequest* Expired(absl::Time now) const;
   absl::Time next_expiry() const { return expiries_.next(); }

@@ -103,7 +103,8 @@ void SubmitAndSelect(benchmark::State& state, bool deadlines) {
   const auto step = [&] {
     enter(*outside[next_in]);
     ShapeGroup* const group = room.queue().NextGroup([](const ShapeGroup&) { return true; });
-    PendingRequest* const next = room.queue().Next(*group, kMaxBatchSize, kMaxBatchSize, 1);
+    PendingRequest* const next =
+        room.queue().Next(*group, group->tier(), kMaxBatchSize, kMaxBatchSize, 1);
     room.Claim(*next, 1, 1);
     outside[next_in] = next;
     if (++next_in == outside.size()) next_in = 0;

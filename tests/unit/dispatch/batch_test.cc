@@ -150,15 +150,15 @@ TEST_F(BatchTest, RowVacatedWhileItIsWrittenIsReusedOnlyAfterwards) {
 
 TEST_F(BatchTest, OldestArrivalIsThatOfTheMembersWhoAreLeft) {
   const absl::Time now = absl::UnixEpoch();
-  EXPECT_EQ(batch_->oldest_arrival(), absl::InfiniteFuture());
+  EXPECT_EQ(batch_->summary().oldest_arrival, absl::InfiniteFuture());
   const size_t oldest = Add({1}, now + absl::Seconds(1));
   Add({2}, now + absl::Seconds(3));
   const size_t second = Add({3}, now + absl::Seconds(2));
-  EXPECT_EQ(batch_->oldest_arrival(), now + absl::Seconds(1));
+  EXPECT_EQ(batch_->summary().oldest_arrival, now + absl::Seconds(1));
   batch_->Vacate(oldest);
-  EXPECT_EQ(batch_->oldest_arrival(), now + absl::Seconds(2));
+  EXPECT_EQ(batch_->summary().oldest_arrival, now + absl::Seconds(2));
   batch_->Vacate(second);
-  EXPECT_EQ(batch_->oldest_arrival(), now + absl::Seconds(3));
+  EXPECT_EQ(batch_->summary().oldest_arrival, now + absl::Seconds(3));
 }
 
 TEST_F(BatchTest, WhoLeavesLeavesNothingBehind) {
@@ -179,9 +179,9 @@ TEST_F(BatchTest, ItsTierIsTheHighestOfThoseWhoAreLeft) {
   batch_->members()[low].request->tier = 4;
   batch_->Filled(low, absl::ZeroDuration());
   batch_->Filled(high, absl::ZeroDuration());
-  EXPECT_EQ(batch_->tier(), 0);
+  EXPECT_EQ(batch_->summary().highest_tier, 0);
   batch_->Vacate(high);
-  EXPECT_EQ(batch_->tier(), 4);
+  EXPECT_EQ(batch_->summary().highest_tier, 4);
 }
 
 // Against the plainest model of a batch: the values of the members who are left.

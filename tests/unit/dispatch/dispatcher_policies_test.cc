@@ -55,13 +55,15 @@ class DispatcherPoliciesTest : public testing::Test {
     std::optional<absl::Duration> timeout = {};
     int level = 1;
     int64_t rows = 1;
+    size_t width = 1;  // Of a row: its shape.
   };
 
   // Submits a request of the next value; returns its place in book_.
   uint64_t Submit(EchoPool& pool, const Asker& asker, Terms terms) {
     const uint64_t place = book_->expected();
-    auto request = pool.Pending(std::vector<int32_t>(terms.rows, static_cast<int32_t>(place)),
-                                terms.rows, book_->Expect(), asker.caller);
+    const std::vector<int32_t> values(static_cast<size_t>(terms.rows) * terms.width,
+                                      static_cast<int32_t>(place));
+    auto request = pool.Pending(values, terms.rows, book_->Expect(), asker.caller);
     request->overflow = asker.overflow;
     request->deadline = clock_.Now() + terms.deadline;
     request->timeout = terms.timeout;
@@ -328,6 +330,32 @@ TEST_F(DispatcherPoliciesTest, CancelledCallsOfAConnectionLeaveWhereverTheyWait)
   EXPECT_TRUE(pool.Quiet());
 }
 
+TEST_F(DispatcherPoliciesTest, LatestTakesThePlaceOfItsStagedFrameWhereTheQueueIsFull) {
+  EchoPool& pool = Pool({.max_queue_rows = 2}, 2);
+  const Asker camera(Overflow::kLatest);
+  const Asker first(Overflow::kReject);
+  const Asker second(Overflow::kReject);
+  Submit(pool, first);  // Runs.
+  const uint64_t old = Submit(pool, camera);
+  for (const Asker* asker : {&first, &second, &first}) Submit(pool, *asker);
+  const uint64_t young = Submit(pool, camera);
+  EXPECT_EQ(CodeOf(old), StatusCode::kAborted);
+  EXPECT_TRUE(Owed(young));
+  EXPECT_LE(pool.dispatcher().gauges().queued_rows, 2);
+}
+
+TEST_F(DispatcherPoliciesTest, NoFrameIsDroppedForBytesThatItWouldNotFree) {
+  EchoPool& pool = Pool({.max_queue_bytes = 40});
+  const Asker other(Overflow::kReject);
+  const Asker camera(Overflow::kDropOldest);
+  Submit(pool, other, {.rows = 7});  // 28 bytes.
+  std::vector<uint64_t> frames;
+  for (int i = 0; i < 3; ++i) frames.push_back(Submit(pool, camera));
+  const uint64_t large = Submit(pool, camera, {.rows = 4});
+  EXPECT_EQ(CodeOf(large), StatusCode::kResourceExhausted);
+  for (const uint64_t frame : frames) EXPECT_TRUE(Owed(frame));
+}
+
 // ---- Deadlines ----
 
 TEST_F(DispatcherPoliciesTest, DeadlineThatCannotBeMetIsAnsweredAtOnce) {
@@ -394,6 +422,37 @@ TEST_F(DispatcherPoliciesTest, UrgencyIsSeenBehindRequestsThatOnlyMayNotGetOld) 
   }
   for (int i = 0; i < 6; ++i) Complete(pool);
   for (const uint64_t place : places) EXPECT_EQ(CodeOf(place), StatusCode::kOk);
+}
+
+TEST_F(DispatcherPoliciesTest, FlowWithLaxDeadlinesKeepsNobodyElseOut) {
+  EchoPool& pool = Pool({.max_queue_rows = 1000});
+  Teach(pool);
+  std::deque<Asker> patient;
+  for (int i = 0; i < 10; ++i) {
+    patient.emplace_back(Overflow::kReject);
+    for (int k = 0; k < 4; ++k) Submit(pool, patient.back());
+  }
+  const Asker lax(Overflow::kReject);
+  for (int i = 0; i < 10; ++i) Submit(pool, lax, {.deadline = 100 * kBatch});
+  const Asker urgent(Overflow::kReject);
+  const uint64_t place = Submit(pool, urgent, {.deadline = 4.5 * kBatch});
+  for (int i = 0; i < 5; ++i) Complete(pool);
+  EXPECT_EQ(CodeOf(place), StatusCode::kOk);
+}
+
+TEST_F(DispatcherPoliciesTest, DearRequestIsNotRefusedForCheapOnesBeforeIt) {
+  EchoPool& pool = Pool({.max_queue_rows = 1000});
+  const Asker teacher(Overflow::kReject);
+  for (int i = 0; i < 10; ++i) {
+    Submit(pool, teacher);
+    Complete(pool, absl::Milliseconds(1));
+    Submit(pool, teacher, {.width = 2});
+    Complete(pool, absl::Milliseconds(50));
+  }
+  for (int i = 0; i < 10; ++i) Submit(pool, teacher);
+  const Asker dear(Overflow::kReject);
+  const absl::Duration deadline = absl::Milliseconds(100);
+  EXPECT_TRUE(Owed(Submit(pool, dear, {.deadline = deadline, .width = 2})));
 }
 
 TEST_F(DispatcherPoliciesTest, BatchThatGetsNoLeaseIsNotCut) {
@@ -532,19 +591,11 @@ TEST_F(DispatcherPoliciesTest, OrderOfAFlowIsKeptOverShapesWhenAHigherLevelComes
   EchoPool& pool = Pool({.levels = {{}, {}}}, 2);
   const Asker low(Overflow::kReject);
   const Asker high(Overflow::kReject);
-  const auto submit = [&](const Asker& asker, int level, size_t width) {
-    const uint64_t place = book_->expected();
-    auto request = pool.Pending(std::vector<int32_t>(width, static_cast<int32_t>(place)), 1,
-                                book_->Expect(), asker.caller);
-    request->level = level;
-    pool.dispatcher().Submit(std::move(request));
-    return place;
-  };
-  submit(low, 2, 1);  // Runs.
-  const uint64_t first = submit(low, 2, 1);
-  const uint64_t second = submit(low, 2, 1);
-  const uint64_t third = submit(low, 2, 2);  // Of another shape, staged, too.
-  submit(high, 1, 1);                        // The first and second can't go back behind the third.
+  Submit(pool, low, {.level = 2});  // Runs.
+  const uint64_t first = Submit(pool, low, {.level = 2});
+  const uint64_t second = Submit(pool, low, {.level = 2});
+  const uint64_t third = Submit(pool, low, {.level = 2, .width = 2});  // Staged, too.
+  Submit(pool, high, {.level = 1});  // The first and second can't go back behind the third.
   for (int i = 0; i < 4; ++i) Complete(pool);
   const auto place_of = [&](uint64_t place) {
     const auto& order = book_->order();
@@ -572,6 +623,71 @@ TEST_F(DispatcherPoliciesTest, OverdueRequestsLeaveTheHigherLevelEveryOtherPlace
   };
   EXPECT_GE(answered(highs), 19);
   EXPECT_GE(answered(lows), 18);
+}
+
+TEST_F(DispatcherPoliciesTest, OverdueRequestsOfManyRowsGetNoMoreThanHalfOfThem) {
+  for (const int64_t rows : {3, 5, 8}) {
+    Dispatcher::Options options = {.max_queue_rows = 10000, .levels = {{}, {}}};
+    options.starvation_guard = kBatch;
+    EchoPool& pool = Pool(std::move(options), 8);
+    const Asker low(Overflow::kReject);
+    const Asker high(Overflow::kReject);
+    std::vector<uint64_t> lows, highs;
+    for (int i = 0; i < 1000; ++i) highs.push_back(Submit(pool, high, {.level = 1}));
+    for (int i = 0; i < 200; ++i) lows.push_back(Submit(pool, low, {.level = 2, .rows = rows}));
+    for (int i = 0; i < 60; ++i) Complete(pool);
+    const auto answered = [&](const std::vector<uint64_t>& places) {
+      return std::count_if(places.begin(), places.end(),
+                           [&](uint64_t place) { return !Owed(place); });
+    };
+    EXPECT_GT(answered(lows) * rows, answered(highs) / 3) << rows;
+    EXPECT_LE(answered(lows) * rows, answered(highs) + 2 * rows) << rows;
+    pool.dispatcher().Stop(absl::UnavailableError("The test is over."));
+  }
+}
+
+TEST_F(DispatcherPoliciesTest, StarvationGuardLetsTheLowOfAnotherShapeGo) {
+  Dispatcher::Options options = {.levels = {{}, {}}};
+  options.starvation_guard = 4 * kBatch;
+  EchoPool& pool = Pool(std::move(options));
+  const Asker low(Overflow::kReject);
+  const Asker high(Overflow::kReject);
+  for (int i = 0; i < 3; ++i) Submit(pool, high);
+  const uint64_t starves = Submit(pool, low, {.level = 2, .width = 2});
+  int batches = 0;
+  for (; Owed(starves) && batches < 20; ++batches) {
+    Submit(pool, high);
+    Complete(pool);
+  }
+  EXPECT_GT(batches, 4);
+  EXPECT_LE(batches, 8);
+}
+
+TEST_F(DispatcherPoliciesTest, LowerLevelsFillWhatAHigherOneLeaves) {
+  EchoPool& pool = Pool({.max_queue_rows = 1000, .levels = {{}, {}}}, 8);
+  const Asker low(Overflow::kReject);
+  const Asker high(Overflow::kReject);
+  for (int i = 0; i < 40; ++i) {
+    Submit(pool, high, {.level = 1, .rows = 5});
+    Submit(pool, low, {.level = 2});
+  }
+  Complete(pool);  // What was staged before there was more.
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_GE(Running(pool).size(), 7);
+    Complete(pool);
+  }
+}
+
+TEST_F(DispatcherPoliciesTest, NobodyGoesBackForARequestThatFindsNoRoomAllTheSame) {
+  EchoPool& pool = Pool({.levels = {{}, {}}}, 8);
+  const Asker low(Overflow::kReject);
+  const Asker high(Overflow::kReject);
+  Submit(pool, low, {.level = 2});  // Runs.
+  Submit(pool, high, {.level = 1, .rows = 3});
+  for (int i = 0; i < 5; ++i) Submit(pool, low, {.level = 2});
+  Submit(pool, high, {.level = 1, .rows = 6});
+  Complete(pool);
+  EXPECT_EQ(Running(pool).size(), 8);
 }
 
 TEST_F(DispatcherPoliciesTest, StarvationGuardLetsTheLowGo) {

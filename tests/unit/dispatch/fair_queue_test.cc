@@ -52,7 +52,7 @@ class FairQueueTest : public testing::Test {
     std::vector<std::string> served;
     ShapeGroup* const group = queue_.NextGroup([](const ShapeGroup&) { return true; });
     while (group != nullptr && group->lines > 0) {
-      PendingRequest* const next = queue_.Next(*group, room, kCapacity, 1);
+      PendingRequest* const next = queue_.Next(*group, group->tier(), room, kCapacity, 1);
       if (next == nullptr) break;
       const int64_t rows = std::min(next->rows() - next->rows_claimed, kCapacity);
       served.push_back(next->id);
@@ -105,7 +105,7 @@ TEST_F(FairQueueTest, AFlowsRequestsKeepTheirOrder) {
   for (int i = 0; i < 5; ++i) pushed.push_back(&Push("a"));
   ShapeGroup* const group = queue_.NextGroup([](const ShapeGroup&) { return true; });
   for (PendingRequest* const expected : pushed) {
-    PendingRequest* const next = queue_.Next(*group, 1, 1, 1);
+    PendingRequest* const next = queue_.Next(*group, group->tier(), 1, 1, 1);
     EXPECT_EQ(next, expected);
     queue_.Claim(*next, 1, 1);
   }
@@ -243,6 +243,18 @@ TEST_F(FairQueueTest, OverdueIsTheOldestBehindTheHighestTierInUse) {
   Push("high", 1, 1);
   EXPECT_EQ(queue_.Overdue(low.arrival), nullptr);
   EXPECT_EQ(queue_.Overdue(low.arrival + absl::Nanoseconds(1)), &low);
+}
+
+TEST_F(FairQueueTest, WhoWaitsAtALowerLevelChangesNothingAboveIt) {
+  for (int i = 0; i < 10; ++i) Push("low " + std::to_string(i), 1, 2, 1);
+  std::map<std::string, int> served;
+  for (int i = 0; i < 20; ++i) {
+    Push("narrow", 1, 1, 1);
+    Push("wide", 1, 1, 2);
+  }
+  for (int i = 0; i < 20; ++i) ++served[Serve(1).front()];
+  EXPECT_EQ(served["narrow"], 10);
+  EXPECT_EQ(served["wide"], 10);
 }
 
 TEST_F(FairQueueTest, TheLastOfTheFlowThatWaitsForMostIsTurnedOut) {
