@@ -38,11 +38,11 @@ size_t Batch::Claim(std::shared_ptr<PendingRequest> request, int64_t first_row, 
   rows_ += rows;
   ++filling_;
   summary_.Add(*member.request);
-  if (left_ == 0) {
+  if (vacant_ == 0) {
     members_.push_back(std::move(member));
     return members_.size() - 1;
   }
-  --left_;
+  --vacant_;
   const auto left = std::find_if(members_.begin(), members_.end(), [](const Member& other) {
     return other.vacated() && !other.filling;
   });
@@ -93,7 +93,7 @@ void Batch::Vacate(size_t member) {
 }
 
 void Batch::Leave(const Member& member) {
-  ++left_;
+  ++vacant_;
   Hole hole = {member.batch_row, member.rows};
   for (size_t i = 0; i < holes_.size();) {
     const Hole other = holes_[i];

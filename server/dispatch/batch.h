@@ -94,6 +94,7 @@ class Batch {
     int64_t row;
     int64_t rows;
   };
+
   // A member that has vacated its rows leaves a hole and its place in `members_`. Holes that touch
   // become one; the last rows are no hole, but never claimed.
   void Leave(const Member& member);
@@ -102,7 +103,7 @@ class Batch {
   const std::shared_ptr<const RowShape> shape_;
   const int64_t capacity_;
   std::vector<Member> members_;
-  int left_ = 0;  // Places in `members_` that another may take.
+  int vacant_ = 0;  // Places in `members_` that another may take.
   std::vector<Hole> holes_;
   int64_t rows_ = 0;
   int64_t end_row_ = 0;  // Rows from here on were never claimed.
