@@ -497,18 +497,18 @@ void Dispatcher::Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch) {
   {
     MutexLock lock(mutex_);
     runners_.RemoveBusy(runner, now);
-    std::vector<Batch::Member> again;
-    for (const Batch::Member& member : batch->members()) {
-      if (++member.request->deaths < options_.max_deaths) {
-        again.push_back(member);
-        continue;
-      }
-      const absl::Status status = absl::InternalError(absl::StrCat(
-          "model '", signature_->model_name(), "': the replica that ran this request died, and so ",
-          "did those that ran it again: ", member.request->deaths, " in all"));
-      Refuse(member.request, {status}, actions);
+    const std::vector<Batch::Member>& members = batch->members();
+    PendingRequest& first = *members.front().request;
+    if (members.size() > 1) {  // Nobody knows yet whose fault it is.
+      RunAgain(members, 2, true, now, actions);
+    } else if (++first.deaths < options_.max_deaths) {
+      RunAgain(members, 1, true, now, actions);
+    } else {
+      const absl::Status status = absl::InternalError(
+          absl::StrCat("model '", signature_->model_name(), "': ", first.deaths,
+                       " replicas died or hung while they ran this request alone"));
+      Refuse(members.front().request, {status}, actions);
     }
-    RunAgain(again, 1, true, now, actions);
     staging_.FreeBuffer(batch->buffer());
     Collect(now, actions);
   }

@@ -60,7 +60,8 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
     // Bytes of the payloads of requests that were let in and are not answered.
     int64_t max_queue_bytes = std::numeric_limits<int64_t>::max();
     MemoryBudget* memory = nullptr;  // The same over all models; null: no limit.
-    int max_deaths = 3;              // Replicas that may die under a request before it is given up.
+    // Replicas that may die while they run a request alone, until it is given up.
+    int max_deaths = 3;
 
     // Rows that a level's queue holds, and all of them together.
     int64_t queue_rows(const QueuePolicy& level) const {
@@ -107,7 +108,8 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
               int replica) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A replica died while it ran `batch`, and its process has ended. The batch runs again, filled
-  // afresh; its requests are given up after Options::max_deaths.
+  // afresh: in halves, until the request whose fault it is is alone; that one is given up after
+  // Options::max_deaths.
   void Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A first guess of what a batch costs, from a warm-up.

@@ -46,7 +46,7 @@ class PendingRequest {
 
   // The dispatcher's, under its lock.
   int64_t rows_claimed = 0;  // Rows that found their place in a batch.
-  int deaths = 0;            // Replicas that died while they ran it.
+  int deaths = 0;            // Replicas that died while they ran it alone.
   int places = 0;            // Where it waits: the queue or the door, and batches not yet taken.
   bool started = false;      // A replica has taken rows of it.
   bool out_of_turn = false;  // It was staged before those whose turn it was.

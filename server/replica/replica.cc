@@ -18,6 +18,9 @@
 namespace millrace {
 namespace {
 
+// How often a process that runs is looked after: whoever posts a batch doesn't wake its thread.
+constexpr absl::Duration kMostSleep = absl::Milliseconds(500);
+
 void Signal(int event) {
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = write(event, &one, sizeof(one));
@@ -152,16 +155,30 @@ bool Replica::WaitForEvent() {
   pollfd entries[] = {{.fd = process_->completion_event.get(), .events = POLLIN, .revents = 0},
                       {.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
                       {.fd = stop_event_.get(), .events = POLLIN, .revents = 0}};
+  const absl::Duration sleep = std::min(kMostSleep, TimeLeft());
+  const auto timeout = static_cast<int>(
+      std::max<int64_t>(0, absl::ToInt64Milliseconds(absl::Ceil(sleep, absl::Milliseconds(1)))));
   int ready;
   do {
-    ready = poll(entries, 3, -1);
+    ready = poll(entries, 3, timeout);
   } while (ready < 0 && errno == EINTR);
   mailbox_.WokeUp();
   if (entries[0].revents != 0) {
     Clear(process_->completion_event.get());
     return true;  // What completed before a death still counts.
   }
-  return entries[1].revents == 0 && entries[2].revents == 0;
+  hangs_ = TimeLeft() < absl::ZeroDuration();
+  return entries[1].revents == 0 && entries[2].revents == 0 && !hangs_;
+}
+
+absl::Duration Replica::TimeLeft() const {
+  MutexLock lock(mutex_);
+  if (batch_ == nullptr) return absl::InfiniteDuration();
+  const auto most_rows =
+      static_cast<double>(std::max<int64_t>(1, context_.signature->max_batch_size()));
+  const double share = batch_->retry ? static_cast<double>(batch_->rows()) / most_rows : 1;
+  const absl::Duration limit = context_.limit->For(batch_->shape(), share);
+  return limit - (context_.clock->Now() - batch_->started);
 }
 
 bool Replica::FinishBatch() {
@@ -177,12 +194,15 @@ bool Replica::FinishBatch() {
   auto& buffer = static_cast<SharedBatchBuffer&>(*batch->buffer());
   const absl::Duration execute = context_.clock->Now() - batch->started;
   const absl::StatusOr<std::vector<OutputView>> outputs = buffer.ReadOutputs();
+  if (outputs.ok()) context_.limit->Ran(batch->shape(), execute);
   context_.dispatcher->Finish(this, std::move(batch), outputs, execute, options_.index);
   return true;
 }
 
 void Replica::BuryProcess() {
-  const std::string ending = process_->process.KillAndReap();
+  std::string ending = process_->process.KillAndReap();
+  if (hangs_) ending = "hung: its batch ran for longer than it may, and it was killed";
+  hangs_ = false;
   process_.reset();
   {
     MutexLock lock(mutex_);

@@ -19,18 +19,19 @@
 #include "server/dispatch/dispatcher.h"
 #include "server/metrics/model_metrics.h"
 #include "server/placement/placement.h"
+#include "server/replica/execution_limit.h"
 #include "server/replica/model_template.h"
 #include "server/replica/restart_backoff.h"
 
 namespace millrace {
 
-// One replica of a model: a worker process, and the thread that starts it, takes its results and
-// replaces it when it dies. Thread-safe.
+// One replica of a model: a worker process, and the thread that starts it, takes its results, ends
+// it when it hangs and replaces it when it dies. Thread-safe.
 //
 // Invariants:
 //  1. A batch that Run() took ends in exactly one Finish() or Requeue().
 //  2. A dead process's batch is given back only after the process has really ended, so nobody
-//     writes into its buffer any more.
+//     writes into its buffer any more; what a process completes after it was found hung is lost.
 class Replica final : public BatchRunner {
  public:
   struct Options {
@@ -45,6 +46,7 @@ class Replica final : public BatchRunner {
     Dispatcher* dispatcher;
     ModelMetrics* metrics;
     Clock* clock;
+    ExecutionLimit* limit;
     std::function<absl::StatusOr<ForkedReplica>(const ForkCommand&)> fork;
     // How long the warm-up's samples ran, where the replica ran them; see ReadyReply.
     std::function<void(const std::vector<int64_t>& warmup_ns, ReplicaKind kind)> on_warm;
@@ -74,8 +76,11 @@ class Replica final : public BatchRunner {
   bool WaitForReply();
   // Takes results until the process dies or the replica is to stop.
   void Serve() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Sleeps until something happens. False when the process has died or the replica is to stop.
-  bool WaitForEvent();
+  // Sleeps until something happens, or for a while. False when the process has died or hangs, or
+  // the replica is to stop.
+  bool WaitForEvent() ABSL_LOCKS_EXCLUDED(mutex_);
+  // How long the running batch may go on; infinite where none runs.
+  absl::Duration TimeLeft() const ABSL_LOCKS_EXCLUDED(mutex_);
   // False when the process has completed what it never got.
   bool FinishBatch() ABSL_LOCKS_EXCLUDED(mutex_);
   void BuryProcess() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -92,6 +97,7 @@ class Replica final : public BatchRunner {
 
   // The thread's own.
   std::optional<ForkedReplica> process_;
+  bool hangs_ = false;
   RestartBackoff backoff_;
   absl::BitGen random_;
 

@@ -54,6 +54,7 @@ ReplicaPool::ReplicaPool(Options options, Context context)
     : options_(std::move(options)),
       context_(context),
       stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      limit_({.configured = options_.execution_limit, .first_runs = options_.load_timeout}),
       replica_states_(options_.replicas.size(), absl::UnavailableError("is starting")),
       replica_tried_(options_.replicas.size(), false) {}
 
@@ -87,6 +88,7 @@ absl::Status ReplicaPool::Start() {
             .dispatcher = dispatcher_.get(),
             .metrics = context_.metrics,
             .clock = context_.clock,
+            .limit = &limit_,
             .fork = [this](const ForkCommand& command) { return Fork(command); },
             .on_warm = [this](const std::vector<int64_t>& warmup_ns,
                               ReplicaKind kind) { TellCosts(warmup_ns, kind); },

@@ -19,6 +19,7 @@
 #include "server/inference/warmup.h"
 #include "server/metrics/model_metrics.h"
 #include "server/placement/placement.h"
+#include "server/replica/execution_limit.h"
 #include "server/replica/model_template.h"
 #include "server/replica/replica.h"
 
@@ -41,6 +42,8 @@ class ReplicaPool {
     Dispatcher::Options dispatch;
     size_t most_request_bytes = 64 << 20;  // Sizes the buffers where a model's dims are not fixed.
     absl::Duration load_timeout = absl::Minutes(10);
+    // How long a batch may run; infinite: see ExecutionLimit.
+    absl::Duration execution_limit = absl::InfiniteDuration();
   };
   // All of it outlives the pool.
   struct Context {
@@ -88,6 +91,7 @@ class ReplicaPool {
   const Options options_;
   const Context context_;
   const UniqueFd stop_event_;
+  ExecutionLimit limit_;
   std::unique_ptr<ModelMemory> memory_;
   std::shared_ptr<Dispatcher> dispatcher_;
 

@@ -359,6 +359,12 @@ class ConfigReader {
                                                         " came, more than can be addressed"));
     }
     settings_.max_queue_bytes = static_cast<int64_t>(batching.max_queue_bytes());
+    MILLRACE_ASSIGN_OR_RETURN(
+        const absl::Duration limit,
+        ReadMicroseconds(root_.Child("millrace").Child("supervision"),
+                         "execution_limit_microseconds",
+                         config_.millrace().supervision().execution_limit_microseconds()));
+    settings_.execution_limit = OrNever(limit);
     return absl::OkStatus();
   }
 

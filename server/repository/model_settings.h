@@ -60,7 +60,8 @@ struct ModelSettings {
   Overflow overflow = Overflow::kBlock;
   absl::Duration shed_target = absl::InfiniteDuration();  // InfiniteDuration(): nothing is shed.
   absl::Duration shed_interval = absl::Milliseconds(100);
-  int64_t max_queue_bytes = 0;  // 0: automatic.
+  int64_t max_queue_bytes = 0;                                // 0: automatic.
+  absl::Duration execution_limit = absl::InfiniteDuration();  // InfiniteDuration(): automatic.
   std::vector<DeclaredWarmup> warmup;
   std::optional<int> intra_op_threads;
   std::optional<int> inter_op_threads;

@@ -42,6 +42,8 @@ bool IsSupported(const std::string& field) {
       "Millrace.Batching.shed_target_microseconds",
       "Millrace.Batching.shed_interval_microseconds",
       "Millrace.Batching.max_queue_bytes",
+      "Millrace.supervision",
+      "Millrace.Supervision.execution_limit_microseconds",
       "ModelParameter.string_value",
       "ModelInput.name",
       "ModelInput.data_type",

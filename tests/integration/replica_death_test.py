@@ -1,7 +1,8 @@
 # Copyright The Millrace Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Replicas that are killed, that crash, and models that raise: what clients see of it."""
+"""Replicas that are killed, that crash or hang, and models that raise: what clients see of it."""
 
+import contextlib
 import os
 import random
 import signal
@@ -15,12 +16,14 @@ from grpc import StatusCode
 from server_process import Entry, Server, eventually
 
 KILLS = 8
+# In microseconds; and its first runs of a shape are exempt.
+LIMITED = "millrace { supervision { execution_limit_microseconds: 1000000 } }\n"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     entries = ["identity", "tiny_mlp", "mlp_pt2", "raises", "slow",
-               Entry("crashes", max_batch_size=1)]
+               "crashes", Entry("slow", "hangs", config=LIMITED)]
     with Server(tmp_path_factory.mktemp("server"), entries) as running:
         yield running
 
@@ -104,7 +107,7 @@ def test_killed_replicas_cost_no_request_and_no_order(server, seed):
     assert len(load.answered) == len(load.threads) and min(load.answered) > 0
     assert server.metric("millrace_replica_restarts_total") >= KILLS
     assert server.metric("millrace_in_flight_requests") == 0
-    assert len(server.replicas()) == 12
+    assert len(server.replicas()) == 14
 
 
 def test_replica_that_is_killed_in_the_middle_of_a_batch_is_replaced_and_the_batch_run_again(
@@ -121,21 +124,26 @@ def test_replica_that_is_killed_in_the_middle_of_a_batch_is_replaced_and_the_bat
         eventually(lambda: server.metric("millrace_replica_restarts_total",
                                          model="slow") == restarts + 2)
     client.assert_answers(stream.rest()[0].infer_response, "slow", inputs)
-    eventually(lambda: server.metric("millrace_ready_replicas") == 12)
+    eventually(lambda: server.metric("millrace_ready_replicas") == 14)
     assert not before & set(server.replicas())
 
 
 def test_killed_templates_are_loaded_again_and_replicas_go_on(server):
     def templates():
-        return {pid for pid in server.processes()
-                if b"template" in open(f"/proc/{pid}/comm", "rb").read()}
-    before = eventually(lambda: found if len(found := templates()) == 6 else None)
+        found = set()
+        for pid in server.processes():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It has just gone.
+                if b"template" in open(f"/proc/{pid}/comm", "rb").read():
+                    found.add(pid)
+        return found
+
+    before = eventually(lambda: found if len(found := templates()) == 7 else None)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     for model in ("identity", "mlp_pt2"):
         inputs = reference.random_inputs(model, 3)
         client.assert_answers(server.stub.ModelInfer(client.request(model, inputs)), model, inputs)
-    eventually(lambda: len(templates() - before) == 6)
+    eventually(lambda: len(templates() - before) == 7)
     server.kill_a_replica(random.Random(0))  # Its successor comes from a new template.
 
 
@@ -147,8 +155,10 @@ def test_request_that_crashes_replicas_is_given_up_and_its_neighbours_are_not(se
     restarts = server.metric("millrace_replica_restarts_total", model="crashes")
     other = client.Stream(server.stub)
     other.send(*(client.numbered("identity", number) for number in range(200)))
-    stream = client.Stream(server.stub)
-    stream.send(*(request(int(number == 3), number) for number in range(8)))
+    with server.frozen_replicas():  # So that they all are gathered in few batches.
+        stream = client.Stream(server.stub)
+        stream.send(*(request(int(number == 3), number) for number in range(8)))
+        eventually(lambda: server.metric("millrace_in_flight_requests", model="crashes") == 8)
     answers = stream.rest()
     assert client.ids(answers) == [str(number) for number in range(8)]
     codes = [client.status_of(answer) for answer in answers]
@@ -159,6 +169,27 @@ def test_request_that_crashes_replicas_is_given_up_and_its_neighbours_are_not(se
     # The model recovers.
     assert server.stub.ModelInfer(request(0, 9)).id == "9"
     eventually(lambda: server.metric("millrace_ready_replicas", model="crashes") == 2)
+
+
+def test_request_that_hangs_replicas_is_given_up_and_its_neighbours_are_not(server):
+    def request(loops, number):
+        return client.request("hangs", {"loops": torch.tensor([[loops]], dtype=torch.int32)},
+                              id=str(number), as_model="slow")
+
+    for number in range(2):
+        server.stub.ModelInfer(request(1, number))
+    restarts = server.metric("millrace_replica_restarts_total", model="hangs")
+    with server.frozen_replicas():
+        stream = client.Stream(server.stub)
+        stream.send(*(request(2**31 - 1 if number == 2 else 1, number) for number in range(4)))
+        eventually(lambda: server.metric("millrace_in_flight_requests", model="hangs") == 4)
+    answers = stream.rest()
+    assert client.ids(answers) == [str(number) for number in range(4)]
+    codes = [client.status_of(answer) for answer in answers]
+    assert codes == [StatusCode.INTERNAL if number == 2 else StatusCode.OK for number in range(4)]
+    assert "hung" in answers[2].error_message
+    assert server.metric("millrace_replica_restarts_total", model="hangs") >= restarts + 3
+    eventually(lambda: server.metric("millrace_ready_replicas", model="hangs") == 2)
 
 
 def test_row_that_raises_doesnt_spoil_the_batch_it_is_in(server):

@@ -656,10 +656,12 @@ TEST_F(DispatcherTest, BatchWhoseReplicaDiedRunsAgainFilledAfresh) {
   const uint64_t later = Submit(pool, {4});
   dying.Die();
   EXPECT_FALSE(dying.busy());
-  pool.dispatcher().AddRunner(&dying);  // Its next process.
-  EXPECT_THAT(dying.Inputs(), ElementsAre(1, 2, 3));
+  pool.dispatcher().AddRunner(&dying);          // Its next process.
+  EXPECT_THAT(dying.Inputs(), ElementsAre(1));  // In halves: whoever killed it does so again.
   dying.Complete();
   EXPECT_THAT(OutputOf(first), ElementsAre(3));
+  EXPECT_THAT(dying.Inputs(), ElementsAre(2, 3));
+  dying.Complete();
   EXPECT_THAT(OutputOf(second), ElementsAre(5, 7));
   EXPECT_THAT(dying.Inputs(), ElementsAre(4));
   dying.Complete();
@@ -690,7 +692,36 @@ TEST_F(DispatcherTest, RequestUnderWhichThreeReplicasDiedIsGivenUp) {
     pool.dispatcher().AddRunner(&runner);
   }
   EXPECT_EQ(CodeOf(place), absl::StatusCode::kInternal);
-  EXPECT_THAT(MessageOf(place), HasSubstr("3 in all"));
+  EXPECT_THAT(MessageOf(place), HasSubstr("3 replicas died"));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, OnlyTheRequestThatKillsReplicasIsGivenUp) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {0});
+  std::vector<uint64_t> places;
+  for (int i = 0; i < 8; ++i) places.push_back(Submit(pool, {i == 5 ? kCulprit : i}));
+  runner.Complete();
+  int deaths = 0;
+  while (runner.busy()) {
+    const std::vector<int32_t> inputs = runner.Inputs();
+    if (std::count(inputs.begin(), inputs.end(), kCulprit) == 0) {
+      runner.Complete();
+      continue;
+    }
+    ++deaths;
+    runner.Die();
+    pool.dispatcher().AddRunner(&runner);
+  }
+  EXPECT_EQ(deaths, 3 + 3);  // As one of eight, of four, of two, and three times alone.
+  for (int i = 0; i < 8; ++i) {
+    if (i == 5) {
+      EXPECT_EQ(CodeOf(places[i]), absl::StatusCode::kInternal);
+    } else {
+      EXPECT_THAT(OutputOf(places[i]), ElementsAre(2 * i + 1));
+    }
+  }
   EXPECT_TRUE(pool.Quiet());
 }
 

@@ -99,6 +99,7 @@ class ReplicaTest : public testing::Test {
                          .dispatcher = dispatcher_.get(),
                          .metrics = &metrics_,
                          .clock = &clock_,
+                         .limit = &limit_,
                          .fork = [this](const ForkCommand& command) { return Fork(command); },
                          .on_warm = [](const std::vector<int64_t>&, ReplicaKind) {},
                          .on_state = [this](int, const absl::Status& state) { NoteState(state); }});
@@ -174,6 +175,8 @@ class ReplicaTest : public testing::Test {
   const std::shared_ptr<Caller> caller_ = std::make_shared<Caller>(std::make_shared<Flow>());
   const std::shared_ptr<AnswerBook> book_ = std::make_shared<AnswerBook>();
   std::shared_ptr<Dispatcher> dispatcher_;
+  // A replica hangs when its first batches of a shape run for so long.
+  ExecutionLimit limit_{{.first_runs = absl::Seconds(2)}};
 
   Mutex mutex_;
   CondVar changed_;
@@ -227,6 +230,21 @@ TEST_F(ReplicaTest, WhatCompletedBeforeADeathCounts) {
   const uint64_t place = Submit({1});
   first.RunBatch();
   first.Die();
+  EXPECT_THAT(OutputOf(place), ElementsAre(3));
+}
+
+TEST_F(ReplicaTest, ProcessThatHangsIsReplaced) {
+  StartReplica();
+  PlayedWorker& first = NextWorker();
+  first.SayReady();
+  const uint64_t place = Submit({1});
+  first.WaitForBatch();
+  EXPECT_TRUE(NextState().ok());
+  const absl::Status death = NextState();
+  EXPECT_THAT(std::string(death.message()), HasSubstr("hung"));
+  PlayedWorker& second = NextWorker();
+  second.SayReady();
+  EXPECT_THAT(second.RunBatch(), ElementsAre(1));
   EXPECT_THAT(OutputOf(place), ElementsAre(3));
 }
 

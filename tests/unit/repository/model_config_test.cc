@@ -83,6 +83,7 @@ millrace {
     shed_interval_microseconds: 200000
     max_queue_bytes: 1000000
   }
+  supervision { execution_limit_microseconds: 5000000 }
 }
 )";
 
@@ -118,6 +119,7 @@ TEST(ModelConfig, EverySupportedFieldIsRead) {
   ASSERT_EQ(settings->queue_policies.size(), 3u);
   EXPECT_EQ(settings->default_level, 2);
   EXPECT_EQ(settings->starvation_guard, absl::Milliseconds(500));
+  EXPECT_EQ(settings->execution_limit, absl::Seconds(5));
   EXPECT_EQ(settings->hold, Hold::kReturners);
   EXPECT_EQ(settings->overflow, Overflow::kDropOldest);
   EXPECT_EQ(settings->shed_target, absl::Milliseconds(10));
@@ -255,6 +257,7 @@ TEST(ModelConfig, TensorsAloneAreEnough) {
   EXPECT_EQ(settings->queue_policies[0].default_timeout, absl::InfiniteDuration());
   EXPECT_EQ(settings->default_level, 1);
   EXPECT_EQ(settings->starvation_guard, absl::InfiniteDuration());
+  EXPECT_EQ(settings->execution_limit, absl::InfiniteDuration());
   EXPECT_EQ(settings->hold, std::nullopt);
   EXPECT_EQ(settings->overflow, Overflow::kBlock);
   EXPECT_EQ(settings->shed_target, absl::InfiniteDuration());
@@ -536,6 +539,10 @@ TEST(ModelConfig, MillraceSettingsThatMakeNoSenseAreRefused) {
     return absl::StrCat(kTensors, "millrace { batching {\n", text, " } }");
   };
   ExpectErrors({
+      {absl::StrCat(kTensors,
+                    "millrace { supervision {\nexecution_limit_microseconds: 3600000001 } }"),
+       "5", "'millrace.supervision.execution_limit_microseconds'",
+       "3600000001 came, at most an hour"},
       {with("hold: ALWAYS"), "5", "\"hold\"", "Unknown enumeration value"},
       {with("hold: 3"), "5", "'millrace.batching.hold'", "expected NONE or RETURNERS"},
       {with("overflow: 5"), "5", "'millrace.batching.overflow'",
