@@ -82,13 +82,6 @@ Dispatcher::Dispatcher(Options options, std::shared_ptr<const ModelSignature> si
       overload_(options_.overload),
       limits_(signature_->model_name(), most_rows(), options_.levels, costs_, overload_) {}
 
-Dispatcher::~Dispatcher() {
-  std::vector<std::shared_ptr<PendingRequest>> left;  // Freed after the lock: they answer.
-  MutexLock lock(mutex_);
-  left = flows_.All();
-  for (const auto& request : left) request->self.reset();
-}
-
 // ---- Requests ----
 
 void Dispatcher::Submit(std::shared_ptr<PendingRequest> request) {

@@ -83,7 +83,7 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
                                             ModelMetrics& metrics);
 
   // What still waits is answered INTERNAL; see Stop().
-  ~Dispatcher() override;
+  ~Dispatcher() override = default;
 
   // Takes a request. Never blocks; may start a batch and may answer requests. Where the request
   // waits at the door, its flow is told before this returns, and again when it has left the door.

@@ -6,6 +6,10 @@
 
 namespace millrace {
 
+WaitingFlows::~WaitingFlows() {
+  for (const auto& request : All()) request->self.reset();
+}
+
 void WaitingFlows::AddPlace(const std::shared_ptr<PendingRequest>& request) {
   if (request->places++ > 0) return;
   request->self = request;

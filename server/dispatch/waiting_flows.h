@@ -19,6 +19,11 @@ namespace millrace {
 // Thread-compatible: the dispatcher guards it.
 class WaitingFlows {
  public:
+  WaitingFlows() = default;
+  ~WaitingFlows();
+  WaitingFlows(const WaitingFlows&) = delete;
+  WaitingFlows& operator=(const WaitingFlows&) = delete;
+
   // A request waits in one more place, or in one less: the queue or the door, a staged batch, the
   // line of those that are to be run again.
   void AddPlace(const std::shared_ptr<PendingRequest>& request);
