@@ -210,8 +210,8 @@ bool Dispatcher::EntersInsteadOfOldest(const std::shared_ptr<PendingRequest>& re
 bool Dispatcher::FitsInsteadOfOldest(const PendingRequest& request) const {
   if (room_.HasRoom(request)) return true;
   const PendingRequest& oldest = *flows_.FirstOf(request.flow());
-  if (WaitingRoom::IsParked(oldest) || oldest.started || oldest.level != request.level)
-    return false;
+  if (WaitingRoom::IsParked(oldest) || oldest.started) return false;
+  if (oldest.level != request.level) return false;
   // Where it is staged, it leaves a hole in a batch that somebody of the queue can fill.
   const bool is_staged = !WaitingRoom::Holds(oldest);
   if (is_staged && *oldest.row_shape() != *request.row_shape()) return false;
@@ -274,11 +274,8 @@ void Dispatcher::LetInParked(Actions& actions) {
 bool Dispatcher::TakeBytes(PendingRequest& request, Actions& actions) {
   const int64_t bytes = BytesOf(request);
   MemoryBudget* const memory = options_.memory;
-  const auto fits = [&](int64_t held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return held <= 0 || bytes <= options_.max_queue_bytes - held;
-  };
   const auto try_to = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!fits(held_bytes_)) return false;
+    if (!BytesFit(bytes, held_bytes_)) return false;
     if (memory == nullptr) return true;
     // What was freed a moment ago hasn't been given back yet.
     const int64_t freed = std::min(bytes, actions.freed_bytes);
@@ -288,7 +285,7 @@ bool Dispatcher::TakeBytes(PendingRequest& request, Actions& actions) {
   };
   if (!try_to()) {
     const int64_t own = DropsOldest(request) ? flows_.BytesOf(request.flow()) : 0;
-    if (own == 0 || !fits(held_bytes_ - own)) return false;
+    if (own == 0 || !BytesFit(bytes, held_bytes_ - own)) return false;
     const int64_t left = memory == nullptr ? 0 : memory->taken() - actions.freed_bytes - own;
     if (left > 0 && bytes > memory->limit() - left) return false;
     do {
@@ -315,7 +312,7 @@ Refusal Dispatcher::QueueFull(const std::string& why, absl::Time now) const {
 std::string Dispatcher::WhatIsFull(const PendingRequest& request) const {
   if (!room_.HasRoom(request)) return RowsThatWait(request.level);
   const int64_t bytes = BytesOf(request);
-  if (held_bytes_ > 0 && bytes > options_.max_queue_bytes - held_bytes_) {
+  if (!BytesFit(bytes, held_bytes_)) {
     return absl::StrCat("the request has ", bytes, " bytes, and model '", signature_->model_name(),
                         "' holds ", held_bytes_, " of at most ", options_.max_queue_bytes);
   }
@@ -404,9 +401,7 @@ void Dispatcher::Drop(PendingRequest& request, Refusal refusal, Actions& actions
 bool Dispatcher::DropIfExpired(PendingRequest& request, absl::Time now, Actions& actions) {
   std::optional<Refusal> refusal = limits_.WhyExpired(request, now);
   if (!refusal) return false;
-  if (refusal->reason == Rejection::kShed) {
-    refusal->retry_after = RetryAfter(now);
-  }
+  if (refusal->reason == Rejection::kShed) refusal->retry_after = RetryAfter(now);
   Drop(request, *std::move(refusal), actions);
   return true;
 }
@@ -492,10 +487,9 @@ void Dispatcher::Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch) {
     runners_.RemoveBusy(runner, now);
     const std::vector<Batch::Member>& members = batch->members();
     PendingRequest& first = *members.front().request;
-    if (members.size() > 1) {  // Nobody knows yet whose fault it is.
-      RunAgain(members, 2, true, now, actions);
-    } else if (++first.deaths < options_.max_deaths) {
-      RunAgain(members, 1, true, now, actions);
+    // Of several, nobody knows yet whose fault it is.
+    if (members.size() > 1 || ++first.deaths < options_.max_deaths) {
+      RunAgain(members, true, now, actions);
     } else {
       const absl::Status status = absl::InternalError(
           absl::StrCat("model '", signature_->model_name(), "': ", first.deaths,
@@ -508,8 +502,8 @@ void Dispatcher::Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch) {
   Perform(std::move(actions));
 }
 
-void Dispatcher::RunAgain(absl::Span<const Batch::Member> members, int batches, bool first,
-                          absl::Time now, Actions& actions) {
+void Dispatcher::RunAgain(absl::Span<const Batch::Member> members, bool first, absl::Time now,
+                          Actions& actions) {
   StagingArea::Retry again;
   for (const Batch::Member& member : members) {
     PendingRequest& request = *member.request;
@@ -522,14 +516,8 @@ void Dispatcher::RunAgain(absl::Span<const Batch::Member> members, int batches, 
     if (!WaitingRoom::Holds(request)) limits_.Update(request, now);
     again.push_back(member);
   }
-  const size_t share =
-      (again.size() + static_cast<size_t>(batches) - 1) / static_cast<size_t>(batches);
-  std::vector<StagingArea::Retry> parts;
-  for (size_t begin = 0; begin < again.size(); begin += share) {
-    const auto part = absl::MakeConstSpan(again).subspan(begin, share);
-    parts.emplace_back(part.begin(), part.end());
-  }
-  staging_.RunAgain(std::move(parts), first);
+  const auto middle = again.begin() + static_cast<std::ptrdiff_t>((again.size() + 1) / 2);
+  staging_.RunAgain({{again.begin(), middle}, {middle, again.end()}}, first);
 }
 
 absl::Status Dispatcher::CheckOutputs(const Batch& batch,
@@ -594,7 +582,7 @@ void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
     MutexLock lock(mutex_);
     staging_.FreeBuffer(batch.buffer());
     if (members.size() > 1) {
-      RunAgain(members, 2, false, now, actions);
+      RunAgain(members, false, now, actions);
     } else {
       Refuse(members.front().request, {status}, actions);
     }

@@ -203,6 +203,10 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   void LetInParked(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False where the request's bytes aren't there; a flow that drops its oldest makes room for them.
   bool TakeBytes(PendingRequest& request, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the model may hold `bytes` more beside those `held`; where none are, any number.
+  bool BytesFit(int64_t bytes, int64_t held) const {
+    return held <= 0 || bytes <= options_.max_queue_bytes - held;
+  }
   void ReleaseBytes(PendingRequest& request, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What a request is told that finds no room, and what it lacks.
@@ -300,9 +304,9 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
                int replica) ABSL_LOCKS_EXCLUDED(mutex_);
   // Fails the only member, or puts the halves of several back for another run.
   void Isolate(const Batch& batch, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Makes members whose batch has lost its buffer wait for so many others, of a share of them each:
-  // before those who wait already, or after them.
-  void RunAgain(absl::Span<const Batch::Member> members, int batches, bool first, absl::Time now,
+  // Makes members whose batch has lost its buffer wait for two others, each of half of them: before
+  // those who wait already, or after them.
+  void RunAgain(absl::Span<const Batch::Member> members, bool first, absl::Time now,
                 Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckOutputs(const Batch& batch, const std::vector<OutputView>& outputs) const;
   void Send(PendingRequest& request, PendingRequest::Answer&& answer, absl::Time now);

@@ -76,7 +76,7 @@ void FairQueue::Remove(PendingRequest& request) {
 }
 
 void FairQueue::Enter(PendingRequest& request, FairLine& line) {
-  Tier& tier = tiers_[static_cast<size_t>(request.tier)];
+  Tier& tier = At(request.tier);
   const int64_t rows = Unclaimed(request);
   request.line = &line;
   tier.rows += rows;
@@ -107,7 +107,7 @@ void FairQueue::Enter(PendingRequest& request, FairLine& line) {
 
 void FairQueue::Leave(PendingRequest& request) {
   FairLine& line = *request.line;
-  Tier& tier = tiers_[static_cast<size_t>(request.tier)];
+  Tier& tier = At(request.tier);
   const int64_t rows = Unclaimed(request);
   const bool first = line.requests.front() == &request;
   tier.rows -= rows;
@@ -157,8 +157,7 @@ FairLine& FairQueue::LineFor(const Flow& flow, int tier) {
     if (line.requests.empty()) {
       indebted_.Remove(line);
       --indebted_count_;
-      line.credit = std::min(
-          0.0, line.credit + (tiers_[static_cast<size_t>(tier)].served - line.left) * line.weight);
+      line.credit = std::min(0.0, line.credit + (At(tier).served - line.left) * line.weight);
     }
     return line;
   }
@@ -200,7 +199,7 @@ void FairQueue::ForgetIdleGroups() {
 void FairQueue::Activate(FairLine& line) {
   ShapeGroup& group = GroupFor(line.requests.front()->row_shape());
   ShapeGroup::Ring& ring = group.ring(line.tier);
-  Tier& tier = tiers_[static_cast<size_t>(line.tier)];
+  Tier& tier = At(line.tier);
   if (group.lines++ == 0) ++shapes_;
   if (ring.size++ == 0) ring.served = std::max({ring.served, tier.served, line.finish});
   ring.weight += line.weight;
@@ -218,7 +217,7 @@ void FairQueue::Deactivate(FairLine& line) {
   ring.lines.Remove(line);
   ring.weight -= line.weight;
   --ring.size;
-  Tier& tier = tiers_[static_cast<size_t>(line.tier)];
+  Tier& tier = At(line.tier);
   --tier.lines;
   tier.weight -= line.weight;
 }
@@ -243,7 +242,8 @@ int64_t FairQueue::SmallestPiece(const ShapeGroup& group, int tier, int64_t capa
   int64_t smallest = capacity;
   int looked_at = 0;
   for (const FairLine* line = group.ring(tier).lines.front();
-       line != nullptr && looked_at < kMostPassedOver; line = line->in_ring.next, ++looked_at) {
+       line != nullptr && looked_at < kMostPassedOver;
+       line = group.ring(tier).lines.Next(*line), ++looked_at) {
     smallest = std::min(smallest, Unclaimed(*line->requests.front()));
   }
   return smallest;
@@ -306,7 +306,7 @@ void FairQueue::SkipRounds(ShapeGroup::Ring& ring, double row_cost) {
 void FairQueue::Claim(PendingRequest& request, int64_t rows, double cost) {
   FairLine& line = *request.line;
   ShapeGroup::Ring& ring = line.group->ring(line.tier);
-  Tier& tier = tiers_[static_cast<size_t>(line.tier)];
+  Tier& tier = At(line.tier);
   MILLRACE_CHECK(line.requests.front() == &request, "Rows are claimed in the order of a flow.");
   MILLRACE_CHECK(rows <= Unclaimed(request), "A row has one place.");
   tier.served = std::max(tier.served, ring.served);
@@ -343,8 +343,8 @@ PendingRequest* FairQueue::Overdue(absl::Time time) const {
 absl::Span<PendingRequest* const> FairQueue::TurnOutFor(const Flow& flow, int64_t rows, int level,
                                                         int64_t missing) {
   turned_out_.clear();
-  const Tier& first = tiers_[static_cast<size_t>(TierOf(level, false))];
-  const Tier& delayed = tiers_[static_cast<size_t>(TierOf(level, true))];
+  const Tier& first = At(TierOf(level, false));
+  const Tier& delayed = At(TierOf(level, true));
   if (first.size + delayed.size == first.lines + delayed.lines) return {};  // One each.
   const int64_t own = RowsOf(flow, level);
   const double wanted = static_cast<double>(own + rows) / flow.weight();
@@ -385,27 +385,19 @@ absl::Span<PendingRequest* const> FairQueue::TurnOutFor(const Flow& flow, int64_
   return turned_out_;
 }
 
-int64_t FairQueue::LinesUpTo(int level) const {
-  int64_t lines = 0;
-  for (int tier = 0; tier < 2 * level; ++tier) lines += tiers_[static_cast<size_t>(tier)].lines;
-  return lines;
+template <typename T>
+T FairQueue::SumUpTo(int level, T Tier::*what) const {
+  T sum = 0;
+  for (int tier = 0; tier < 2 * level; ++tier) sum += At(tier).*what;
+  return sum;
 }
 
-int64_t FairQueue::RowsUpTo(int level) const {
-  int64_t rows = 0;
-  for (int tier = 0; tier < 2 * level; ++tier) rows += tiers_[static_cast<size_t>(tier)].rows;
-  return rows;
-}
-
-double FairQueue::CostUpTo(int level) const {
-  double cost = 0;
-  for (int tier = 0; tier < 2 * level; ++tier) cost += tiers_[static_cast<size_t>(tier)].cost;
-  return cost;
-}
+int64_t FairQueue::LinesUpTo(int level) const { return SumUpTo(level, &Tier::lines); }
+int64_t FairQueue::RowsUpTo(int level) const { return SumUpTo(level, &Tier::rows); }
+double FairQueue::CostUpTo(int level) const { return SumUpTo(level, &Tier::cost); }
 
 int64_t FairQueue::LinesWithDeadlines(int level) const {
-  return tiers_[static_cast<size_t>(TierOf(level, false))].deadlines +
-         tiers_[static_cast<size_t>(TierOf(level, true))].deadlines;
+  return At(TierOf(level, false)).deadlines + At(TierOf(level, true)).deadlines;
 }
 
 int64_t FairQueue::RowsOf(const Flow& flow, int level) const {
@@ -419,7 +411,7 @@ int64_t FairQueue::RowsOf(const Flow& flow, int level) const {
 
 int FairQueue::highest_level() const {
   int tier = 0;
-  while (tiers_[static_cast<size_t>(tier)].lines == 0) ++tier;
+  while (At(tier).lines == 0) ++tier;
   return LevelOf(tier);
 }
 

@@ -167,6 +167,10 @@ class FairQueue {
   };
   using LineKey = std::pair<uint64_t, int>;  // Flow and tier.
 
+  Tier& At(int tier) { return tiers_[static_cast<size_t>(tier)]; }
+  const Tier& At(int tier) const { return tiers_[static_cast<size_t>(tier)]; }
+  template <typename T>
+  T SumUpTo(int level, T Tier::*what) const;
   FairLine& LineFor(const Flow& flow, int tier);
   ShapeGroup& GroupFor(const std::shared_ptr<const RowShape>& shape);
   void ForgetIdleGroups();

@@ -36,14 +36,18 @@ Batch* StagingArea::Find(const RowShape& shape) const {
 
 absl::StatusOr<Batch*> StagingArea::Open(const PendingRequest& request, int64_t most_rows,
                                          double row_cost) {
-  BatchBuffer* const buffer = free_buffers_.back();
-  MILLRACE_ASSIGN_OR_RETURN(const int64_t capacity, buffer->Open(*request.row_shape(), most_rows));
-  free_buffers_.pop_back();
-  staged_.push_back(std::make_unique<Batch>(buffer, request.row_shape(), capacity));
-  Batch* const batch = staged_.back().get();
+  MILLRACE_ASSIGN_OR_RETURN(Batch* const batch, OpenBuffer(request.row_shape(), most_rows));
   batch->row_cost = row_cost;
   batch->turn = FairQueue::ServedOf(request);
   return batch;
+}
+
+absl::StatusOr<Batch*> StagingArea::OpenBuffer(const std::shared_ptr<const RowShape>& shape,
+                                               int64_t most_rows) {
+  BatchBuffer* const buffer = free_buffers_.back();
+  MILLRACE_ASSIGN_OR_RETURN(const int64_t capacity, buffer->Open(*shape, most_rows));
+  free_buffers_.pop_back();
+  return staged_.emplace_back(std::make_unique<Batch>(buffer, shape, capacity)).get();
 }
 
 StagingArea::Fill StagingArea::Stage(PendingRequest& request, Batch& batch) {
@@ -116,12 +120,10 @@ void StagingArea::GatherRetries(Fills& fills) {
     if (retry.empty()) continue;
     int64_t rows = 0;
     for (const Batch::Member& member : retry) rows += member.rows;
-    const auto& shape = retry.front().request->row_shape();
-    const auto capacity = free_buffers_.back()->Open(*shape, rows);
-    MILLRACE_CHECK(capacity.ok() && *capacity == rows, "What fitted a buffer once fits again.");
-    staged_.push_back(std::make_unique<Batch>(free_buffers_.back(), shape, rows));
-    free_buffers_.pop_back();
-    Batch& batch = *staged_.back();
+    const absl::StatusOr<Batch*> opened = OpenBuffer(retry.front().request->row_shape(), rows);
+    MILLRACE_CHECK(opened.ok() && (*opened)->capacity() == rows,
+                   "What fitted a buffer once fits again.");
+    Batch& batch = **opened;
     for (const Batch::Member& member : retry) fills.push_back(Join(batch, member));
     batch.retry = true;
     batch.Close();

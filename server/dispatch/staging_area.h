@@ -96,6 +96,9 @@ class StagingArea {
   absl::Time oldest_arrival() const;
 
  private:
+  // Opens the next free buffer for a batch of at most `most_rows` rows. REQUIRES: HasBuffer().
+  absl::StatusOr<Batch*> OpenBuffer(const std::shared_ptr<const RowShape>& shape,
+                                    int64_t most_rows);
   Fill Join(Batch& batch, const Batch::Member& rows);
 
   std::vector<std::unique_ptr<Batch>> staged_;

@@ -52,7 +52,7 @@ PendingRequest* WaitingFlows::FirstOf(const Flow& flow) const {
 int64_t WaitingFlows::BytesOf(const Flow& flow) const {
   int64_t bytes = 0;
   for (const PendingRequest* request = FirstOf(flow); request != nullptr;
-       request = request->in_flow.next) {
+       request = OfFlow::Next(*request)) {
     bytes += request->held_bytes;
   }
   return bytes;
@@ -63,7 +63,7 @@ std::vector<PendingRequest*> WaitingFlows::Of(const Caller& caller) const {
   const auto found = by_caller_.find(&caller);
   if (found == by_caller_.end()) return requests;
   for (PendingRequest* request = found->second.front(); request != nullptr;
-       request = request->in_caller.next) {
+       request = OfCaller::Next(*request)) {
     requests.push_back(request);
   }
   return requests;
@@ -73,7 +73,7 @@ std::vector<std::shared_ptr<PendingRequest>> WaitingFlows::All() const {
   std::vector<std::shared_ptr<PendingRequest>> all;
   for (const auto& [id, flow] : by_flow_) {
     for (const PendingRequest* request = flow.requests.front(); request != nullptr;
-         request = request->in_flow.next) {
+         request = OfFlow::Next(*request)) {
       all.push_back(request->self);
     }
   }
@@ -81,15 +81,15 @@ std::vector<std::shared_ptr<PendingRequest>> WaitingFlows::All() const {
 }
 
 PendingRequest* WaitingFlows::NextInTier(const PendingRequest& request) {
-  PendingRequest* next = request.in_flow.next;
-  while (next != nullptr && next->tier != request.tier) next = next->in_flow.next;
+  PendingRequest* next = OfFlow::Next(request);
+  while (next != nullptr && next->tier != request.tier) next = OfFlow::Next(*next);
   return next;
 }
 
 PendingRequest* WaitingFlows::NextAtDoor(const PendingRequest& request) {
-  PendingRequest* next = request.in_flow.next;
+  PendingRequest* next = OfFlow::Next(request);
   while (next != nullptr && (next->level != request.level || !WaitingRoom::IsParked(*next))) {
-    next = next->in_flow.next;
+    next = OfFlow::Next(*next);
   }
   return next;
 }
@@ -98,7 +98,7 @@ bool WaitingFlows::LatestIsAtDoor(const Flow& flow, int level) const {
   const Requests* const found = Find(flow);
   if (found == nullptr) return false;
   const PendingRequest* latest = found->requests.back();
-  while (latest != nullptr && latest->level != level) latest = latest->in_flow.previous;
+  while (latest != nullptr && latest->level != level) latest = OfFlow::Previous(*latest);
   return latest != nullptr && WaitingRoom::IsParked(*latest);
 }
 

@@ -46,8 +46,9 @@ class WaitingFlows {
   bool LatestIsAtDoor(const Flow& flow, int level) const;
 
  private:
+  using OfFlow = IntrusiveList<PendingRequest, &PendingRequest::in_flow>;
   struct Requests {
-    IntrusiveList<PendingRequest, &PendingRequest::in_flow> requests;
+    OfFlow requests;
     int64_t count = 0;
   };
   using OfCaller = IntrusiveList<PendingRequest, &PendingRequest::in_caller>;

@@ -423,9 +423,10 @@ def test_three_times_the_load_leaves_goodput_and_the_latency_of_what_is_served(s
     print(f"lost {lost.seconds:.2f} s, execution {execute:.4f} s, {dict(found)}, "
           f"capacity {capacity:.0f}, p99 {p99:.3f} s, the client's p50 {p50:.3f}")
     assert found[StatusCode.OK] >= 0.8 * capacity
-    # Bounded by that, not by the load; twice, for a machine that others use.
-    assert p99 <= 2 * (patience + 4 * execute)
-    assert p50 <= 2 * (patience + 4 * execute)
+    # Bounded by that, not by the load; by twice as much where the machine stood still at times.
+    most = (patience + 4 * execute) * (1 if lost.seconds < calls.seconds / 10 else 2)
+    assert p99 <= most
+    assert p50 <= most
 
 
 def seconds_in_server(response):

@@ -95,6 +95,34 @@ class DispatcherPoliciesTest : public testing::Test {
     }
   }
 
+  // The same, where a batch takes 2 ms and 1 ms per row.
+  void TeachRows(EchoPool& pool) {
+    const Asker teacher(Overflow::kReject);
+    for (int i = 0; i < 40; ++i) {
+      const int64_t rows = 1 + i % 8;
+      Submit(pool, teacher, {.rows = rows});
+      Complete(pool, absl::Milliseconds(2 + rows));
+    }
+  }
+
+  // How many batches run beside a backlogged high level, with a starvation guard of four of them,
+  // until a request of the low level is answered whose rows are so wide.
+  int BatchesUntilTheLowGoes(size_t width) {
+    Dispatcher::Options options = {.levels = {{}, {}}};
+    options.starvation_guard = 4 * kBatch;
+    EchoPool& pool = Pool(std::move(options));
+    const Asker low(Overflow::kReject);
+    const Asker high(Overflow::kReject);
+    for (int i = 0; i < 3; ++i) Submit(pool, high);
+    const uint64_t starves = Submit(pool, low, {.level = 2, .width = width});
+    int batches = 0;
+    for (; Owed(starves) && batches < 20; ++batches) {
+      Submit(pool, high);
+      Complete(pool);
+    }
+    return batches;
+  }
+
   StatusCode CodeOf(uint64_t place) const {
     const Response* const response = book_->Find(place);
     return response == nullptr ? StatusCode::kUnknown : response->status.code();
@@ -104,6 +132,10 @@ class DispatcherPoliciesTest : public testing::Test {
     return response == nullptr ? "owed" : std::string(response->status.message());
   }
   bool Owed(uint64_t place) const { return book_->Find(place) == nullptr; }
+  int64_t CountAnswered(const std::vector<uint64_t>& places) const {
+    return std::count_if(places.begin(), places.end(),
+                         [&](uint64_t place) { return !Owed(place); });
+  }
   // The places in the running batch, one per row.
   std::vector<int32_t> Running(EchoPool& pool) { return pool.runners().front().Inputs(); }
 
@@ -458,16 +490,11 @@ TEST_F(DispatcherPoliciesTest, DearRequestIsNotRefusedForCheapOnesBeforeIt) {
 TEST_F(DispatcherPoliciesTest, BatchThatGetsNoLeaseIsNotCut) {
   EchoPool& pool = Pool({}, 8, 0);
   HandDrivenRunner& runner = pool.AddRunner(4);
-  const Asker teacher(Overflow::kReject);
-  for (int i = 0; i < 40; ++i) {
-    const int64_t rows = 1 + i % 8;
-    Submit(pool, teacher, {.rows = rows});
-    Advance(absl::Milliseconds(2 + rows));
-    runner.Complete(absl::Milliseconds(2 + rows));
-  }
+  TeachRows(pool);
   EchoPool& other = Pool({}, 1, 0);
   HandDrivenRunner& theirs = other.AddRunner(4);
-  Submit(other, teacher);  // Has all cores.
+  const Asker holder(Overflow::kReject);
+  Submit(other, holder);  // Has all cores.
   for (int i = 0; i < 6; ++i) {
     const Asker asker(Overflow::kReject);
     Submit(pool, asker, {.deadline = absl::Milliseconds(i == 2 ? 6.5 : 500)});
@@ -503,13 +530,7 @@ TEST_F(DispatcherPoliciesTest, LeaseOfABatchWhoseMembersAreAllTooLateIsGivenBack
 
 TEST_F(DispatcherPoliciesTest, BatchIsCutSoThatItsMostUrgentMemberMakesIt) {
   EchoPool& pool = Pool({}, 8);
-  const Asker teacher(Overflow::kReject);
-  // A batch takes 2 ms and 1 ms per row.
-  for (int i = 0; i < 40; ++i) {
-    const int64_t rows = 1 + i % 8;
-    Submit(pool, teacher, {.rows = rows});
-    Complete(pool, absl::Milliseconds(2 + rows));
-  }
+  TeachRows(pool);
   const Asker asker(Overflow::kReject);
   Submit(pool, asker);  // Runs for 3 ms.
   std::vector<uint64_t> places;
@@ -617,12 +638,8 @@ TEST_F(DispatcherPoliciesTest, OverdueRequestsLeaveTheHigherLevelEveryOtherPlace
     highs.push_back(Submit(pool, high, {.level = 1}));
   }
   for (int i = 0; i < 40; ++i) Complete(pool);
-  const auto answered = [&](const std::vector<uint64_t>& places) {
-    return std::count_if(places.begin(), places.end(),
-                         [&](uint64_t place) { return !Owed(place); });
-  };
-  EXPECT_GE(answered(highs), 19);
-  EXPECT_GE(answered(lows), 18);
+  EXPECT_GE(CountAnswered(highs), 19);
+  EXPECT_GE(CountAnswered(lows), 18);
 }
 
 TEST_F(DispatcherPoliciesTest, OverdueRequestsOfManyRowsGetNoMoreThanHalfOfThem) {
@@ -636,29 +653,14 @@ TEST_F(DispatcherPoliciesTest, OverdueRequestsOfManyRowsGetNoMoreThanHalfOfThem)
     for (int i = 0; i < 1000; ++i) highs.push_back(Submit(pool, high, {.level = 1}));
     for (int i = 0; i < 200; ++i) lows.push_back(Submit(pool, low, {.level = 2, .rows = rows}));
     for (int i = 0; i < 60; ++i) Complete(pool);
-    const auto answered = [&](const std::vector<uint64_t>& places) {
-      return std::count_if(places.begin(), places.end(),
-                           [&](uint64_t place) { return !Owed(place); });
-    };
-    EXPECT_GT(answered(lows) * rows, answered(highs) / 3) << rows;
-    EXPECT_LE(answered(lows) * rows, answered(highs) + 2 * rows) << rows;
+    EXPECT_GT(CountAnswered(lows) * rows, CountAnswered(highs) / 3) << rows;
+    EXPECT_LE(CountAnswered(lows) * rows, CountAnswered(highs) + 2 * rows) << rows;
     pool.dispatcher().Stop(absl::UnavailableError("The test is over."));
   }
 }
 
 TEST_F(DispatcherPoliciesTest, StarvationGuardLetsTheLowOfAnotherShapeGo) {
-  Dispatcher::Options options = {.levels = {{}, {}}};
-  options.starvation_guard = 4 * kBatch;
-  EchoPool& pool = Pool(std::move(options));
-  const Asker low(Overflow::kReject);
-  const Asker high(Overflow::kReject);
-  for (int i = 0; i < 3; ++i) Submit(pool, high);
-  const uint64_t starves = Submit(pool, low, {.level = 2, .width = 2});
-  int batches = 0;
-  for (; Owed(starves) && batches < 20; ++batches) {
-    Submit(pool, high);
-    Complete(pool);
-  }
+  const int batches = BatchesUntilTheLowGoes(2);
   EXPECT_GT(batches, 4);
   EXPECT_LE(batches, 8);
 }
@@ -691,18 +693,7 @@ TEST_F(DispatcherPoliciesTest, NobodyGoesBackForARequestThatFindsNoRoomAllTheSam
 }
 
 TEST_F(DispatcherPoliciesTest, StarvationGuardLetsTheLowGo) {
-  Dispatcher::Options options = {.levels = {{}, {}}};
-  options.starvation_guard = 4 * kBatch;
-  EchoPool& pool = Pool(std::move(options));
-  const Asker low(Overflow::kReject);
-  const Asker high(Overflow::kReject);
-  for (int i = 0; i < 3; ++i) Submit(pool, high);
-  const uint64_t starves = Submit(pool, low, {.level = 2});
-  int batches = 0;
-  for (; Owed(starves) && batches < 20; ++batches) {
-    Submit(pool, high);
-    Complete(pool);
-  }
+  const int batches = BatchesUntilTheLowGoes(1);
   EXPECT_GT(batches, 4);
   EXPECT_LE(batches, 7);
 }
