@@ -22,11 +22,11 @@ class ChildProcess {
 
   // Starts `program` with `arguments` in a process group of its own (a terminal's Ctrl-C is the
   // server's to handle), with no signal blocked, and with `control` as its file descriptor
-  // kWorkerControlFd and no others but the standard ones. Call on a thread that lives as long as
-  // the child may: the kernel's parent-death signal follows the thread.
+  // kWorkerControlFd, `output` as its standard output and error, and no others. Call on a thread
+  // that lives as long as the child may: the kernel's parent-death signal follows the thread.
   static absl::StatusOr<ChildProcess> Spawn(const std::string& program,
                                             const std::vector<std::string>& arguments,
-                                            const ControlSocket& control);
+                                            const ControlSocket& control, int output);
 
   // Stands for a child that was started otherwise. INTERNAL where `pid` is no child of this process
   // or another ChildProcess stands for it, so that nobody else's process is ever killed.

@@ -9,12 +9,37 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/clock.h"
+#include "server/base/poll.h"
 #include "server/base/status.h"
 
 namespace millrace {
 namespace {
 
 constexpr absl::Duration kForkTimeout = absl::Seconds(30);
+
+// Waits for the worker's word, and takes what it writes meanwhile.
+absl::StatusOr<ControlMessage> ReceiveFirst(const ControlSocket& control, WorkerOutput& output,
+                                            absl::Duration timeout) {
+  const absl::Time until = Clock::Real().Now() + timeout;
+  for (;;) {
+    const absl::Duration left = until - Clock::Real().Now();
+    pollfd entries[] = {{.fd = control.fd(), .events = POLLIN, .revents = 0},
+                        {.fd = output.fd(), .events = POLLIN, .revents = 0}};
+    const int ready = Poll(absl::MakeSpan(entries), left);
+    if (ready > 0 && entries[1].revents != 0) output.Read();
+    if (ready <= 0 || entries[0].revents != 0) {
+      return control.Receive(absl::ZeroDuration());
+    }
+  }
+}
+
+std::string Bury(ChildProcess& process, WorkerOutput& output) {
+  const std::string incident = NewIncident();
+  const std::string ending = process.KillAndReap();
+  output.LogLast(incident);
+  return absl::StrCat(ending, " (incident ", incident, ")");
+}
 
 }  // namespace
 
@@ -23,14 +48,20 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(
     absl::Duration timeout, LoadedReply* reply) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
-  MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Spawn(worker_program, {}, theirs));
-  theirs.release();  // Only the worker holds that end now, so its death can be seen.
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto pipe, WorkerOutput::Create(absl::StrCat("model '", command.model_name, "' version ",
+                                                   command.version, " template")));
+  auto& [output, worker_end] = pipe;
+  MILLRACE_ASSIGN_OR_RETURN(ChildProcess process,
+                            ChildProcess::Spawn(worker_program, {}, theirs, worker_end.get()));
+  theirs.release();  // Only the worker holds these ends now, so its death can be seen.
+  worker_end.reset();
   const absl::Status sent = ours.Send(ToJson(command), {model_fd, memory_fd});
   const absl::StatusOr<ControlMessage> message =
-      sent.ok() ? ours.Receive(timeout) : absl::StatusOr<ControlMessage>(sent);
+      sent.ok() ? ReceiveFirst(ours, output, timeout) : absl::StatusOr<ControlMessage>(sent);
   if (absl::IsUnavailable(message.status())) {
-    return absl::UnavailableError(
-        absl::StrCat("the worker process that was to load the model ", process.KillAndReap()));
+    return absl::UnavailableError(absl::StrCat("the worker process that was to load the model ",
+                                               millrace::Bury(process, output)));
   }
   if (absl::IsDeadlineExceeded(message.status())) {
     return absl::DeadlineExceededError(
@@ -39,26 +70,44 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(*reply, FromJson<LoadedReply>(message->text));
   MILLRACE_RETURN_IF_ERROR(reply->status);
-  return std::unique_ptr<ModelTemplate>(new ModelTemplate(std::move(process), std::move(ours)));
+  return std::unique_ptr<ModelTemplate>(
+      new ModelTemplate(std::move(process), std::move(ours), std::move(output)));
 }
 
-absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command) {
+absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command, std::string name) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
   UniqueFd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!event.valid()) return ErrnoStatus(errno, "eventfd");
+  MILLRACE_ASSIGN_OR_RETURN(auto pipe, WorkerOutput::Create(std::move(name)));
+  auto& [output, worker_end] = pipe;
   absl::StatusOr<ControlMessage> message = absl::UnknownError("");
   {
     MutexLock lock(mutex_);
-    MILLRACE_RETURN_IF_ERROR(control_.Send(ToJson(command), {theirs.fd(), event.get()}));
+    MILLRACE_RETURN_IF_ERROR(
+        control_.Send(ToJson(command), {theirs.fd(), event.get(), worker_end.get()}));
     message = control_.Receive(kForkTimeout);
   }
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(const ForkedReply reply, FromJson<ForkedReply>(message->text));
   MILLRACE_RETURN_IF_ERROR(reply.status);
   MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Adopt(reply.pid));
-  return ForkedReplica{std::move(process), std::move(ours), std::move(event)};
+  return ForkedReplica{std::move(process), std::move(ours), std::move(event), std::move(output)};
 }
+
+bool ModelTemplate::WatchUntilDeath(int stop_event, absl::Duration timeout) {
+  for (;;) {
+    // The socket without events: only that the other end has gone. Replies are Fork()'s to read.
+    pollfd entries[] = {{.fd = control_.fd(), .events = 0, .revents = 0},
+                        {.fd = stop_event, .events = POLLIN, .revents = 0},
+                        {.fd = output_.fd(), .events = POLLIN, .revents = 0}};
+    if (Poll(absl::MakeSpan(entries), timeout) <= 0) return false;
+    if (entries[0].revents != 0 || entries[1].revents != 0) return true;
+    output_.Read();
+  }
+}
+
+std::string ModelTemplate::Bury() { return millrace::Bury(process_, output_); }
 
 absl::StatusOr<WorkerDescription> DescribeWorker(const std::string& worker_program) {
   FILE* const pipe = popen(absl::StrCat("'", worker_program, "' --describe").c_str(), "re");

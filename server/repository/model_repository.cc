@@ -100,7 +100,8 @@ std::vector<ModelRepository::Planned> ModelRepository::Plan() {
                          .version = number,
                          .engine = EngineName(version.on_disk.engine),
                          .groups = GroupsOf(*model.directory.settings, version.on_disk.engine),
-                         .intra_op_threads = model.directory.settings->intra_op_threads});
+                         .intra_op_threads = model.directory.settings->intra_op_threads,
+                         .range = model.directory.settings->replica_range});
     }
   }
   const PlacementPlan plan = PlanPlacement(hardware_, configs, Measurements(), options_.placement);
@@ -112,7 +113,7 @@ std::vector<ModelRepository::Planned> ModelRepository::Plan() {
   std::vector<Planned> planned;
   for (const ModelPlan& model : plan.models) {
     if (model.status.ok()) {
-      planned.push_back({model.model, model.version, model.replicas});
+      planned.push_back({model.model, model.version, model.replicas, model.spares});
     } else {
       models_[model.model].versions[model.version].status = model.status;
       LogError(NameOf(model.model, model.version), ": ", std::string(model.status.message()));
@@ -130,8 +131,7 @@ void ModelRepository::LoadVersion(const Planned& planned) {
     on_disk = models_[planned.name].versions[planned.version].on_disk;
   }
   const absl::Time begin = context_.clock->Now();
-  absl::StatusOr<std::shared_ptr<ServedModel>> model =
-      TryLoad(*settings, on_disk, planned.replicas);
+  absl::StatusOr<std::shared_ptr<ServedModel>> model = TryLoad(*settings, on_disk, planned);
   if (model.ok()) {
     LogInfo(
         NameOf(planned.name, planned.version), " serves after ",
@@ -146,9 +146,9 @@ void ModelRepository::LoadVersion(const Planned& planned) {
   if (model.ok()) version.model = *std::move(model);
 }
 
-absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(
-    const ModelSettings& settings, const ModelVersion& on_disk,
-    const std::vector<ReplicaPlacement>& where) {
+absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const ModelSettings& settings,
+                                                                      const ModelVersion& on_disk,
+                                                                      const Planned& where) {
   UniqueFd file(open(on_disk.path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file.valid()) return ErrnoStatus(errno, absl::StrCat("opening ", on_disk.path));
   const size_t largest = LargestRequestBytes(settings.SignatureOf(on_disk.number));
@@ -164,7 +164,13 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(
   replicas.inference_mode = settings.inference_mode;
   replicas.inter_op_threads = settings.inter_op_threads.value_or(1);
   replicas.warmup = PlanWarmup(settings);
-  replicas.replicas = where;
+  replicas.replicas = where.replicas;
+  replicas.start = static_cast<int>(where.replicas.size());
+  replicas.replicas.insert(replicas.replicas.end(), where.spares.begin(), where.spares.end());
+  if (settings.replica_range) {
+    replicas.scaling = {.least = settings.replica_range->least,
+                        .most = static_cast<int>(replicas.replicas.size())};
+  }
   replicas.most_request_bytes = options_.max_message_bytes;
   replicas.load_timeout = options_.load_timeout;
   replicas.execution_limit = settings.execution_limit;

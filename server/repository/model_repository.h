@@ -96,13 +96,14 @@ class ModelRepository {
     std::string name;
     int64_t version;
     std::vector<ReplicaPlacement> replicas;
+    std::vector<ReplicaPlacement> spares;
   };
 
   std::vector<Planned> Plan() ABSL_LOCKS_EXCLUDED(mutex_);
   void LoadVersion(const Planned& planned) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<ServedModel>> TryLoad(const ModelSettings& settings,
                                                        const ModelVersion& on_disk,
-                                                       const std::vector<ReplicaPlacement>& where);
+                                                       const Planned& where);
   absl::StatusOr<const Model*> FindModel(const std::string& name) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -40,6 +40,9 @@ struct DeclaredWarmup {
   std::vector<Input> inputs;  // In the order of the model's inputs.
 };
 
+// From when on the server is ready only while a model can be served.
+enum class Readiness { kOnceLoaded, kRequired, kOptional };
+
 // A model's configuration in plain values, checked. Thread-compatible.
 struct ModelSettings {
   std::string name;
@@ -62,6 +65,8 @@ struct ModelSettings {
   absl::Duration shed_interval = absl::Milliseconds(100);
   int64_t max_queue_bytes = 0;                                // 0: automatic.
   absl::Duration execution_limit = absl::InfiniteDuration();  // InfiniteDuration(): automatic.
+  std::optional<ReplicaRange> replica_range;                  // Nullopt: their number is fixed.
+  Readiness readiness = Readiness::kOnceLoaded;
   std::vector<DeclaredWarmup> warmup;
   std::optional<int> intra_op_threads;
   std::optional<int> inter_op_threads;
