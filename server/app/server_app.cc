@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/app/server_app.h"
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <utility>
@@ -63,21 +66,19 @@ absl::Status ServerApp::Build() {
                                .max_message_bytes = max_message_bytes,
                                .max_queue_bytes = config_.max_queue_bytes,
                                .load_timeout = config_.load_timeout,
+                               .unhealthy_after = config_.unhealthy_after,
                                .placement = {.pin = config_.pin}},
       hardware,
-      ModelRepository::Context{.clock = &Clock::Real(), .timer = &timer_, .metrics = &registry_});
+      ModelRepository::Context{
+          .clock = &Clock::Real(), .timer = &timer_, .metrics = &registry_, .on_change = [this] {
+            health_->Poke();
+          }});
   MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, hardware.cpu.slots()));
   ShowMetrics(std::min(hardware.cpu.quota, static_cast<double>(hardware.cpu.cpus.size())));
 
   MILLRACE_RETURN_IF_ERROR(repository_->Load());
-  for (const std::string& name : repository_->Names()) {
-    const auto model = repository_->Find(name, "");
-    rpc_->SetHealth(name, model.ok());
-  }
-  rpc_->SetHealth(kServiceName, true);
-  rpc_->SetHealth("", true);
   loaded_ = true;
-  LogInfo("ready");
+  health_->Look();
   return absl::OkStatus();
 }
 
@@ -104,6 +105,17 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
            .control = {.version = MILLRACE_VERSION, .ready = [this] { return readiness(); }}},
           {.clock = &Clock::Real(), .repository = repository_.get(), .metrics = metrics_.get()}));
   for (const std::string& address : rpc_->addresses()) LogInfo("gRPC listens on ", address);
+  health_ = std::make_unique<HealthMonitor>(HealthMonitor::Context{
+      .clock = &Clock::Real(),
+      .repository = repository_.get(),
+      .server_readiness = [this] { return readiness(); },
+      .tell = [this](const std::string& name,
+                     const absl::Status& readiness) { ShowHealth(name, readiness); }});
+  if (config_.admin_listen.empty()) return absl::OkStatus();
+  MILLRACE_ASSIGN_OR_RETURN(admin_, AdminServer::Create({.listen = config_.admin_listen,
+                                                         .drain = [] { kill(getpid(), SIGTERM); }},
+                                                        *repository_));
+  for (const std::string& address : admin_->addresses()) LogInfo("operators call ", address);
   return absl::OkStatus();
 }
 
@@ -123,6 +135,19 @@ absl::Status ServerApp::readiness() const {
   return repository_->Readiness();
 }
 
+void ServerApp::ShowHealth(const std::string& name, const absl::Status& state) {
+  rpc_->SetHealth(name, state.ok());
+  if (!name.empty()) return;
+  rpc_->SetHealth(kServiceName, state.ok());
+  if (!loaded_ || draining_ || shown_ == state) return;
+  shown_ = state;
+  if (state.ok()) {
+    LogInfo("ready");
+  } else {
+    LogWarning("not ready: ", std::string(state.message()));
+  }
+}
+
 bool ServerApp::Stop() {
   draining_ = true;
   rpc_->DrainHealth();
@@ -139,6 +164,8 @@ bool ServerApp::Stop() {
 }
 
 ServerApp::~ServerApp() {
+  if (health_ != nullptr) health_->Stop();
+  admin_.reset();
   rpc_.reset();  // No request any more,
   http_.reset();
   repository_.reset();  // then no replica.

@@ -4,9 +4,11 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/app/health_monitor.h"
 #include "server/base/clock.h"
 #include "server/base/timer_thread.h"
 #include "server/config/server_config.h"
@@ -14,6 +16,7 @@
 #include "server/metrics/metrics_registry.h"
 #include "server/metrics/server_metrics.h"
 #include "server/repository/model_repository.h"
+#include "server/rpc/admin_server.h"
 #include "server/rpc/rpc_server.h"
 
 namespace millrace {
@@ -42,6 +45,8 @@ class ServerApp {
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);
   void ShowMetrics(double cpu_budget);
   absl::Status readiness() const;
+  // Called by the health monitor, once at a time.
+  void ShowHealth(const std::string& name, const absl::Status& state);
 
   const ServerConfig config_;
   TimerThread timer_;
@@ -49,7 +54,10 @@ class ServerApp {
   std::unique_ptr<ServerMetrics> metrics_;
   std::unique_ptr<ModelRepository> repository_;
   std::unique_ptr<RpcServer> rpc_;
+  std::unique_ptr<AdminServer> admin_;  // Null where nobody may administer the server.
   std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<HealthMonitor> health_;
+  std::optional<absl::Status> shown_;  // As the log says whether the server is ready.
   std::atomic<bool> loaded_{false};
   std::atomic<bool> draining_{false};
 };

@@ -68,6 +68,11 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
       ->type_name("ADDRESS")
       ->check(CheckGrpcAddress)
       ->capture_default_str();
+  app.add_option("--admin-listen", config.admin_listen,
+                 "Where operators' calls (proto/admin.proto) are taken, which need no password: "
+                 "host:port or unix:/path; may be given several times; default: nowhere")
+      ->type_name("ADDRESS")
+      ->check(CheckGrpcAddress);
   app.add_option_function<std::string>(
          "--http-listen",
          [&config](const std::string& text) {
@@ -118,6 +123,9 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
   AddDuration(app, "--load-timeout", &config.load_timeout, "How long a model may take to load");
+  AddDuration(
+      app, "--unhealthy-after", &config.unhealthy_after,
+      "How long a model may be without a replica that can serve until it counts as unready");
   AddDuration(app, "--drain-delay", &config.drain_delay,
               "From saying not ready to refusing requests, when the server is told to stop");
   AddDuration(app, "--drain-timeout", &config.drain_timeout,

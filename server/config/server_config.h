@@ -15,6 +15,7 @@ namespace millrace {
 struct ServerConfig {
   std::vector<std::string> model_repositories;
   std::vector<std::string> grpc_listen = {"127.0.0.1:8001"};
+  std::vector<std::string> admin_listen;  // Empty: nobody can administer it from outside.
   std::string http_host = "127.0.0.1";
   int http_port = 8002;
   std::string worker_program;  // Empty: millrace-worker beside this program.
@@ -28,8 +29,10 @@ struct ServerConfig {
   int64_t max_stream_bytes = 256 << 20;
   int64_t grpc_memory_bytes = 0;  // 0: no quota.
 
+  std::vector<std::string> required_models;
   bool pin = false;
   absl::Duration load_timeout = absl::Minutes(10);
+  absl::Duration unhealthy_after = absl::Seconds(2);
   absl::Duration drain_delay = absl::Seconds(5);
   absl::Duration drain_timeout = absl::Seconds(30);
 

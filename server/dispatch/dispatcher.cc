@@ -89,7 +89,8 @@ Dispatcher::Dispatcher(Options options, std::shared_ptr<const ModelSignature> si
       room_(MostRows(options_)),
       staging_(std::move(buffers), room_, flows_),
       overload_(options_.overload),
-      limits_(signature_->model_name(), most_rows(), options_.levels, costs_, overload_) {}
+      limits_(signature_->model_name(), most_rows(), options_.levels, costs_, overload_),
+      last_finish_(clock.Now()) {}
 
 // ---- Requests ----
 
@@ -158,7 +159,9 @@ Dispatcher::Gauges Dispatcher::gauges() const {
                    .predicted_wait = absl::ZeroDuration(),
                    .capacity = 0,
                    .utilisation = runners_.utilisation(now),
-                   .overloaded = overload_.overloaded()};
+                   .overloaded = overload_.overloaded(),
+                   .last_finish = last_finish_,
+                   .replica_due = runners_.idle() > 0 && !waits_for_lease_};
   const absl::Time oldest = std::min(room_.queue().oldest_arrival(), staging_.oldest_arrival());
   if (oldest != absl::InfiniteFuture()) gauges.oldest_age = now - oldest;
   if (const CostTable::Entry* const latest = costs_.latest()) {
@@ -485,6 +488,7 @@ void Dispatcher::Finish(BatchRunner* runner, std::unique_ptr<Batch> batch,
   {
     MutexLock lock(mutex_);
     runners_.AddIdle(runner, now);
+    last_finish_ = now;
     if (outputs.ok()) {
       costs_.Observe(batch->shape(), runner->kind(), batch->rows(), execute, now);
       ExpectReturns(*batch, now);

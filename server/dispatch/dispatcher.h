@@ -143,6 +143,8 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
     double capacity = 0;            // Rows per second of all replicas, in full batches.
     double utilisation = 0;         // Busy time over time of the replicas, in the last seconds.
     bool overloaded = false;
+    absl::Time last_finish;    // When a batch was done last; at first when the dispatcher was made.
+    bool replica_due = false;  // A replica is idle and may run batches: what waits should go.
   };
   Gauges gauges() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -346,6 +348,7 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   SuspectPayloads suspects_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> has_suspects_{false};  // So that payloads are read only where it matters.
   ReturnPredictor returns_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_finish_ ABSL_GUARDED_BY(mutex_);
   int64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   // Rows by which those that the guard let go are ahead of the others.
   int64_t guarded_rows_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -23,11 +23,19 @@ absl::Duration ExecutionLimit::For(const RowShape& shape, double share) const {
   MutexLock lock(mutex_);
   const auto runs = runs_.find(shape);
   if (runs == runs_.end() || runs->second < kFirstRuns) return options_.first_runs;
-  const absl::Duration whole = options_.configured != absl::InfiniteDuration()
-                                   ? options_.configured
-                                   : std::max(kLeast, kTimesTheLongest * longest_);
+  const absl::Duration whole = Whole();
   const absl::Duration least = std::max(kLeastOfAPart, kTimesTheLongestForAPart * longest_);
   return std::min(whole, std::max(share * whole, least));
+}
+
+absl::Duration ExecutionLimit::Usual() const {
+  MutexLock lock(mutex_);
+  return Whole();
+}
+
+absl::Duration ExecutionLimit::Whole() const {
+  if (options_.configured != absl::InfiniteDuration()) return options_.configured;
+  return std::max(kLeast, kTimesTheLongest * longest_);
 }
 
 void ExecutionLimit::Ran(const RowShape& shape, absl::Duration took) {

@@ -25,10 +25,15 @@ class ExecutionLimit {
   // again: it should take as much less time, and whoever hangs is found sooner.
   absl::Duration For(const RowShape& shape, double share) const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The limit of a whole batch of any shape, but for its first runs.
+  absl::Duration Usual() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Takes a batch that has run.
   void Ran(const RowShape& shape, absl::Duration took) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  absl::Duration Whole() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const Options options_;
   mutable Mutex mutex_;
   absl::flat_hash_map<RowShape, int> runs_ ABSL_GUARDED_BY(mutex_);  // As far as they matter.

@@ -70,6 +70,8 @@ class Replica final : public BatchRunner {
   pid_t pid() const ABSL_LOCKS_EXCLUDED(mutex_);
   // For how long the running batch has been running; nullopt when none is.
   std::optional<absl::Duration> busy_for() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether that is clearly longer than it may: then the replica should have been replaced.
+  bool overdue() const ABSL_LOCKS_EXCLUDED(mutex_) { return TimeLeft() < -absl::Seconds(1); }
 
  private:
   void Live() ABSL_LOCKS_EXCLUDED(mutex_);

@@ -48,17 +48,18 @@ size_t BufferBytes(const ModelSignature& signature, size_t most_request_bytes) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ReplicaPool>> ReplicaPool::Create(Options options, Context context) {
-  std::unique_ptr<ReplicaPool> pool(new ReplicaPool(std::move(options), context));
+  std::unique_ptr<ReplicaPool> pool(new ReplicaPool(std::move(options), std::move(context)));
   MILLRACE_RETURN_IF_ERROR(pool->Start());
   return pool;
 }
 
 ReplicaPool::ReplicaPool(Options options, Context context)
     : options_(std::move(options)),
-      context_(context),
+      context_(std::move(context)),
       stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       limit_({.configured = options_.execution_limit, .first_runs = options_.load_timeout}),
-      slots_(options_.replicas.size()) {}
+      slots_(options_.replicas.size()),
+      unready_since_(context_.clock->Now()) {}
 
 absl::Status ReplicaPool::Start() {
   const size_t count = options_.replicas.size();
@@ -146,6 +147,7 @@ void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
   MutexLock lock(mutex_);
   std::swap(removed, slots_[slot]);
   count_ = std::min(count_, slot);
+  NoteReadiness();
 }
 
 absl::Status ReplicaPool::Grow(size_t from, size_t to, absl::Time deadline) {
@@ -323,12 +325,21 @@ absl::StatusOr<ForkedReplica> ReplicaPool::Fork(const ForkCommand& command, std:
 // ---- State ----
 
 void ReplicaPool::SetReplicaState(int replica, const absl::Status& state) {
-  MutexLock lock(mutex_);
-  Slot& slot = slots_[static_cast<size_t>(replica)];
-  if (slot.replica == nullptr) return;  // It is being removed.
-  slot.state = state;
-  slot.tried = true;
-  changed_.NotifyAll();
+  {
+    MutexLock lock(mutex_);
+    Slot& slot = slots_[static_cast<size_t>(replica)];
+    if (slot.replica == nullptr) return;  // It is being removed.
+    slot.state = state;
+    slot.tried = true;
+    NoteReadiness();
+    changed_.NotifyAll();
+  }
+  if (context_.on_change) context_.on_change();
+}
+
+void ReplicaPool::NoteReadiness() {
+  unready_since_ =
+      FirstError().ok() ? absl::InfiniteFuture() : std::min(unready_since_, context_.clock->Now());
 }
 
 absl::Status ReplicaPool::FirstError() const {
@@ -352,8 +363,31 @@ int ReplicaPool::ready_replicas() const {
 }
 
 absl::Status ReplicaPool::readiness() const {
+  {
+    MutexLock lock(mutex_);
+    if (context_.clock->Now() - unready_since_ >= options_.unhealthy_after) return FirstError();
+  }
+  return Stalled();
+}
+
+absl::Time ReplicaPool::unready_from() const {
   MutexLock lock(mutex_);
-  return FirstError();
+  return unready_since_ + options_.unhealthy_after;
+}
+
+// Hung replicas are found and replaced, so this says that something is wrong with the server
+// itself, or with the machine.
+absl::Status ReplicaPool::Stalled() const {
+  const Dispatcher::Gauges gauges = dispatcher_->gauges();
+  const absl::Duration limit = limit_.Usual() + options_.dispatch.policy.max_queue_delay;
+  const absl::Duration silence = context_.clock->Now() - gauges.last_finish;
+  if (gauges.oldest_age <= limit || silence <= limit) return absl::OkStatus();
+  bool due = gauges.replica_due;
+  for (const ReplicaInfo& replica : List()) due |= replica.overdue;
+  if (!due) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("is stalled: requests have waited for ", absl::FormatDuration(gauges.oldest_age),
+                   ", and no batch was done for ", absl::FormatDuration(silence)));
 }
 
 std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {
@@ -366,6 +400,7 @@ std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {
                     .pid = slot.replica->pid(),
                     .state = slot.state,
                     .busy_for = slot.replica->busy_for(),
+                    .overdue = slot.replica->overdue(),
                     .placement = options_.replicas[i]});
   }
   return list;

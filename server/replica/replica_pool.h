@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +51,9 @@ class ReplicaPool {
     absl::Duration load_timeout = absl::Minutes(10);
     // How long a batch may run; infinite: see ExecutionLimit.
     absl::Duration execution_limit = absl::InfiniteDuration();
+    // How long there may be no replica that can serve, so that one that is just replaced isn't
+    // taken for a failure.
+    absl::Duration unhealthy_after = absl::Seconds(2);
   };
   // All of it outlives the pool.
   struct Context {
@@ -58,6 +62,8 @@ class ReplicaPool {
     CoreLeases* leases;
     MemoryBudget* memory;  // Of Dispatcher::Options::memory, too.
     ModelMetrics* metrics;
+    // A replica can serve, or can't any more. Must not block. May be empty.
+    std::function<void()> on_change;
   };
 
   // Loads the model and starts its replicas. Blocks until every replica serves or has failed once;
@@ -88,14 +94,20 @@ class ReplicaPool {
     pid_t pid;           // 0 while there is no process.
     absl::Status state;  // OK: it serves.
     std::optional<absl::Duration> busy_for;
+    bool overdue;  // Its batch runs for longer than it may, and it isn't replaced yet.
     ReplicaPlacement placement;
   };
   std::vector<ReplicaInfo> List() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // How many replicas can serve now.
   int ready_replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // Why no replica can serve; OK when one can.
+  // Why requests shouldn't be sent here: no replica has been able to serve for
+  // Options::unhealthy_after, or one should long have served those that wait, and none does. OK
+  // otherwise, however many wait.
   absl::Status readiness() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // When readiness() will be an error, if no replica gets ready until then; InfiniteFuture() where
+  // one is.
+  absl::Time unready_from() const ABSL_LOCKS_EXCLUDED(mutex_);
   // How long each running batch has been running.
   std::vector<absl::Duration> busy_for() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -115,6 +127,9 @@ class ReplicaPool {
       ABSL_LOCKS_EXCLUDED(mutex_);
   void SetReplicaState(int replica, const absl::Status& state) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status FirstError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A replica has come, gone or changed.
+  void NoteReadiness() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Stalled() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A place for a replica.
   struct Slot {
@@ -148,6 +163,8 @@ class ReplicaPool {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);
   size_t count_ ABSL_GUARDED_BY(mutex_) = 0;  // The slots in use are the first.
+  // Since when no replica can serve; InfiniteFuture() while one can.
+  absl::Time unready_since_ ABSL_GUARDED_BY(mutex_);
 
   Mutex resizing_;  // One who grows or shrinks the pool at a time; taken before mutex_.
   std::unique_ptr<Thread> template_thread_;

@@ -173,6 +173,7 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const Mode
   }
   replicas.most_request_bytes = options_.max_message_bytes;
   replicas.load_timeout = options_.load_timeout;
+  replicas.unhealthy_after = options_.unhealthy_after;
   replicas.execution_limit = settings.execution_limit;
   if (replicas.warmup.empty()) {
     LogInfo(NameOf(settings.name, on_disk.number),
@@ -187,7 +188,8 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const Mode
                                                            .timer = context_.timer,
                                                            .leases = leases_.get(),
                                                            .memory = &memory_,
-                                                           .metrics = nullptr}));
+                                                           .metrics = nullptr,
+                                                           .on_change = context_.on_change}));
   context_.metrics->AddModel(metrics);
   return model;
 }
@@ -283,13 +285,29 @@ std::vector<std::string> ModelRepository::Names() const {
 }
 
 absl::Status ModelRepository::Readiness() const {
+  const auto unready = [](const std::string& name, const absl::Status& why) {
+    return absl::UnavailableError(absl::StrCat("model '", name, "': ", why.message()));
+  };
+  for (const std::string& name : RequiredModels()) {
+    const auto model = Find(name, "");
+    if (!model.ok()) return model.status();
+  }
   for (const auto& model : Loaded()) {
-    if (const absl::Status status = model->readiness(); !status.ok()) {
-      return absl::UnavailableError(absl::StrCat("model '", model->signature().model_name(),
-                                                 "' has no replica: ", status.message()));
-    }
+    if (model->is_optional()) continue;
+    const absl::Status status = model->readiness();
+    if (!status.ok()) return unready(model->signature().model_name(), status);
   }
   return absl::OkStatus();
+}
+
+std::vector<std::string> ModelRepository::RequiredModels() const {
+  MutexLock lock(mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, model] : models_) {
+    const std::optional<ModelSettings>& settings = model.directory.settings;
+    if (settings && settings->readiness == Readiness::kRequired) names.push_back(name);
+  }
+  return names;
 }
 
 }  // namespace millrace

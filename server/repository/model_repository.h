@@ -31,6 +31,7 @@ class ModelRepository {
     size_t max_message_bytes = 64 << 20;         // Of a request on the wire.
     int64_t max_queue_bytes = int64_t{1} << 30;  // Of payloads that are held, over all models.
     absl::Duration load_timeout = absl::Minutes(10);
+    absl::Duration unhealthy_after = absl::Seconds(2);
     PlacementOptions placement;
   };
   // All of it outlives the repository.
@@ -38,6 +39,7 @@ class ModelRepository {
     Clock* clock;
     Timer* timer;
     MetricsRegistry* metrics;
+    std::function<void()> on_change;  // A model may have become ready or unready. Must not block.
   };
 
   ModelRepository(Options options, Hardware hardware, Context context);
@@ -77,7 +79,8 @@ class ModelRepository {
   // The names of all models, loaded or not.
   std::vector<std::string> Names() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Why the server isn't ready: a model that was loaded has no replica. OK otherwise.
+  // Why the server isn't ready: a model that is required isn't loaded, or one that is loaded and
+  // not optional isn't ready. OK otherwise.
   absl::Status Readiness() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -99,6 +102,8 @@ class ModelRepository {
     std::vector<ReplicaPlacement> spares;
   };
 
+  // The names of those whose config says so.
+  std::vector<std::string> RequiredModels() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<Planned> Plan() ABSL_LOCKS_EXCLUDED(mutex_);
   void LoadVersion(const Planned& planned) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<ServedModel>> TryLoad(const ModelSettings& settings,

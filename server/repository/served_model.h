@@ -36,8 +36,12 @@ class ServedModel {
   const inference::ModelConfig& config() const { return config_; }
   const ModelMetrics& metrics() const { return *metrics_; }
   const char* platform() const { return PlatformName(engine_); }
-  // Why no replica can serve; OK when one can.
+  // See ReplicaPool.
   absl::Status readiness() const { return pool_->readiness(); }
+  absl::Time unready_from() const { return pool_->unready_from(); }
+  // Whether the server is ready without it.
+  bool is_optional() const { return settings_.readiness == Readiness::kOptional; }
+  ReplicaPool& replicas() const { return *pool_; }
 
   // What becomes of a flow's requests that find no room: as the flow says, else the configuration.
   Overflow OverflowOf(const Flow& flow) const {

@@ -5,13 +5,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grpc/support/log.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
-#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "server/base/check.h"
 #include "server/base/log.h"
@@ -19,6 +17,7 @@
 #include "server/rpc/completion_tag.h"
 #include "server/rpc/infer_call.h"
 #include "server/rpc/infer_stream.h"
+#include "server/rpc/listening.h"
 #include "server/rpc/transport.h"
 
 namespace millrace {
@@ -34,11 +33,6 @@ constexpr absl::Duration kFarewell = absl::Milliseconds(500);
 void TakeLogLine(gpr_log_func_args* line) {
   Log(line->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarning : LogLevel::kDebug,
       absl::StrCat("gRPC: ", line->message));
-}
-
-std::string WithPort(const std::string& address, int port) {
-  if (absl::StartsWith(address, "unix:")) return address;
-  return absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
 }
 
 }  // namespace
@@ -82,26 +76,12 @@ absl::Status RpcServer::Start() {
   if (options_.grpc_memory_bytes > 0) {
     builder.SetResourceQuota(grpc::ResourceQuota("millrace").Resize(options_.grpc_memory_bytes));
   }
-  std::vector<int> ports(options_.listen.size(), 0);
-  for (size_t i = 0; i < options_.listen.size(); ++i) {
-    builder.AddListeningPort(options_.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
-  }
   builder.RegisterService(&service_);
   builder.RegisterService(health_.service());
   builder.RegisterService(reflection_.v1());
   builder.RegisterService(reflection_.v1alpha());
   for (int i = 0; i < options_.io_threads; ++i) queues_.push_back(builder.AddCompletionQueue());
-  server_ = builder.BuildAndStart();
-  for (size_t i = 0; i < ports.size(); ++i) {
-    if (ports[i] == 0) {
-      return absl::UnavailableError(
-          absl::StrCat("can't listen on '", options_.listen[i],
-                       "': the address is taken, is not this "
-                       "machine's, or is not of the form host:port or unix:/path"));
-    }
-    addresses_.push_back(WithPort(options_.listen[i], ports[i]));
-  }
-  if (server_ == nullptr) return absl::InternalError("gRPC did not start; its log says why");
+  MILLRACE_ASSIGN_OR_RETURN(server_, Listen(builder, options_.listen, &addresses_));
   for (const auto& queue : queues_) {
     for (int i = 0; i < kUnaryAccepts; ++i) InferCall::Accept(infer_context_, queue.get());
     for (int i = 0; i < kStreamAccepts; ++i) {

@@ -74,7 +74,8 @@ class Entry:
         if self.max_queue_size:
             config += ("dynamic_batching { default_queue_policy { "
                        f"max_queue_size: {self.max_queue_size} }} }}\n")
-        config += f"instance_group [ {{ kind: KIND_CPU count: {self.replicas} }} ]\n"
+        if self.replicas:
+            config += f"instance_group [ {{ kind: KIND_CPU count: {self.replicas} }} ]\n"
         most = spec.max_batch_size if self.max_batch_size is None else self.max_batch_size
         changed = dataclasses.replace(spec, name=name, max_batch_size=most, config=config)
         (folder / "config.pbtxt").write_text(changed.config_text())
@@ -106,7 +107,8 @@ def comm_of(pid):
 class Server:
     """Runs from construction to stop(); one that a test has ended itself is not stopped again."""
 
-    def __init__(self, folder, entries=(), *, repositories=(), flags=(), listen=("127.0.0.1:0",)):
+    def __init__(self, folder, entries=(), *, repositories=(), flags=(), listen=("127.0.0.1:0",),
+                 awaits=r"\] ready$"):
         self._token = f"MILLRACE_TEST_RUN={uuid.uuid4()}"
         self.log = []  # Lines.
         repositories = list(repositories)
@@ -126,7 +128,7 @@ class Server:
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         try:
-            self._wait_until_ready()
+            self._wait_until_started(awaits)
         except BaseException:
             self.kill()
             raise
@@ -146,11 +148,11 @@ class Server:
             self.log.append(line.rstrip("\n"))
             print(line, end="", file=sys.stderr)  # pytest shows it with a failure.
 
-    def _wait_until_ready(self):
-        def ready():
+    def _wait_until_started(self, awaits):
+        def started():
             assert self.process.poll() is None, f"ended with {self.process.returncode}"
-            return self.logged(r"\] ready$")
-        eventually(ready, "the server did not become ready")
+            return self.logged(awaits)
+        eventually(started, f"the server did not say {awaits}")
         self.addresses = [found[1] for found in self.logged(r"gRPC listens on (\S+)")]
         self.address = self.addresses[0]
         self.http = self.logged(r"HTTP listens on (\S+)")[0][1]

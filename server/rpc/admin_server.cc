@@ -1,0 +1,125 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/admin_server.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
+#include "grpcpp/server_context.h"
+#include "proto/admin.grpc.pb.h"
+#include "server/base/log.h"
+#include "server/base/status.h"
+#include "server/rpc/listening.h"
+#include "server/rpc/status_conversion.h"
+#include "server/rpc/transport.h"
+
+namespace millrace {
+namespace {
+
+constexpr int kMaxMessageBytes = 64 << 10;
+constexpr int kMaxThreads = 4;
+constexpr absl::Duration kLongestCall = absl::Minutes(1);  // Where it has no deadline.
+
+// How long a call may take.
+absl::Duration TimeLeft(const grpc::ServerContext& context) {
+  const absl::Duration left = absl::FromChrono(context.deadline()) - WallTime();
+  return std::clamp(left, absl::ZeroDuration(), kLongestCall);
+}
+
+void Describe(const ServedModel& model, v1::ModelReplicas* to) {
+  to->set_model(model.signature().model_name());
+  to->set_version(model.signature().version());
+  to->set_most(model.replicas().most_replicas());
+  for (const ReplicaPool::ReplicaInfo& replica : model.replicas().List()) {
+    v1::Replica& one = *to->add_replicas();
+    one.set_index(replica.index);
+    one.set_pid(replica.pid);
+    one.set_ready(replica.state.ok());
+    one.set_reason(WireMessage(replica.state));
+    one.set_busy_ns(absl::ToInt64Nanoseconds(replica.busy_for.value_or(absl::ZeroDuration())));
+    const ReplicaPlacement& placement = replica.placement;
+    one.set_device(placement.device == DeviceKind::kGpu
+                       ? absl::StrCat("gpu ", placement.device_index)
+                       : "cpu");
+    for (const int cpu : placement.cpus) one.add_cpus(cpu);
+    one.set_threads(placement.threads);
+  }
+}
+
+}  // namespace
+
+class AdminServer::Service final : public v1::Admin::Service {
+ public:
+  Service(ModelRepository& repository, std::function<void()> drain)
+      : repository_(repository), drain_(std::move(drain)) {}
+
+  grpc::Status ListReplicas(grpc::ServerContext*, const v1::ListReplicasRequest* request,
+                            v1::ListReplicasResponse* response) override {
+    if (request->model().empty()) {
+      for (const auto& model : repository_.Loaded()) Describe(*model, response->add_models());
+      return grpc::Status::OK;
+    }
+    const auto model = repository_.Find(request->model(), request->version());
+    if (!model.ok()) return ToGrpc(model.status());
+    Describe(**model, response->add_models());
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Resize(grpc::ServerContext* context, const v1::ResizeRequest* request,
+                      v1::ResizeResponse* response) override {
+    const auto model = repository_.Find(request->model(), request->version());
+    if (!model.ok()) return ToGrpc(model.status());
+    response->set_before((*model)->replicas().replicas());
+    return ToGrpc((*model)->replicas().Resize(request->replicas(), TimeLeft(*context)));
+  }
+
+  grpc::Status Restart(grpc::ServerContext* context, const v1::RestartRequest* request,
+                       v1::RestartResponse* response) override {
+    const auto model = repository_.Find(request->model(), request->version());
+    if (!model.ok()) return ToGrpc(model.status());
+    const absl::Status restarted = (*model)->replicas().Restart(TimeLeft(*context));
+    response->set_restarted((*model)->replicas().replicas());
+    return ToGrpc(restarted);
+  }
+
+  grpc::Status Drain(grpc::ServerContext*, const v1::DrainRequest*, v1::DrainResponse*) override {
+    LogInfo("told to end in order");
+    drain_();
+    return grpc::Status::OK;
+  }
+
+ private:
+  ModelRepository& repository_;
+  const std::function<void()> drain_;
+};
+
+AdminServer::AdminServer(Options options, ModelRepository& repository)
+    : service_(std::make_unique<Service>(repository, std::move(options.drain))) {}
+
+absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Create(Options options,
+                                                                 ModelRepository& repository) {
+  const std::vector<std::string> listen = options.listen;
+  std::unique_ptr<AdminServer> server(new AdminServer(std::move(options), repository));
+  using Builder = grpc::ServerBuilder;
+  Builder builder;
+  SetTransport(builder, kMaxMessageBytes);
+  builder.SetSyncServerOption(Builder::SyncServerOption::NUM_CQS, 1);
+  builder.SetSyncServerOption(Builder::SyncServerOption::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(Builder::SyncServerOption::MAX_POLLERS, 2);
+  grpc::ResourceQuota quota("millrace-admin");
+  quota.SetMaxThreads(kMaxThreads);
+  builder.SetResourceQuota(quota);
+  builder.RegisterService(server->service_.get());
+  MILLRACE_ASSIGN_OR_RETURN(server->server_, Listen(builder, listen, &server->addresses_));
+  return server;
+}
+
+AdminServer::~AdminServer() {
+  if (server_ != nullptr) server_->Shutdown(absl::ToChronoTime(WallTime()));
+}
+
+}  // namespace millrace
