@@ -67,6 +67,7 @@ absl::Status ServerApp::Build() {
                                .max_queue_bytes = config_.max_queue_bytes,
                                .load_timeout = config_.load_timeout,
                                .unhealthy_after = config_.unhealthy_after,
+                               .required_models = config_.required_models,
                                .placement = {.pin = config_.pin}},
       hardware,
       ModelRepository::Context{

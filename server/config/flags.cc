@@ -123,6 +123,9 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
   AddDuration(app, "--load-timeout", &config.load_timeout, "How long a model may take to load");
+  app.add_option("--required-model", config.required_models,
+                 "A model without which the server isn't ready; may be given several times")
+      ->type_name("NAME");
   AddDuration(
       app, "--unhealthy-after", &config.unhealthy_after,
       "How long a model may be without a replica that can serve until it counts as unready");

@@ -103,7 +103,6 @@ void Replica::Live() {
       process_.reset();
     }
     if (is_ending()) break;
-    context_.metrics->RecordReplicaRestart();
     const absl::Duration pause = backoff_.NextPause(context_.clock->Now() - started, random_);
     const std::string next = absl::StrCat(
         "; the next start is ",
@@ -113,6 +112,7 @@ void Replica::Live() {
     LogWarning(Name(), ": ", std::string(state.message()), next);
     context_.on_state(options_.index,
                       absl::Status(state.code(), absl::StrCat(state.message(), next)));
+    context_.metrics->RecordReplicaRestart();  // Last: who sees it sees the state, too.
     Pause(pause);
   }
   MutexLock lock(mutex_);

@@ -301,8 +301,8 @@ absl::Status ModelRepository::Readiness() const {
 }
 
 std::vector<std::string> ModelRepository::RequiredModels() const {
+  std::vector<std::string> names = options_.required_models;
   MutexLock lock(mutex_);
-  std::vector<std::string> names;
   for (const auto& [name, model] : models_) {
     const std::optional<ModelSettings>& settings = model.directory.settings;
     if (settings && settings->readiness == Readiness::kRequired) names.push_back(name);

@@ -32,6 +32,7 @@ class ModelRepository {
     int64_t max_queue_bytes = int64_t{1} << 30;  // Of payloads that are held, over all models.
     absl::Duration load_timeout = absl::Minutes(10);
     absl::Duration unhealthy_after = absl::Seconds(2);
+    std::vector<std::string> required_models;  // Besides those whose config says so.
     PlacementOptions placement;
   };
   // All of it outlives the repository.
@@ -102,7 +103,7 @@ class ModelRepository {
     std::vector<ReplicaPlacement> spares;
   };
 
-  // The names of those whose config says so.
+  // The names of those without which the server isn't ready.
   std::vector<std::string> RequiredModels() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<Planned> Plan() ABSL_LOCKS_EXCLUDED(mutex_);
   void LoadVersion(const Planned& planned) ABSL_LOCKS_EXCLUDED(mutex_);
