@@ -28,6 +28,16 @@ std::string WorkerProgram(const ServerConfig& config) {
   return config.worker_program.empty() ? DefaultWorkerProgram() : config.worker_program;
 }
 
+ModelControl ControlOf(const ServerConfig& config) {
+  ModelControl control = {.mode = ModelControl::Mode::kNone,
+                          .load_at_start = config.load_models,
+                          .settle_time = config.watch_settle,
+                          .poll_interval = config.watch_poll};
+  if (config.model_control == "explicit") control.mode = ModelControl::Mode::kExplicit;
+  if (config.model_control == "watch") control.mode = ModelControl::Mode::kWatch;
+  return control;
+}
+
 Hardware DetectAll(const WorkerDescription& worker) {
   Hardware hardware = DetectHardware();
   for (const WorkerDescription::Gpu& gpu : worker.gpus) {
@@ -59,21 +69,22 @@ absl::Status ServerApp::Build() {
   const auto max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
   repository_ = std::make_unique<ModelRepository>(
       ModelRepository::Options{.directories = config_.model_repositories,
-                               .worker_program = worker_program,
-                               .max_message_bytes = max_message_bytes,
+                               .control = ControlOf(config_),
+                               .loader = {.worker_program = worker_program,
+                                          .max_message_bytes = max_message_bytes,
+                                          .load_timeout = config_.load_timeout},
                                .max_queue_bytes = config_.max_queue_bytes,
-                               .load_timeout = config_.load_timeout,
                                .placement = {.pin = config_.pin}},
       hardware,
-      ModelRepository::Context{.clock = &Clock::Real(), .timer = &timer_, .metrics = &registry_});
+      ModelRepository::Context{
+          .clock = &Clock::Real(),
+          .timer = &timer_,
+          .metrics = &registry_,
+          .on_change = [this](const std::string& model) { ShowHealth(model); }});
   MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, hardware.cpu.slots()));
   ShowMetrics(std::min(hardware.cpu.quota, static_cast<double>(hardware.cpu.cpus.size())));
 
-  MILLRACE_RETURN_IF_ERROR(repository_->Load());
-  for (const std::string& name : repository_->Names()) {
-    const auto model = repository_->Find(name, "");
-    rpc_->SetHealth(name, model.ok());
-  }
+  MILLRACE_RETURN_IF_ERROR(repository_->Start());
   rpc_->SetHealth(kServiceName, true);
   rpc_->SetHealth("", true);
   loaded_ = true;
@@ -123,8 +134,14 @@ absl::Status ServerApp::readiness() const {
   return repository_->Readiness();
 }
 
+void ServerApp::ShowHealth(const std::string& model) {
+  MutexLock lock(health_mutex_);
+  rpc_->SetHealth(model, repository_->Find(model, "").ok());
+}
+
 bool ServerApp::Stop() {
   draining_ = true;
+  repository_->StopChanges();
   rpc_->DrainHealth();
   LogInfo("not ready any more; serving goes on for ", absl::FormatDuration(config_.drain_delay),
           " until balancers have noticed");
@@ -139,6 +156,7 @@ bool ServerApp::Stop() {
 }
 
 ServerApp::~ServerApp() {
+  if (repository_ != nullptr) repository_->StopChanges();
   rpc_.reset();  // No request any more,
   http_.reset();
   repository_.reset();  // then no replica.

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/base/clock.h"
+#include "server/base/mutex.h"
 #include "server/base/timer_thread.h"
 #include "server/config/server_config.h"
 #include "server/http/http_server.h"
@@ -42,6 +43,8 @@ class ServerApp {
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);
   void ShowMetrics(double cpu_budget);
   absl::Status readiness() const;
+  // Says whether the model takes requests.
+  void ShowHealth(const std::string& model) ABSL_LOCKS_EXCLUDED(health_mutex_);
 
   const ServerConfig config_;
   TimerThread timer_;
@@ -50,6 +53,7 @@ class ServerApp {
   std::unique_ptr<ModelRepository> repository_;
   std::unique_ptr<RpcServer> rpc_;
   std::unique_ptr<HttpServer> http_;
+  Mutex health_mutex_;  // Held from reading how a model stands to saying it.
   std::atomic<bool> loaded_{false};
   std::atomic<bool> draining_{false};
 };

@@ -55,7 +55,7 @@ static void from_json(const Json& json, WarmupInput& input) {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WarmupSample, rows, count, inputs, declared)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LoadCommand, engine, model_name, version, max_batch_size, inputs,
                                    outputs, optimize, inference_mode, inter_op_threads, warmup,
-                                   on_gpu, server_pid)
+                                   on_gpu, background, server_pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ForkCommand, mailbox, cpus, threads, device_index)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription::Gpu, index, name, total_memory_bytes,
                                    free_memory_bytes)

@@ -34,7 +34,8 @@ struct LoadCommand {
   bool inference_mode = true;  // Else no_grad.
   int inter_op_threads = 1;
   std::vector<WarmupSample> warmup;
-  bool on_gpu = false;  // The template then only loads; the replicas move, optimise and warm.
+  bool on_gpu = false;      // The template then only loads; the replicas move, optimise and warm.
+  bool background = false;  // The process runs at SCHED_IDLE, and is to leave that once loaded.
   int server_pid = 0;
 };
 

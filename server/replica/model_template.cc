@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/replica/model_template.h"
 
+#include <poll.h>
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <utility>
 
@@ -16,25 +19,63 @@ namespace {
 
 constexpr absl::Duration kForkTimeout = absl::Seconds(30);
 
+// How long a load in the background has to do with what others leave over.
+constexpr absl::Duration kBackgroundTime = absl::Minutes(1);
+
+// Waits until `socket` has something to read. DEADLINE_EXCEEDED after `timeout`, CANCELLED where
+// `cancel_event` (-1: none) is readable before.
+absl::Status WaitForReply(const ControlSocket& socket, int cancel_event, absl::Duration timeout) {
+  pollfd entries[] = {{.fd = socket.fd(), .events = POLLIN, .revents = 0},
+                      {.fd = cancel_event, .events = POLLIN, .revents = 0}};
+  const auto milliseconds =
+      static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(timeout), INT_MAX));
+  int ready;
+  do {
+    ready = poll(entries, 2, milliseconds);
+  } while (ready < 0 && errno == EINTR);
+  if (entries[1].revents != 0) return absl::CancelledError("loading was given up");
+  return ready > 0 ? absl::OkStatus() : absl::DeadlineExceededError("no reply came");
+}
+
+// Waits for the answer to a load, and sees to it that the process is in the foreground then.
+absl::StatusOr<ControlMessage> ReceiveLoaded(const ControlSocket& socket,
+                                             const ChildProcess& process,
+                                             const ModelTemplate::StartOptions& options) {
+  const absl::Duration background =
+      options.background ? std::min(kBackgroundTime, options.timeout) : absl::ZeroDuration();
+  absl::Status ready = absl::DeadlineExceededError("");
+  if (options.background) {
+    ready = WaitForReply(socket, options.cancel_event, background);
+    process.BringToForeground();
+  }
+  if (absl::IsDeadlineExceeded(ready)) {
+    ready = WaitForReply(socket, options.cancel_event, options.timeout - background);
+  }
+  MILLRACE_RETURN_IF_ERROR(ready);
+  return socket.Receive(absl::ZeroDuration());
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(
-    const std::string& worker_program, const LoadCommand& command, int model_fd, int memory_fd,
-    absl::Duration timeout, LoadedReply* reply) {
+absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(const StartOptions& options,
+                                                                    const LoadCommand& command,
+                                                                    int model_fd, int memory_fd,
+                                                                    LoadedReply* reply) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
-  MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Spawn(worker_program, {}, theirs));
+  MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Spawn(options.worker_program, {},
+                                                                      theirs, options.background));
   theirs.release();  // Only the worker holds that end now, so its death can be seen.
   const absl::Status sent = ours.Send(ToJson(command), {model_fd, memory_fd});
   const absl::StatusOr<ControlMessage> message =
-      sent.ok() ? ours.Receive(timeout) : absl::StatusOr<ControlMessage>(sent);
+      sent.ok() ? ReceiveLoaded(ours, process, options) : absl::StatusOr<ControlMessage>(sent);
   if (absl::IsUnavailable(message.status())) {
     return absl::UnavailableError(
         absl::StrCat("the worker process that was to load the model ", process.KillAndReap()));
   }
   if (absl::IsDeadlineExceeded(message.status())) {
     return absl::DeadlineExceededError(
-        absl::StrCat("loading the model took longer than ", absl::FormatDuration(timeout)));
+        absl::StrCat("loading the model took longer than ", absl::FormatDuration(options.timeout)));
   }
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(*reply, FromJson<LoadedReply>(message->text));

@@ -126,7 +126,7 @@ void ReplicaPool::KeepTemplate() {
   absl::BitGen random;
   for (bool first = true;; first = false) {
     const absl::Time started = context_.clock->Now();
-    LoadTemplate();
+    LoadTemplate(first && options_.background);
     std::shared_ptr<ModelTemplate> loaded;
     {
       MutexLock lock(mutex_);
@@ -155,7 +155,7 @@ void ReplicaPool::KeepTemplate() {
   }
 }
 
-LoadCommand ReplicaPool::MakeLoadCommand() const {
+LoadCommand ReplicaPool::MakeLoadCommand(bool background) const {
   const ModelSignature& signature = *options_.signature;
   LoadCommand command = {.engine = options_.engine,
                          .model_name = signature.model_name(),
@@ -167,6 +167,7 @@ LoadCommand ReplicaPool::MakeLoadCommand() const {
                          .inference_mode = options_.inference_mode,
                          .inter_op_threads = options_.inter_op_threads,
                          .warmup = options_.warmup,
+                         .background = background,
                          .server_pid = getpid()};
   for (const ReplicaPlacement& replica : options_.replicas) {
     command.on_gpu |= replica.device == DeviceKind::kGpu;
@@ -174,12 +175,16 @@ LoadCommand ReplicaPool::MakeLoadCommand() const {
   return command;
 }
 
-void ReplicaPool::LoadTemplate() {
+void ReplicaPool::LoadTemplate(bool background) {
   LoadedReply reply;
-  auto loaded =
-      ModelTemplate::Start(options_.worker_program, MakeLoadCommand(), options_.model_file.get(),
-                           memory_->fd(), options_.load_timeout, &reply);
-  TellCosts(reply.warmup_ns, ReplicaKind::kCpu);
+  auto loaded = ModelTemplate::Start({.worker_program = options_.worker_program,
+                                      .timeout = options_.load_timeout,
+                                      .background = background,
+                                      .cancel_event = options_.cancel_event},
+                                     MakeLoadCommand(background), options_.model_file.get(),
+                                     memory_->fd(), &reply);
+  // In the background runs stand still while others need the cores, so their times say nothing.
+  if (!background) TellCosts(reply.warmup_ns, ReplicaKind::kCpu);
   for (const std::string& note : reply.notes) {
     LogInfo("model '", options_.signature->model_name(), "' version ",
             options_.signature->version(), ": ", note);
@@ -258,6 +263,10 @@ std::vector<absl::Duration> ReplicaPool::busy_for() const {
 
 std::vector<pid_t> ReplicaPool::pids() const {
   std::vector<pid_t> pids;
+  {
+    MutexLock lock(mutex_);
+    pids.push_back(template_ == nullptr ? 0 : template_->pid());
+  }
   for (const auto& replica : replicas_) pids.push_back(replica->pid());
   return pids;
 }

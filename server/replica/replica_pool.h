@@ -42,6 +42,8 @@ class ReplicaPool {
     Dispatcher::Options dispatch;
     size_t most_request_bytes = 64 << 20;  // Sizes the buffers where a model's dims are not fixed.
     absl::Duration load_timeout = absl::Minutes(10);
+    bool background = false;  // Load at first with the cores that nobody else wants.
+    int cancel_event = -1;    // An eventfd: once it is readable, Create() gives up. -1: none.
     // How long a batch may run; infinite: see ExecutionLimit.
     absl::Duration execution_limit = absl::InfiniteDuration();
   };
@@ -69,17 +71,17 @@ class ReplicaPool {
   absl::Status readiness() const ABSL_LOCKS_EXCLUDED(mutex_);
   // How long each running batch has been running.
   std::vector<absl::Duration> busy_for() const;
-  // The processes of the replicas; 0 for one that is just being replaced.
-  std::vector<pid_t> pids() const;
+  // The processes of the template and the replicas; 0 for one that is just being replaced.
+  std::vector<pid_t> pids() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   ReplicaPool(Options options, Context context);
 
   absl::Status Start();
-  LoadCommand MakeLoadCommand() const;
+  LoadCommand MakeLoadCommand(bool background) const;
   // The template thread: loads, waits for the template's death, loads again.
   void KeepTemplate() ABSL_LOCKS_EXCLUDED(mutex_);
-  void LoadTemplate() ABSL_LOCKS_EXCLUDED(mutex_);
+  void LoadTemplate(bool background) ABSL_LOCKS_EXCLUDED(mutex_);
   // Tells the dispatcher how long the samples of the warm-up ran; see LoadedReply.
   void TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind);
   // Sleeps until the template dies or the pool is to end.

@@ -34,6 +34,7 @@ absl::Status Template::Run() {
   MILLRACE_RETURN_IF_ERROR(DieWithServer(command_.server_pid));
   LoadedReply loaded;
   loaded.status = Load(message, loaded.notes);
+  if (command_.background) ComeToForeground();
   MILLRACE_RETURN_IF_ERROR(control_.Send(ToJson(loaded)));
   for (;;) {
     absl::StatusOr<ControlMessage> next = control_.Receive();
