@@ -36,6 +36,7 @@ struct LoadCommand {
   std::vector<WarmupSample> warmup;
   bool on_gpu = false;      // The template then only loads; the replicas move, optimise and warm.
   bool background = false;  // The process runs at SCHED_IDLE, and is to leave that once loaded.
+  bool check_batching = false;  // See LoadedReply::batching.
   int server_pid = 0;
 };
 
@@ -46,6 +47,8 @@ struct LoadedReply {
   // How long the last run of each of LoadCommand::warmup took; empty where none ran, 0 for one that
   // failed.
   std::vector<int64_t> warmup_ns;
+  // FAILED_PRECONDITION where rows get other results in a batch than alone, and how they differ.
+  absl::Status batching;
 };
 
 // Server → template, with two file descriptors: the replica's control socket and its completion

@@ -168,6 +168,7 @@ LoadCommand ReplicaPool::MakeLoadCommand(bool background) const {
                          .inter_op_threads = options_.inter_op_threads,
                          .warmup = options_.warmup,
                          .background = background,
+                         .check_batching = options_.batch_check != BatchCheck::kUnchecked,
                          .server_pid = getpid()};
   for (const ReplicaPlacement& replica : options_.replicas) {
     command.on_gpu |= replica.device == DeviceKind::kGpu;
@@ -189,9 +190,21 @@ void ReplicaPool::LoadTemplate(bool background) {
     LogInfo("model '", options_.signature->model_name(), "' version ",
             options_.signature->version(), ": ", note);
   }
+  const absl::Status state = loaded.ok() ? Heed(reply.batching) : loaded.status();
   MutexLock lock(mutex_);
-  template_state_ = loaded.status();
-  if (loaded.ok()) template_ = *std::move(loaded);
+  template_state_ = state;
+  if (state.ok()) template_ = *std::move(loaded);
+}
+
+absl::Status ReplicaPool::Heed(const absl::Status& batching) {
+  if (batching.ok()) return absl::OkStatus();
+  if (options_.batch_check == BatchCheck::kRefuseModel) return batching;
+  dispatcher_->LimitRows(1);
+  MutexLock lock(mutex_);
+  single_rows_ = absl::StrCat("runs one row at a time: ", batching.message());
+  LogWarning("model '", options_.signature->model_name(), "' version ",
+             options_.signature->version(), " ", single_rows_);
+  return absl::OkStatus();
 }
 
 void ReplicaPool::TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind) {
@@ -246,6 +259,11 @@ int ReplicaPool::ready_replicas() const {
   MutexLock lock(mutex_);
   return static_cast<int>(std::count_if(replica_states_.begin(), replica_states_.end(),
                                         [](const absl::Status& state) { return state.ok(); }));
+}
+
+std::string ReplicaPool::single_rows() const {
+  MutexLock lock(mutex_);
+  return single_rows_;
 }
 
 absl::Status ReplicaPool::readiness() const {

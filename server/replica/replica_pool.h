@@ -25,6 +25,9 @@
 
 namespace millrace {
 
+// What becomes of a model whose rows get other results in a batch than alone.
+enum class BatchCheck { kSingleRows, kRefuseModel, kUnchecked };
+
 // The replicas of one model version, the template they are forked from, and the dispatcher they
 // pull from. Thread-safe.
 class ReplicaPool {
@@ -42,6 +45,7 @@ class ReplicaPool {
     Dispatcher::Options dispatch;
     size_t most_request_bytes = 64 << 20;  // Sizes the buffers where a model's dims are not fixed.
     absl::Duration load_timeout = absl::Minutes(10);
+    BatchCheck batch_check = BatchCheck::kSingleRows;
     bool background = false;  // Load at first with the cores that nobody else wants.
     int cancel_event = -1;    // An eventfd: once it is readable, Create() gives up. -1: none.
     // How long a batch may run; infinite: see ExecutionLimit.
@@ -69,6 +73,8 @@ class ReplicaPool {
   int ready_replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Why no replica can serve; OK when one can.
   absl::Status readiness() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Why each run has one row only; empty where it may have as many as the model takes.
+  std::string single_rows() const ABSL_LOCKS_EXCLUDED(mutex_);
   // How long each running batch has been running.
   std::vector<absl::Duration> busy_for() const;
   // The processes of the template and the replicas; 0 for one that is just being replaced.
@@ -82,6 +88,8 @@ class ReplicaPool {
   // The template thread: loads, waits for the template's death, loads again.
   void KeepTemplate() ABSL_LOCKS_EXCLUDED(mutex_);
   void LoadTemplate(bool background) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What follows from LoadedReply::batching: an error, or single rows.
+  absl::Status Heed(const absl::Status& batching) ABSL_LOCKS_EXCLUDED(mutex_);
   // Tells the dispatcher how long the samples of the warm-up ran; see LoadedReply.
   void TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind);
   // Sleeps until the template dies or the pool is to end.
@@ -101,6 +109,7 @@ class ReplicaPool {
   CondVar changed_;
   std::shared_ptr<ModelTemplate> template_ ABSL_GUARDED_BY(mutex_);
   absl::Status template_state_ ABSL_GUARDED_BY(mutex_) = absl::UnavailableError("is loading");
+  std::string single_rows_ ABSL_GUARDED_BY(mutex_);
   bool loaded_once_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<absl::Status> replica_states_ ABSL_GUARDED_BY(mutex_);

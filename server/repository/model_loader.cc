@@ -80,6 +80,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
   replicas.most_request_bytes = options_.max_message_bytes;
   replicas.load_timeout = options_.load_timeout;
   replicas.execution_limit = settings.execution_limit;
+  replicas.batch_check = settings.batch_check;
   replicas.background = background;
   replicas.cancel_event = cancel_event_.get();
   if (replicas.warmup.empty()) {

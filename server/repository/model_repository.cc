@@ -48,8 +48,8 @@ absl::Status ShuttingDown() { return absl::UnavailableError("the server is shutt
 std::string ReasonOf(const ModelTable::Model& model, const ModelTable::Version& version) {
   const absl::Status& problem = model.problem.ok() ? version.problem : model.problem;
   if (version.state() != ModelState::kReady) return std::string(problem.message());
+  if (problem.ok() && !version.loading) return version.model->note();
   if (version.loading) return "serves, and a newer one is being loaded";
-  if (problem.ok()) return "";
   return absl::StrCat("serves as it was loaded before: ", problem.message());
 }
 
@@ -109,6 +109,7 @@ absl::Status ModelRepository::Start() {
       LogError("model '", name, "': --load-model names it, but no repository has it");
     }
   }
+  for (const std::string& name : Names()) Tell(name);
   bool applied = false;
   keeper_->Add([&] {
     Apply(directories, /*again=*/false);
@@ -280,6 +281,7 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const Load
     }
     predecessor = table_.Predecessor(task.model, task.version.number);
   }
+  if (predecessor != nullptr) MILLRACE_RETURN_IF_ERROR(MakeRoom(task, predecessor));
   const bool same =
       predecessor != nullptr && predecessor->signature().version_number() == task.version.number;
   const absl::Time begin = context_.clock->Now();
@@ -293,6 +295,34 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const Load
     place_of_[raw] = task.place.get();
   }
   return reaper_->Share(std::move(model), [this, task, raw] { Ended(task, raw); });
+}
+
+absl::Status ModelRepository::MakeRoom(const LoadTask& task,
+                                       std::shared_ptr<ServedModel>& predecessor) {
+  int64_t needed = 0;  // As much as the old one has.
+  for (const pid_t pid : predecessor->pids()) needed += pid > 0 ? OwnMemoryBytes("/", pid) : 0;
+  const int64_t available = options_.available_memory();
+  if (needed <= available) return absl::OkStatus();
+  const std::string lack = absl::StrCat("beside the load that serves it needs about ", needed >> 20,
+                                        " MiB of memory, and ", available >> 20, " MiB are left");
+  if (!task.settings->swaps_in_place_if_needed) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(lack,
+                     "; give the server more, or set millrace.lifecycle.swap to "
+                     "IN_PLACE_IF_NEEDED to have the old one end first"));
+  }
+  LogWarning(NameOf(task), ": ", lack, "; so that one ends first");
+  {
+    ModelTable::Released released;
+    MutexLock lock(mutex_);
+    released = table_.Suspend(task.model, task.version.number);
+  }
+  Tell(task.model);
+  const ServedModel* const old = predecessor.get();
+  predecessor.reset();
+  MutexLock lock(mutex_);
+  while (place_of_.count(old) > 0 && !stopping_) changed_.Wait(mutex_);
+  return absl::OkStatus();
 }
 
 void ModelRepository::Finish(const LoadTask& task,
@@ -348,6 +378,7 @@ void ModelRepository::StopChanges() {
     MutexLock lock(mutex_);
     stopping_ = true;
     waiting.swap(waiting_);
+    changed_.NotifyAll();
   }
   watcher_.reset();
   loader_.Cancel();

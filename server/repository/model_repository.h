@@ -20,6 +20,7 @@
 #include "server/dispatch/core_leases.h"
 #include "server/dispatch/memory_budget.h"
 #include "server/hardware/hardware.h"
+#include "server/hardware/memory.h"
 #include "server/metrics/metrics_registry.h"
 #include "server/placement/placement.h"
 #include "server/repository/model_control.h"
@@ -45,6 +46,8 @@ class ModelRepository {
     ModelLoader::Options loader;
     int64_t max_queue_bytes = int64_t{1} << 30;  // Of payloads that are held, over all models.
     PlacementOptions placement;
+    // Bytes that the server and its workers may still take.
+    std::function<int64_t()> available_memory = [] { return AvailableMemoryBytes("/"); };
   };
   // All of it outlives the repository.
   struct Context {
@@ -137,6 +140,11 @@ class ModelRepository {
 
   void Load(const LoadTask& task) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<ServedModel>> TryLoad(const LoadTask& task)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Sees to it that there is memory for the load beside `predecessor`: where there isn't, ends that
+  // first and resets it, if the config allows it, else RESOURCE_EXHAUSTED. Blocks until it has
+  // ended.
+  absl::Status MakeRoom(const LoadTask& task, std::shared_ptr<ServedModel>& predecessor)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- Anywhere ----

@@ -50,6 +50,8 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   const char* platform() const { return PlatformName(engine_); }
   // Why no replica can serve; OK when one can.
   absl::Status readiness() const { return pool_->readiness(); }
+  // What an operator should know of a model that serves; empty where there is nothing.
+  std::string note() const { return pool_->single_rows(); }
   // The processes of the template and the replicas; 0 for one that is just being replaced.
   std::vector<pid_t> pids() const { return pool_->pids(); }
 

@@ -3,9 +3,6 @@
 #include "server/worker/model.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/rand.h>
-#include <ATen/ops/randint.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
@@ -50,10 +47,7 @@ class ForwardGuard {
 at::Tensor MakeInput(const TensorSpec& spec, const WarmupInput& input, int64_t rows, bool batched) {
   std::vector<int64_t> dims(input.dims.begin(), input.dims.end());
   if (batched) dims.insert(dims.begin(), rows);
-  const c10::ScalarType type = *ToScalarType(spec.data_type);
-  if (!input.random) return at::zeros(dims, type);
-  if (c10::isFloatingType(type)) return at::rand(dims).to(type);
-  return at::randint(0, 2, dims).to(type);
+  return MakeValues(spec.data_type, dims, input.random);
 }
 
 // Checks that the config's tensors can be carried and are of types that libtorch has.

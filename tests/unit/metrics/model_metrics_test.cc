@@ -242,8 +242,12 @@ TEST_F(ModelMetricsTest, ClearedGaugesAreLeftOut) {
 }
 
 TEST_F(ModelMetricsTest, OwnerThatGoesLeavesTheGaugesOfItsSuccessor) {
-  const uint64_t old = metrics_.SetGauges([] { return ModelGauges{.queue_depth = 1}; });
-  metrics_.SetGauges([] { return ModelGauges{.queue_depth = 2}; });
+  const uint64_t old = metrics_.SetGauges([] { return ModelGauges(); });
+  metrics_.SetGauges([] {
+    ModelGauges gauges;
+    gauges.queue_depth = 2;
+    return gauges;
+  });
   metrics_.ClearGauges(old);
   EXPECT_EQ(Value(metrics_, kQueueDepth), 2);
 }
