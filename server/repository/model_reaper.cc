@@ -5,9 +5,18 @@
 #include <utility>
 #include <vector>
 
-namespace millrace {
+#include "absl/strings/str_cat.h"
 
-ModelReaper::ModelReaper() : queue_("reaper", 1) {}
+namespace millrace {
+namespace {
+
+// How long a model that gives way may be without a replica: far longer than replacing one takes.
+constexpr absl::Duration kPatience = absl::Seconds(10);
+
+}  // namespace
+
+ModelReaper::ModelReaper(Clock& clock, Timer& timer)
+    : clock_(clock), timer_(timer), queue_("reaper", 1) {}
 
 ModelReaper::~ModelReaper() {
   queue_.Add([this] { EndAll(); });
@@ -20,10 +29,26 @@ std::shared_ptr<ServedModel> ModelReaper::Share(std::unique_ptr<ServedModel> mod
   ServedModel* const raw = model.get();
   {
     MutexLock lock(mutex_);
-    alive_[raw] = {std::move(model), std::move(ended)};
+    alive_[raw] = {std::move(model), std::move(ended), std::nullopt};
   }
   return std::shared_ptr<ServedModel>(
       raw, [this](ServedModel* last) { queue_.Add([this, last] { Reap(last); }); });
+}
+
+void ModelReaper::Retire(const std::shared_ptr<ServedModel>& model) {
+  MutexLock lock(mutex_);
+  if (ending_) return;
+  alive_.at(model.get()).next_look = timer_.Schedule(
+      clock_.Now() + kPatience, [this, retired = std::weak_ptr(model)] { LookAfter(retired); });
+}
+
+void ModelReaper::LookAfter(const std::weak_ptr<ServedModel>& retired) {
+  const std::shared_ptr<ServedModel> model = retired.lock();
+  if (model == nullptr) return;
+  if (model->readiness().ok()) return Retire(model);
+  model->GiveUp(absl::UnavailableError(absl::StrCat("model '", model->signature().model_name(),
+                                                    "' version ", model->signature().version(),
+                                                    " is being unloaded, and has no replica")));
 }
 
 void ModelReaper::Reap(ServedModel* model) {
@@ -35,6 +60,7 @@ void ModelReaper::Reap(ServedModel* model) {
     alive_.erase(place);
     changed_.NotifyAll();
   }
+  if (reaped.next_look) timer_.Cancel(*reaped.next_look);
   reaped.model.reset();
   reaped.ended();
 }
@@ -42,10 +68,16 @@ void ModelReaper::Reap(ServedModel* model) {
 // The requests that are left are answered by this, and drop their shares.
 void ModelReaper::EndAll() {
   std::vector<ServedModel*> models;
+  std::vector<Timer::Id> looks;
   {
     MutexLock lock(mutex_);
-    for (const auto& [model, shared] : alive_) models.push_back(model);
+    ending_ = true;
+    for (const auto& [model, shared] : alive_) {
+      models.push_back(model);
+      if (shared.next_look) looks.push_back(*shared.next_look);
+    }
   }
+  for (const Timer::Id& look : looks) timer_.Cancel(look);
   for (ServedModel* const model : models) model->End();  // This thread is the only one to reap.
 }
 

@@ -65,7 +65,7 @@ ModelRepository::ModelRepository(Options options, Hardware hardware, Context con
                                 .timer = context_.timer,
                                 .leases = &leases_,
                                 .memory = &memory_}),
-      reaper_(std::make_unique<ModelReaper>()),
+      reaper_(std::make_unique<ModelReaper>(*context_.clock, *context_.timer)),
       loaders_(std::make_unique<WorkQueue>("loader", kParallelLoads)),
       keeper_(std::make_unique<WorkQueue>("keeper", 1)) {}
 
@@ -95,20 +95,7 @@ absl::Status ModelRepository::Start() {
   }
   MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
                             ScanRepositories(options_.directories));
-  if (options_.control.mode == Mode::kExplicit) {
-    const std::vector<std::string>& named = options_.control.load_at_start;
-    std::set<std::string> at_start(named.begin(), named.end());
-    MutexLock lock(mutex_);
-    std::erase_if(directories, [&](const ModelDirectory& directory) {
-      if (at_start.erase(directory.name) > 0 || at_start.count("*") > 0) return false;
-      table_.Add(directory, absl::UnavailableError("not loaded; RepositoryModelLoad loads it"));
-      return true;
-    });
-    at_start.erase("*");
-    for (const std::string& name : at_start) {
-      LogError("model '", name, "': --load-model names it, but no repository has it");
-    }
-  }
+  if (options_.control.mode == Mode::kExplicit) directories = NamedOnes(std::move(directories));
   for (const std::string& name : Names()) Tell(name);
   bool applied = false;
   keeper_->Add([&] {
@@ -127,6 +114,25 @@ absl::Status ModelRepository::Start() {
   while (!applied || !settled()) changed_.Wait(mutex_);
   started_ = true;
   return absl::OkStatus();
+}
+
+std::vector<ModelDirectory> ModelRepository::NamedOnes(std::vector<ModelDirectory> all) {
+  const std::vector<std::string>& names = options_.control.load_at_start;
+  std::set<std::string> missing(names.begin(), names.end());
+  const bool everything = missing.erase("*") > 0;
+  std::vector<ModelDirectory> named;
+  for (ModelDirectory& directory : all) {
+    if (missing.erase(directory.name) > 0 || everything) {
+      named.push_back(std::move(directory));
+      continue;
+    }
+    MutexLock lock(mutex_);
+    table_.Add(directory, absl::UnavailableError("not loaded; RepositoryModelLoad loads it"));
+  }
+  for (const std::string& name : missing) {
+    LogError("model '", name, "': --load-model names it, but no repository has it");
+  }
+  return named;
 }
 
 absl::Status ModelRepository::CheckControl() const {
@@ -190,7 +196,7 @@ void ModelRepository::UnloadNow(const std::string& name, Done done) {
     return done(absl::NotFoundError(absl::StrCat("unknown model '", name.substr(0, 128), "'")));
   }
   LogInfo("model '", name, "' is unloaded");
-  released.clear();
+  Retire(released);
   Tell(name);
   AnswerWaiting(name);
   done(absl::OkStatus());
@@ -212,7 +218,7 @@ void ModelRepository::Follow(const std::vector<std::string>& names) {
       released = table_.Remove(name);
     }
     LogInfo("model '", name, "' is unloaded: it is no longer in the repository");
-    released.clear();
+    Retire(released);
     Tell(name);
   }
   Apply(there, /*again=*/false);
@@ -239,7 +245,7 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
                        .attempt = begun.attempt});
     }
   }
-  released.clear();
+  Retire(released);
   std::vector<ModelPlacementConfig> configs;
   for (const LoadTask& task : tasks) configs.push_back(PlacementConfigOf(task));
   auto places = tasks.empty() ? decltype(places_.Place({}, {}))()
@@ -312,11 +318,12 @@ absl::Status ModelRepository::MakeRoom(const LoadTask& task,
                      "IN_PLACE_IF_NEEDED to have the old one end first"));
   }
   LogWarning(NameOf(task), ": ", lack, "; so that one ends first");
+  ModelTable::Released released;
   {
-    ModelTable::Released released;
     MutexLock lock(mutex_);
     released = table_.Suspend(task.model, task.version.number);
   }
+  Retire(released);
   Tell(task.model);
   const ServedModel* const old = predecessor.get();
   predecessor.reset();
@@ -337,7 +344,7 @@ void ModelRepository::Finish(const LoadTask& task,
   if (counts && !loaded.ok()) {
     LogError(NameOf(task), " can't be served: ", std::string(loaded.status().message()));
   }
-  released.clear();
+  Retire(released);
   Tell(task.model);
   AnswerWaiting(task.model);
 }
@@ -364,6 +371,11 @@ void ModelRepository::AnswerWaiting(const std::string& name) {
     waiting_.erase(first, last);
   }
   for (Done& done : answered) done(outcome);
+}
+
+void ModelRepository::Retire(ModelTable::Released& released) {
+  for (const std::shared_ptr<ServedModel>& model : released) reaper_->Retire(model);
+  released.clear();
 }
 
 void ModelRepository::Tell(const std::string& name) {

@@ -122,6 +122,10 @@ class ModelRepository {
   absl::Status Readiness() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  // Those that are to be loaded at start; the others are made known.
+  std::vector<ModelDirectory> NamedOnes(std::vector<ModelDirectory> all)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   // ---- On the keeper ----
 
   void LoadNow(const std::string& name, const std::optional<std::string>& config, Done done)
@@ -154,6 +158,8 @@ class ModelRepository {
   void Ended(const LoadTask& task, const ServedModel* model) ABSL_LOCKS_EXCLUDED(mutex_);
   // Answers those who wait for a model of which no load is going on.
   void AnswerWaiting(const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Drops the repository's shares of models that have given way.
+  void Retire(ModelTable::Released& released);
   void Tell(const std::string& name);
   absl::Status CheckControl() const;
 

@@ -71,6 +71,9 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   void Submit(Request request, Responder responder, std::shared_ptr<const Caller> caller,
               Terms terms);
 
+  // Answers what waits with `status`, and whatever comes: no replica will come that could run it.
+  void GiveUp(const absl::Status& status) { pool_->dispatcher().Stop(status); }
+
   // Drops what waits of a cancelled caller. REQUIRES: caller.cancelled().
   void Cancel(const Caller& caller) { pool_->dispatcher().Cancel(caller); }
 

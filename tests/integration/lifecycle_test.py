@@ -4,22 +4,21 @@
 in the repository."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
-import statistics
+import signal
 import threading
 import time
 
 import client
-import grpc
 import pytest
 import reference
 import torch
-from google.protobuf import json_format
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from server_process import MODELS, Entry, Server, eventually
+from server_process import MODELS, Server, comm_of, eventually
 from tritonclient import grpc as triton
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
@@ -182,7 +181,7 @@ def test_config_of_a_load_takes_the_place_of_the_files(tmp_path, repository):
         stock = triton.InferenceServerClient(server.address)
         config = stock.get_model_config("m", as_json=True)["config"]
         assert config["max_batch_size"] == 8
-        stock.load_model("m", config=json_format.json.dumps({**config, "max_batch_size": 2}))
+        stock.load_model("m", config=json.dumps({**config, "max_batch_size": 2}))
         assert stock.get_model_config("m").config.max_batch_size == 2
         stock.load_model("m")
         assert stock.get_model_config("m").config.max_batch_size == 8
@@ -282,6 +281,21 @@ def test_version_that_cant_be_served_leaves_the_old_one_serving(tmp_path, reposi
         assert any(reason in entry.reason for entry in index(server).values())
         assert [line for line in server.log if reason in line and " E " in line]
         eventually(lambda: len(server.processes()) == processes)
+
+
+@pytest.mark.parametrize("wrong, reason", [
+    ("output [ { name: \"OUTPUT__0\" data_type: TYPE_FP64 dims: [ -1 ] } ]", "FP64"),
+    ("output [ { name: \"OUTPUT__0\" data_type: TYPE_FP32 dims: [ -1, 2 ] } ]", "[-1,-1,-1]"),
+    ("output [ { name: \"a\" data_type: TYPE_FP32 dims: [ -1 ] },"
+     "         { name: \"b\" data_type: TYPE_FP32 dims: [ -1 ] } ]", "2 outputs")])
+def test_outputs_are_compared_with_the_config_also_where_dims_are_open(
+        tmp_path, repository, wrong, reason):
+    shutil.copytree(MODELS / "good" / "dynamic" / "1", repository.path / "m" / "1")
+    (repository.path / "m" / "config.pbtxt").write_text(
+        "max_batch_size: 8 input [ { name: \"INPUT__0\" data_type: TYPE_FP32 dims: [ -1 ] } ]\n"
+        + wrong)
+    with start(tmp_path, repository) as server:
+        assert state(server) == "UNAVAILABLE" and reason in index(server)["m", "1"].reason
 
 
 # ---- Rows that may not share a batch ----
@@ -516,9 +530,7 @@ class Load:
         reader.start()
         for number in self._ticks():
             times[number] = time.monotonic()
-            stream.send(client.numbered(self.name, number % 1000, as_model="release")
-                        if number >= 1000 else
-                        client.numbered(self.name, number, as_model="release"))
+            stream.send(client.numbered(self.name, number, as_model="release"))
         stream.half_close()
         reader.join()
         assert not times, f"{len(times)} requests have no answer"
@@ -612,6 +624,28 @@ def test_requests_that_the_old_version_accepted_are_answered_by_it(tmp_path, rep
         answers = stream.rest()
         assert client.ids(answers) == [str(number) for number in range(13)]
         assert [each.infer_response.model_version for each in answers] == ["1"] * 12 + ["2"]
+        eventually(lambda: len(server.processes()) == 3)
+
+
+def test_old_version_that_cant_answer_any_more_doesnt_keep_its_requests(tmp_path, repository):
+    repository.put("m", 1)
+    with start(tmp_path, repository, *EXPLICIT, "--load-model", "*") as server:
+        stream = client.Stream(server.stub)
+        with server.frozen_replicas() as replicas:
+            stream.send(client.numbered("m", 0, as_model="release"))
+            eventually(lambda: server.metric("millrace_in_flight_requests", model="m") == 1)
+            os.truncate(repository.path / "m" / "1" / "model.pt", 0)  # No template comes after it.
+            workers = {pid: comm_of(pid) for pid in server.processes() if pid != server.pid}
+            os.kill(next(pid for pid in workers if pid not in replicas), signal.SIGKILL)
+            eventually(lambda: server.logged("template process was killed"))
+            os.kill(replicas[0], signal.SIGKILL)
+        eventually(lambda: state(server) == "UNAVAILABLE")
+        repository.put("m", 2, source=2)
+        load(server, "m")
+        assert answer(server) == (2 * STEP, "2")
+        assert client.status_of(stream.answer()) == StatusCode.UNAVAILABLE
+        stream.send(client.numbered("m", 1, as_model="release"))
+        assert stream.answer().infer_response.model_version == "2"
         eventually(lambda: len(server.processes()) == 3)
 
 
