@@ -2,17 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/channel/control_socket.h"
 
-#include <poll.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstdint>
 #include <cstring>
-#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
+#include "server/base/poll.h"
 #include "server/base/status.h"
 
 namespace millrace {
@@ -21,15 +18,8 @@ namespace {
 absl::Status PeerGone() { return absl::UnavailableError("The process at the other end has gone."); }
 
 absl::Status WaitReadable(int fd, absl::Duration timeout) {
-  // Past the longest time that poll() can tell: 24 days.
-  const bool for_ever = timeout > absl::Milliseconds(std::numeric_limits<int>::max());
-  const int milliseconds =
-      for_ever ? -1 : static_cast<int>(std::max<int64_t>(0, absl::ToInt64Milliseconds(timeout)));
   pollfd entry = {.fd = fd, .events = POLLIN, .revents = 0};
-  int ready;
-  do {
-    ready = poll(&entry, 1, milliseconds);
-  } while (ready < 0 && errno == EINTR);
+  const int ready = Poll({&entry, 1}, timeout);
   if (ready < 0) return ErrnoStatus(errno, "poll on a control socket");
   if (ready == 0) {
     return absl::DeadlineExceededError(

@@ -51,8 +51,8 @@ struct LoadedReply {
   absl::Status batching;
 };
 
-// Server → template, with two file descriptors: the replica's control socket and its completion
-// event (an eventfd).
+// Server → template, with three file descriptors: the replica's control socket, its completion
+// event (an eventfd), and its standard output and error (a pipe).
 struct ForkCommand {
   int mailbox = 0;        // The replica's index.
   std::vector<int> cpus;  // Pinned to these; empty: floats.

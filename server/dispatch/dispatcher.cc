@@ -51,6 +51,15 @@ bool DropsOldest(const PendingRequest& request) {
   return request.overflow == Overflow::kDropOldest || request.overflow == Overflow::kLatest;
 }
 
+// Takes half of a member's rows off, as a member of their own.
+Batch::Member SplitOff(Batch::Member& member) {
+  Batch::Member rest = member;
+  member.rows /= 2;
+  rest.first_row += member.rows;
+  rest.rows -= member.rows;
+  return rest;
+}
+
 // How many may wait of a flow that drops its oldest.
 int64_t MostWaiting(const PendingRequest& request) {
   return request.overflow == Overflow::kLatest ? 1 : request.flow().most_waiting();
@@ -88,9 +97,12 @@ Dispatcher::Dispatcher(Options options, std::shared_ptr<const ModelSignature> si
 void Dispatcher::Submit(std::shared_ptr<PendingRequest> request) {
   in_flight_.fetch_add(1, std::memory_order_relaxed);
   const absl::Time now = request->arrival;  // A moment ago.
+  std::optional<uint64_t> fingerprint;
+  if (has_suspects_.load(std::memory_order_relaxed)) fingerprint = request->filler().Fingerprint();
   Actions actions;
   {
     MutexLock lock(mutex_);
+    if (fingerprint) Suspect(*request, *fingerprint);
     if (!stopped_.ok()) {
       Refuse(std::move(request), {stopped_}, actions);
     } else if (request->caller().cancelled()) {
@@ -101,6 +113,12 @@ void Dispatcher::Submit(std::shared_ptr<PendingRequest> request) {
     Collect(now, actions);
   }
   Perform(std::move(actions));
+}
+
+void Dispatcher::Suspect(PendingRequest& request, uint64_t fingerprint) {
+  if (!suspects_.Contains(fingerprint)) return;
+  request.suspect = true;
+  request.deaths = options_.max_deaths - 1;
 }
 
 void Dispatcher::Cancel(const Caller& caller) {
@@ -424,6 +442,12 @@ bool Dispatcher::RemoveIdleRunner(BatchRunner* runner) {
   return runners_.RemoveIdle(runner, now);
 }
 
+bool Dispatcher::RetireRunner(BatchRunner* runner) {
+  const absl::Time now = clock_.Now();
+  MutexLock lock(mutex_);
+  return runners_.Retire(runner, now);
+}
+
 void Dispatcher::ExpectCost(const RowShape& shape, ReplicaKind kind, int64_t rows,
                             absl::Duration took) {
   MutexLock lock(mutex_);
@@ -484,28 +508,42 @@ void Dispatcher::Finish(BatchRunner* runner, std::unique_ptr<Batch> batch,
   Pump();
 }
 
-void Dispatcher::Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch) {
+void Dispatcher::Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch,
+                         const std::string& ending) {
   if (runner->lease_cores() > 0) leases_.Release(runner->lease_cores());
   const absl::Time now = clock_.Now();
+  const std::vector<Batch::Member>& members = batch->members();
+  PendingRequest& first = *members.front().request;
+  std::optional<uint64_t> culprit;  // Of several, nobody knows yet whose fault it is.
+  if (members.size() == 1) culprit = first.filler().Fingerprint();
   Actions actions;
   {
     MutexLock lock(mutex_);
     runners_.RemoveBusy(runner, now);
-    const std::vector<Batch::Member>& members = batch->members();
-    PendingRequest& first = *members.front().request;
-    // Of several, nobody knows yet whose fault it is.
-    if (members.size() > 1 || ++first.deaths < options_.max_deaths) {
+    if (culprit) {
+      suspects_.Add(*culprit);
+      has_suspects_.store(true, std::memory_order_relaxed);
+    }
+    if (!culprit || ++first.deaths < options_.max_deaths) {
       RunAgain(members, true, now, actions);
     } else {
-      const absl::Status status = absl::InternalError(
-          absl::StrCat("model '", signature_->model_name(), "': ", first.deaths,
-                       " replicas died or hung while they ran this request alone"));
-      Refuse(members.front().request, {status}, actions);
+      Refuse(members.front().request, {GivenUp(first, ending)}, actions);
     }
     staging_.FreeBuffer(batch->buffer());
     Collect(now, actions);
   }
   Perform(std::move(actions));
+}
+
+absl::Status Dispatcher::GivenUp(const PendingRequest& request, const std::string& ending) const {
+  const std::string what =
+      request.suspect
+          ? "a replica died or hung while it ran this request alone, as others did of the same "
+            "payload before; it "
+          : absl::StrCat(request.deaths,
+                         " replicas died or hung while they ran this request alone; the last ");
+  return absl::InternalError(
+      absl::StrCat("model '", signature_->model_name(), "': ", what, ending));
 }
 
 void Dispatcher::RunAgain(absl::Span<const Batch::Member> members, bool first, absl::Time now,
@@ -564,6 +602,9 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
       answers.emplace_back(member.request.get(), *std::move(answer));
     }
   }
+  std::optional<uint64_t> innocent;
+  const PendingRequest& first = *batch.members().front().request;
+  if (first.suspect && !answers.empty()) innocent = first.filler().Fingerprint();
   const absl::Time now = clock_.Now();
   metrics_.RecordBatch({.rows = batch.rows(),
                         .requests = static_cast<int64_t>(batch.members().size()),
@@ -575,6 +616,7 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
     MutexLock lock(mutex_);
     staging_.FreeBuffer(batch.buffer());
     for (auto& [request, answer] : answers) ReleaseBytes(*request, freed);
+    if (innocent) suspects_.Remove(*innocent);
   }
   for (auto& [request, answer] : answers) Send(*request, std::move(answer), now);
   Perform(std::move(freed));
@@ -582,11 +624,16 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
 
 void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
   const absl::Time now = clock_.Now();
-  const std::vector<Batch::Member>& members = batch.members();
+  std::vector<Batch::Member> members = batch.members();
+  const bool out_of_memory = absl::IsResourceExhausted(status);
+  if (out_of_memory && members.size() == 1 && members.front().rows > 1 && outputs_are_fixed_) {
+    members.push_back(SplitOff(members.front()));
+  }
   Actions actions;
   {
     MutexLock lock(mutex_);
     staging_.FreeBuffer(batch.buffer());
+    if (out_of_memory) caps_.RanOut(batch.shape(), batch.rows(), now);
     if (members.size() > 1) {
       RunAgain(members, false, now, actions);
     } else {
@@ -737,6 +784,7 @@ bool Dispatcher::StageNext(absl::Time now, Actions& actions) {
   if (out_of_turn) request->out_of_turn = true;
   const bool by_guard = out_of_turn && request == overdue;
   actions.fills.push_back(staging_.Stage(*request, *batch));
+  if (request->suspect) batch->Close();
   CountForGuard(by_guard, actions.fills.back().rows);
   return true;
 }
@@ -758,9 +806,10 @@ PendingRequest* Dispatcher::NextInTurn() {
       for (bool yielded = false;; yielded = true) {
         const int64_t room = batch == nullptr ? capacity : batch->Room();
         PendingRequest* const request = queue.Next(*group, tier, room, capacity, row_cost);
-        if (request != nullptr) return request;
+        if (request != nullptr && (batch == nullptr || !request->suspect)) return request;
         if (batch == nullptr) break;
-        if (staging_.YieldTo(tier, FairQueue::SmallestPiece(*group, tier, capacity), *batch)) {
+        if (request == nullptr &&
+            staging_.YieldTo(tier, FairQueue::SmallestPiece(*group, tier, capacity), *batch)) {
           continue;
         }
         batch->in_vain |= yielded;  // Or they would come and go for ever.
@@ -829,14 +878,18 @@ bool Dispatcher::GuardAllows() const {
 bool Dispatcher::HasRoom(const PendingRequest& request) const {
   const Batch* const batch = staging_.Find(*request.row_shape());
   if (batch == nullptr) return staging_.HasBuffer();
+  if (request.suspect) return false;  // It is run alone.
   return batch->HasRoom(batch->PieceOf(request.rows() - request.rows_claimed));
 }
 
 int64_t Dispatcher::RowsOfBatchFor(const PendingRequest& request, absl::Time now) const {
-  if (runners_.idle() < 2 || !outputs_are_fixed_) return most_rows();
+  // A request whose rows can't be told apart must fit in whole.
+  const int64_t least = outputs_are_fixed_ ? 1 : std::min(request.rows(), most_rows());
+  const int64_t most = std::max(least, caps_.For(*request.row_shape(), most_rows(), now));
+  if (runners_.idle() < 2 || !outputs_are_fixed_) return most;
   const CostModel* const cost = costs_.Find(*request.row_shape(), runners_.Next()->kind());
-  if (cost == nullptr) return most_rows();
-  return BatchPolicy::RowsPerReplica(room_.queue().rows(), most_rows(), runners_.idle(),
+  if (cost == nullptr) return most;
+  return BatchPolicy::RowsPerReplica(room_.queue().rows(), most, runners_.idle(),
                                      runners_.utilisation(now), *cost);
 }
 

@@ -16,6 +16,7 @@
 #include "server/base/mutex.h"
 #include "server/base/timer.h"
 #include "server/dispatch/batch.h"
+#include "server/dispatch/batch_caps.h"
 #include "server/dispatch/batch_policy.h"
 #include "server/dispatch/claimant.h"
 #include "server/dispatch/core_leases.h"
@@ -28,6 +29,7 @@
 #include "server/dispatch/return_predictor.h"
 #include "server/dispatch/runners.h"
 #include "server/dispatch/staging_area.h"
+#include "server/dispatch/suspect_payloads.h"
 #include "server/dispatch/waiting_flows.h"
 #include "server/dispatch/waiting_room.h"
 #include "server/metrics/model_metrics.h"
@@ -100,17 +102,24 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   // then it has a batch, or is being given one, and owes Finish() or Requeue().
   bool RemoveIdleRunner(BatchRunner* runner) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // A replica that is to end gets no batch any more after this returns. True where it was idle: it
+  // has left. Else it has a batch, or is being given one, and leaves with Finish() or Requeue().
+  bool RetireRunner(BatchRunner* runner) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // A batch has run and `runner` is free again. On success the outputs are copied out to the
   // members' answers; an error is the only member's answer, and a batch of several is run again
-  // in halves, so that the one who caused it doesn't spoil its neighbours.
+  // in halves, so that the one who caused it doesn't spoil its neighbours. One that ran out of
+  // memory is halved down to single rows, and later batches of its shape are smaller.
   void Finish(BatchRunner* runner, std::unique_ptr<Batch> batch,
               const absl::StatusOr<std::vector<OutputView>>& outputs, absl::Duration execute,
               int replica) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A replica died while it ran `batch`, and its process has ended. The batch runs again, filled
   // afresh: in halves, until the request whose fault it is is alone; that one is given up after
-  // Options::max_deaths.
-  void Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Options::max_deaths, and one with the same payload is run alone from then on. `ending` says how
+  // the replica ended, e.g. "was killed by signal 11 (Segmentation fault)".
+  void Requeue(BatchRunner* runner, std::unique_ptr<Batch> batch, const std::string& ending)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A first guess of what a batch costs, from a warm-up.
   void ExpectCost(const RowShape& shape, ReplicaKind kind, int64_t rows, absl::Duration took)
@@ -305,6 +314,10 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   // Copies the outputs out, frees the buffer, then answers.
   void Deliver(const Batch& batch, const std::vector<OutputView>& outputs, absl::Duration execute,
                int replica) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What a request is told that replicas die of.
+  absl::Status GivenUp(const PendingRequest& request, const std::string& ending) const;
+  // Marks a request as suspect whose payload is.
+  void Suspect(PendingRequest& request, uint64_t fingerprint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Fails the only member, or puts the halves of several back for another run.
   void Isolate(const Batch& batch, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   // Makes members whose batch has lost its buffer wait for two others, each of half of them: before
@@ -333,6 +346,9 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   CostTable costs_ ABSL_GUARDED_BY(mutex_);
   OverloadController overload_ ABSL_GUARDED_BY(mutex_);
   const RequestLimits limits_ ABSL_GUARDED_BY(mutex_);
+  BatchCaps caps_ ABSL_GUARDED_BY(mutex_);
+  SuspectPayloads suspects_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> has_suspects_{false};  // So that payloads are read only where it matters.
   ReturnPredictor returns_ ABSL_GUARDED_BY(mutex_);
   int64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   // Rows by which those that the guard let go are ahead of the others.

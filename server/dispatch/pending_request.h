@@ -50,6 +50,7 @@ class PendingRequest {
   int deaths = 0;            // Replicas that died while they ran it alone.
   int places = 0;            // Where it waits: the queue or the door, and batches not yet taken.
   bool started = false;      // A replica has taken rows of it.
+  bool suspect = false;      // A replica died of its payload once, so it is run alone.
   bool out_of_turn = false;  // It was staged before those whose turn it was.
   std::shared_ptr<PendingRequest> self;  // Itself, while it waits somewhere.
   ListHook<PendingRequest> in_line;      // Of its flow in the queue, or of those at the door.

@@ -7,8 +7,9 @@
 namespace millrace {
 
 void Runners::AddIdle(BatchRunner* runner, absl::Time now) {
+  const auto retires = [runner](const Busy& busy) { return busy.runner == runner && busy.retires; };
+  if (std::none_of(busy_.begin(), busy_.end(), retires)) idle_.push_back(runner);
   std::erase_if(busy_, [runner](const Busy& busy) { return busy.runner == runner; });
-  idle_.push_back(runner);
   Count(now);
 }
 
@@ -16,6 +17,13 @@ bool Runners::RemoveIdle(BatchRunner* runner, absl::Time now) {
   if (std::erase(idle_, runner) == 0) return false;
   Count(now);
   return true;
+}
+
+bool Runners::Retire(BatchRunner* runner, absl::Time now) {
+  for (Busy& busy : busy_) {
+    if (busy.runner == runner) busy.retires = true;
+  }
+  return RemoveIdle(runner, now);
 }
 
 void Runners::Start(BatchRunner* runner, absl::Time until, absl::Time now) {

@@ -31,12 +31,15 @@ class BatchRunner {
 // dispatcher guards it.
 class Runners {
  public:
-  // A replica has nothing to do: it is new, or has run its batch.
+  // A replica has nothing to do: it is new, or has run its batch. One that retires leaves.
   void AddIdle(BatchRunner* runner, absl::Time now);
   // An idle replica leaves; false where it isn't idle.
   bool RemoveIdle(BatchRunner* runner, absl::Time now);
   // An idle replica takes a batch that it will have run by `until`, as far as is known.
   void Start(BatchRunner* runner, absl::Time until, absl::Time now);
+  // A replica is to get no more batches: true where it is idle, and has left; else it leaves with
+  // the end of its batch.
+  bool Retire(BatchRunner* runner, absl::Time now);
   // A busy replica has died.
   void RemoveBusy(const BatchRunner* runner, absl::Time now);
 
@@ -57,6 +60,7 @@ class Runners {
   struct Busy {
     const BatchRunner* runner;
     absl::Time until;
+    bool retires = false;
   };
 
   void Count(absl::Time now);

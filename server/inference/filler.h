@@ -21,6 +21,10 @@ class Filler {
   // and never blocks. An error is the request's answer.
   virtual absl::Status Fill(int64_t first_row, int64_t rows,
                             absl::Span<const absl::Span<std::byte>> areas) const = 0;
+
+  // A hash by which the same payload is known again in this process. A sample of a large one is
+  // enough: it takes microseconds.
+  virtual uint64_t Fingerprint() const = 0;
 };
 
 }  // namespace millrace

@@ -3,9 +3,11 @@
 #include "server/inference/model_signature.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <utility>
 
+#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/base/status.h"
@@ -26,6 +28,24 @@ class PayloadFiller final : public Filler {
       payloads_[i].CopyTo(static_cast<size_t>(first_row) * shape_->row_bytes[i], areas[i]);
     }
     return absl::OkStatus();
+  }
+
+  uint64_t Fingerprint() const override {
+    constexpr size_t kSamples = 64;
+    std::array<std::byte, 64> sample;
+    size_t hash = 0;
+    for (const Payload& payload : payloads_) {
+      const size_t step = std::max(sample.size(), payload.size() / kSamples);
+      hash = absl::HashOf(hash, payload.size());
+      for (size_t begin = 0; begin < payload.size(); begin += step) {
+        const auto piece =
+            absl::MakeSpan(sample).first(std::min(sample.size(), payload.size() - begin));
+        payload.CopyTo(begin, piece);
+        hash = absl::HashOf(
+            hash, absl::string_view(reinterpret_cast<const char*>(piece.data()), piece.size()));
+      }
+    }
+    return hash;
   }
 
  private:

@@ -23,6 +23,7 @@ constexpr int kMaxThreads = 1024;
 // One model's replicas, and how many slots its configuration asks for in so many words.
 struct Demand {
   std::vector<ReplicaPlacement> replicas;
+  std::vector<ReplicaPlacement> spares;
   int explicit_slots = 0;
 };
 
@@ -45,10 +46,33 @@ class ModelPlanner {
       MILLRACE_RETURN_IF_ERROR(AddGroup(group, demand));
       if (demand.replicas.size() > kMaxReplicas) return TooMany(demand.replicas.size());
     }
+    if (config_.groups.size() <= 1) Vary(demand);
     return demand;
   }
 
  private:
+  // Decides how many replicas there are at the start, and how many may be added.
+  void Vary(Demand& demand) const {
+    const ReplicaPlacement like = demand.replicas.front();
+    const bool on_cpu = like.device == DeviceKind::kCpu;
+    const size_t planned = demand.replicas.size();
+    const size_t fit = static_cast<size_t>(std::max(1, hardware_.cpu.slots() / like.threads));
+    size_t start = planned;
+    size_t most = on_cpu ? std::max(planned, std::min<size_t>(fit, kMaxReplicas)) : planned;
+    if (config_.range) {
+      const bool counted = !config_.groups.empty() && config_.groups.front().count;
+      const auto least = static_cast<size_t>(config_.range->least);
+      most = static_cast<size_t>(config_.range->most);
+      if (on_cpu) most = std::min(most, std::max({fit, least, counted ? planned : 0}));
+      start = std::clamp(counted ? planned : least, least, most);
+    }
+    // The others are dealt in the same turn.
+    std::vector<ReplicaPlacement> all;
+    for (size_t i = 0; i < most; ++i) all.push_back(demand.replicas[i % planned]);
+    demand.replicas.assign(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(start));
+    demand.spares.assign(all.begin() + static_cast<std::ptrdiff_t>(start), all.end());
+  }
+
   static absl::Status TooMany(size_t replicas) {
     return absl::InvalidArgumentError(absl::StrCat("instance_group asks for ", replicas,
                                                    " replicas; expected at most ", kMaxReplicas));
@@ -210,6 +234,7 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
     model.status = demand.status();
     if (!demand.ok()) continue;
     model.replicas = std::move(demand->replicas);
+    model.spares = std::move(demand->spares);
     for (ReplicaPlacement& replica : model.replicas) {
       if (pin && replica.device == DeviceKind::kCpu) replica.cpus = cores.Take(replica.threads);
     }
@@ -218,6 +243,11 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
       plan.warnings.push_back(OversubscriptionWarning(model, model.explicit_slots, hardware.cpu));
     }
     plan.running_slots = std::max(plan.running_slots, model.explicit_slots);
+  }
+  for (ModelPlan& model : plan.models) {  // After all those that run from the start on.
+    for (ReplicaPlacement& spare : model.spares) {
+      if (pin && spare.device == DeviceKind::kCpu) spare.cpus = cores.Take(spare.threads);
+    }
   }
   return plan;
 }

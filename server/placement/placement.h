@@ -24,6 +24,12 @@ struct InstanceGroup {
   std::vector<int> gpus;     // Empty: all there are.
 };
 
+// Between which numbers a model's replicas may vary while it serves.
+struct ReplicaRange {
+  int least = 1;
+  int most = 1;
+};
+
 // What placement needs to know of one version of a model.
 struct ModelPlacementConfig {
   std::string model;
@@ -31,6 +37,7 @@ struct ModelPlacementConfig {
   std::string engine;
   std::vector<InstanceGroup> groups;  // Empty: one group of kAuto.
   std::optional<int> intra_op_threads;
+  std::optional<ReplicaRange> range;  // Nullopt: their number is fixed.
 };
 
 // What measuring the models on this hardware has found.
@@ -62,7 +69,8 @@ struct ModelPlan {
   int64_t version = 1;
   std::string engine;
   absl::Status status;
-  std::vector<ReplicaPlacement> replicas;
+  std::vector<ReplicaPlacement> replicas;  // At the start.
+  std::vector<ReplicaPlacement> spares;    // Where others may be added.
   int explicit_slots = 0;  // How many slots its configuration asks for in so many words.
 };
 
@@ -87,7 +95,12 @@ struct PlacementOptions {
 //  3. Models share the budget by taking turns: running_slots is the budget's slots, whatever the
 //     number of models. Only a model that by itself asks explicitly for more, with a count or with
 //     threads, raises it to what that model asks for, and gets a warning that says what it costs.
-//  4. CPU replicas are pinned when the budget's CPUs are fewer than the machine's or
+//  4. Of a model whose number of replicas may vary, as many run at the start as it has a count,
+//  else
+//     the least. Others may be added up to its most, on CPUs no more than fit into the budget with
+//     its threads; of a model with a fixed number on CPUs, as many as fit. Replicas in several
+//     groups can't be added to.
+//  5. CPU replicas are pinned when the budget's CPUs are fewer than the machine's or
 //     `options.pin` asks for it (see CoreAllotment for the order); under a mere quota they float,
 //     because the kernel then moves the whole group about anyway. GPU replicas float.
 //

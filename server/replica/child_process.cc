@@ -3,12 +3,14 @@
 #include "server/replica/child_process.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -79,12 +81,16 @@ ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
 
 absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::string& program,
                                                  const std::vector<std::string>& arguments,
-                                                 const ControlSocket& control, bool background) {
+                                                 const ControlSocket& control, int output,
+                                                 bool background) {
   std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> environment = WorkerEnvironment();
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&files, output, STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&files, output, STDERR_FILENO);
   posix_spawn_file_actions_adddup2(&files, control.fd(), kWorkerControlFd);
   posix_spawn_file_actions_addclosefrom_np(&files, kWorkerControlFd + 1);
   posix_spawnattr_t attributes;

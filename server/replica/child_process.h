@@ -22,12 +22,14 @@ class ChildProcess {
 
   // Starts `program` with `arguments` in a process group of its own (a terminal's Ctrl-C is the
   // server's to handle), with no signal blocked, and with `control` as its file descriptor
-  // kWorkerControlFd and no others but the standard ones. Call on a thread that lives as long as
-  // the child may: the kernel's parent-death signal follows the thread. With `background` it gets
-  // the cores that nobody else wants (SCHED_IDLE), where this process could raise it again.
+  // kWorkerControlFd, `output` as its standard output and error, and no others. Call on a thread
+  // that lives as long as the child may: the kernel's parent-death signal follows the thread. With
+  // `background` it gets the cores that nobody else wants (SCHED_IDLE), where this process could
+  // raise it again.
   static absl::StatusOr<ChildProcess> Spawn(const std::string& program,
                                             const std::vector<std::string>& arguments,
-                                            const ControlSocket& control, bool background = false);
+                                            const ControlSocket& control, int output,
+                                            bool background = false);
 
   // Stands for a child that was started otherwise. INTERNAL where `pid` is no child of this process
   // or another ChildProcess stands for it, so that nobody else's process is ever killed.

@@ -2,16 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/replica/model_template.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <cstdio>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/clock.h"
+#include "server/base/poll.h"
 #include "server/base/status.h"
 
 namespace millrace {
@@ -22,37 +22,45 @@ constexpr absl::Duration kForkTimeout = absl::Seconds(30);
 // How long a load in the background has to do with what others leave over.
 constexpr absl::Duration kBackgroundTime = absl::Minutes(1);
 
-// Waits until `socket` has something to read. DEADLINE_EXCEEDED after `timeout`, CANCELLED where
-// `cancel_event` (-1: none) is readable before.
-absl::Status WaitForReply(const ControlSocket& socket, int cancel_event, absl::Duration timeout) {
-  pollfd entries[] = {{.fd = socket.fd(), .events = POLLIN, .revents = 0},
-                      {.fd = cancel_event, .events = POLLIN, .revents = 0}};
-  const auto milliseconds =
-      static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(timeout), INT_MAX));
-  int ready;
-  do {
-    ready = poll(entries, 2, milliseconds);
-  } while (ready < 0 && errno == EINTR);
-  if (entries[1].revents != 0) return absl::CancelledError("loading was given up");
-  return ready > 0 ? absl::OkStatus() : absl::DeadlineExceededError("no reply came");
+// Waits for the worker's word, and takes what it writes meanwhile. DEADLINE_EXCEEDED after
+// `timeout`, CANCELLED where `cancel_event` (-1: none) is readable before.
+absl::StatusOr<ControlMessage> ReceiveFirst(const ControlSocket& control, WorkerOutput& output,
+                                            int cancel_event, absl::Duration timeout) {
+  const absl::Time until = Clock::Real().Now() + timeout;
+  for (;;) {
+    const absl::Duration left = until - Clock::Real().Now();
+    pollfd entries[] = {{.fd = control.fd(), .events = POLLIN, .revents = 0},
+                        {.fd = output.fd(), .events = POLLIN, .revents = 0},
+                        {.fd = cancel_event, .events = POLLIN, .revents = 0}};
+    const int ready = Poll(absl::MakeSpan(entries), left);
+    if (ready > 0 && entries[1].revents != 0) output.Read();
+    if (ready > 0 && entries[2].revents != 0) return absl::CancelledError("loading was given up");
+    if (ready <= 0 || entries[0].revents != 0) {
+      return control.Receive(absl::ZeroDuration());
+    }
+  }
 }
 
 // Waits for the answer to a load, and sees to it that the process is in the foreground then.
-absl::StatusOr<ControlMessage> ReceiveLoaded(const ControlSocket& socket,
+absl::StatusOr<ControlMessage> ReceiveLoaded(const ControlSocket& control, WorkerOutput& output,
                                              const ChildProcess& process,
                                              const ModelTemplate::StartOptions& options) {
-  const absl::Duration background =
-      options.background ? std::min(kBackgroundTime, options.timeout) : absl::ZeroDuration();
-  absl::Status ready = absl::DeadlineExceededError("");
-  if (options.background) {
-    ready = WaitForReply(socket, options.cancel_event, background);
-    process.BringToForeground();
+  if (!options.background) {
+    return ReceiveFirst(control, output, options.cancel_event, options.timeout);
   }
-  if (absl::IsDeadlineExceeded(ready)) {
-    ready = WaitForReply(socket, options.cancel_event, options.timeout - background);
-  }
-  MILLRACE_RETURN_IF_ERROR(ready);
-  return socket.Receive(absl::ZeroDuration());
+  const absl::Duration background = std::min(kBackgroundTime, options.timeout);
+  absl::StatusOr<ControlMessage> message =
+      ReceiveFirst(control, output, options.cancel_event, background);
+  process.BringToForeground();
+  if (!absl::IsDeadlineExceeded(message.status())) return message;
+  return ReceiveFirst(control, output, options.cancel_event, options.timeout - background);
+}
+
+std::string Bury(ChildProcess& process, WorkerOutput& output) {
+  const std::string incident = NewIncident();
+  const std::string ending = process.KillAndReap();
+  output.LogLast(incident);
+  return absl::StrCat(ending, " (incident ", incident, ")");
 }
 
 }  // namespace
@@ -63,15 +71,22 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(const StartO
                                                                     LoadedReply* reply) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
-  MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Spawn(options.worker_program, {},
-                                                                      theirs, options.background));
-  theirs.release();  // Only the worker holds that end now, so its death can be seen.
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto pipe, WorkerOutput::Create(absl::StrCat("model '", command.model_name, "' version ",
+                                                   command.version, " template")));
+  auto& [output, worker_end] = pipe;
+  MILLRACE_ASSIGN_OR_RETURN(ChildProcess process,
+                            ChildProcess::Spawn(options.worker_program, {}, theirs,
+                                                worker_end.get(), options.background));
+  theirs.release();  // Only the worker holds these ends now, so its death can be seen.
+  worker_end.reset();
   const absl::Status sent = ours.Send(ToJson(command), {model_fd, memory_fd});
-  const absl::StatusOr<ControlMessage> message =
-      sent.ok() ? ReceiveLoaded(ours, process, options) : absl::StatusOr<ControlMessage>(sent);
+  const absl::StatusOr<ControlMessage> message = sent.ok()
+                                                     ? ReceiveLoaded(ours, output, process, options)
+                                                     : absl::StatusOr<ControlMessage>(sent);
   if (absl::IsUnavailable(message.status())) {
-    return absl::UnavailableError(
-        absl::StrCat("the worker process that was to load the model ", process.KillAndReap()));
+    return absl::UnavailableError(absl::StrCat("the worker process that was to load the model ",
+                                               millrace::Bury(process, output)));
   }
   if (absl::IsDeadlineExceeded(message.status())) {
     return absl::DeadlineExceededError(
@@ -80,26 +95,44 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(const StartO
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(*reply, FromJson<LoadedReply>(message->text));
   MILLRACE_RETURN_IF_ERROR(reply->status);
-  return std::unique_ptr<ModelTemplate>(new ModelTemplate(std::move(process), std::move(ours)));
+  return std::unique_ptr<ModelTemplate>(
+      new ModelTemplate(std::move(process), std::move(ours), std::move(output)));
 }
 
-absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command) {
+absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command, std::string name) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
   UniqueFd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!event.valid()) return ErrnoStatus(errno, "eventfd");
+  MILLRACE_ASSIGN_OR_RETURN(auto pipe, WorkerOutput::Create(std::move(name)));
+  auto& [output, worker_end] = pipe;
   absl::StatusOr<ControlMessage> message = absl::UnknownError("");
   {
     MutexLock lock(mutex_);
-    MILLRACE_RETURN_IF_ERROR(control_.Send(ToJson(command), {theirs.fd(), event.get()}));
+    MILLRACE_RETURN_IF_ERROR(
+        control_.Send(ToJson(command), {theirs.fd(), event.get(), worker_end.get()}));
     message = control_.Receive(kForkTimeout);
   }
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(const ForkedReply reply, FromJson<ForkedReply>(message->text));
   MILLRACE_RETURN_IF_ERROR(reply.status);
   MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Adopt(reply.pid));
-  return ForkedReplica{std::move(process), std::move(ours), std::move(event)};
+  return ForkedReplica{std::move(process), std::move(ours), std::move(event), std::move(output)};
 }
+
+bool ModelTemplate::WatchUntilDeath(int stop_event, absl::Duration timeout) {
+  for (;;) {
+    // The socket without events: only that the other end has gone. Replies are Fork()'s to read.
+    pollfd entries[] = {{.fd = control_.fd(), .events = 0, .revents = 0},
+                        {.fd = stop_event, .events = POLLIN, .revents = 0},
+                        {.fd = output_.fd(), .events = POLLIN, .revents = 0}};
+    if (Poll(absl::MakeSpan(entries), timeout) <= 0) return false;
+    if (entries[0].revents != 0 || entries[1].revents != 0) return true;
+    output_.Read();
+  }
+}
+
+std::string ModelTemplate::Bury() { return millrace::Bury(process_, output_); }
 
 absl::StatusOr<WorkerDescription> DescribeWorker(const std::string& worker_program) {
   FILE* const pipe = popen(absl::StrCat("'", worker_program, "' --describe").c_str(), "re");

@@ -12,15 +12,17 @@
 #include "server/channel/control_socket.h"
 #include "server/channel/worker_protocol.h"
 #include "server/replica/child_process.h"
+#include "server/replica/worker_output.h"
 
 namespace millrace {
 
-// A replica's process as the template forked it: its own socket, and the event by which it says
-// that a batch has completed.
+// A replica's process as the template forked it: its own socket, the event by which it says that a
+// batch has completed, and what it writes.
 struct ForkedReplica {
   ChildProcess process;
   ControlSocket control;
   UniqueFd completion_event;
+  WorkerOutput output;
 };
 
 // The process that has loaded one model version and forks its replicas. Thread-safe.
@@ -43,23 +45,26 @@ class ModelTemplate {
                                                               int model_fd, int memory_fd,
                                                               LoadedReply* reply);
 
-  // Forks a replica. UNAVAILABLE when the template has died. Blocks for milliseconds.
-  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Forks a replica, which has a name for the log. UNAVAILABLE when the template has died. Blocks
+  // for milliseconds.
+  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, std::string name)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The socket to watch for the template's death.
-  int control_fd() const { return control_.fd(); }
+  // Waits until the template dies or `stop_event` has input: true; false after `timeout`.
+  bool WatchUntilDeath(int stop_event, absl::Duration timeout);
   pid_t pid() const { return process_.pid(); }
 
-  // Ends the process and says how it ended.
-  std::string KillAndReap() { return process_.KillAndReap(); }
+  // Ends the process and says how it ended, and by what incident more is found in the log.
+  std::string Bury();
 
  private:
-  ModelTemplate(ChildProcess process, ControlSocket control)
-      : process_(std::move(process)), control_(std::move(control)) {}
+  ModelTemplate(ChildProcess process, ControlSocket control, WorkerOutput output)
+      : process_(std::move(process)), control_(std::move(control)), output_(std::move(output)) {}
 
   ChildProcess process_;
   const ControlSocket control_;
-  Mutex mutex_;  // Held from a command to its reply.
+  WorkerOutput output_;  // Of the thread that started it.
+  Mutex mutex_;          // Held from a command to its reply.
 };
 
 // What the worker program says of itself and of this machine's GPUs. Blocks for as long as

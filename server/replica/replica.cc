@@ -2,17 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/replica/replica.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/base/log.h"
+#include "server/base/poll.h"
 #include "server/base/status.h"
 
 namespace millrace {
@@ -51,6 +50,17 @@ Replica::~Replica() {
   Signal(stop_event_.get());
 }
 
+bool Replica::Retire(absl::Time deadline) {
+  MutexLock lock(mutex_);
+  retiring_ = true;
+  changed_.NotifyAll();
+  Signal(stop_event_.get());
+  while (!ended_ && context_.clock->Now() < deadline) {
+    context_.clock->WaitUntil(changed_, mutex_, deadline);
+  }
+  return ended_;
+}
+
 std::string Replica::Name() const {
   return absl::StrCat("model '", context_.signature->model_name(), "' version ",
                       context_.signature->version(), " replica ", options_.index);
@@ -81,23 +91,33 @@ std::optional<absl::Duration> Replica::busy_for() const {
 // ---- The replica's thread ----
 
 void Replica::Live() {
-  while (!stopping()) {
+  while (!is_ending()) {
     const absl::Time started = context_.clock->Now();
-    const absl::Status status = StartProcess();
-    if (status.ok()) {
-      context_.on_state(options_.index, absl::OkStatus());
+    absl::Status state = StartProcess();
+    if (state.ok()) {
+      context_.on_state(options_.index, state);
       context_.dispatcher->AddRunner(this);
       Serve();
-      BuryProcess();
-    } else if (!stopping()) {
-      LogError(Name(), " can't start: ", std::string(status.message()));
-      context_.on_state(options_.index, status);
+      state = absl::UnavailableError(absl::StrCat("its process ", BuryProcess()));
+    } else {
       process_.reset();
     }
-    if (stopping()) return;
+    if (is_ending()) break;
     context_.metrics->RecordReplicaRestart();
-    Pause(backoff_.NextPause(context_.clock->Now() - started, random_));
+    const absl::Duration pause = backoff_.NextPause(context_.clock->Now() - started, random_);
+    const std::string next = absl::StrCat(
+        "; the next start is ",
+        pause > absl::ZeroDuration()
+            ? absl::StrCat("in ", absl::FormatDuration(absl::Ceil(pause, absl::Milliseconds(1))))
+            : "at once");
+    LogWarning(Name(), ": ", std::string(state.message()), next);
+    context_.on_state(options_.index,
+                      absl::Status(state.code(), absl::StrCat(state.message(), next)));
+    Pause(pause);
   }
+  MutexLock lock(mutex_);
+  ended_ = true;
+  changed_.NotifyAll();
 }
 
 absl::Status Replica::StartProcess() {
@@ -106,7 +126,8 @@ absl::Status Replica::StartProcess() {
                             context_.fork({.mailbox = options_.index,
                                            .cpus = options_.placement.cpus,
                                            .threads = options_.placement.threads,
-                                           .device_index = options_.placement.device_index}));
+                                           .device_index = options_.placement.device_index},
+                                          Name()));
   if (!WaitForReply()) return absl::CancelledError("is to stop");
   const absl::StatusOr<ControlMessage> message = process_->control.Receive(absl::ZeroDuration());
   if (absl::IsDeadlineExceeded(message.status())) {
@@ -114,8 +135,7 @@ absl::Status Replica::StartProcess() {
                                                     absl::FormatDuration(options_.start_timeout)));
   }
   if (!message.ok()) {
-    return absl::UnavailableError(
-        absl::StrCat("its process ", process_->process.KillAndReap(), " before it could serve"));
+    return absl::UnavailableError(absl::StrCat("its process ", End(), " before it could serve"));
   }
   MILLRACE_ASSIGN_OR_RETURN(const ReadyReply ready, FromJson<ReadyReply>(message->text));
   for (const std::string& note : ready.notes) LogInfo(Name(), ": ", note);
@@ -127,13 +147,16 @@ absl::Status Replica::StartProcess() {
 }
 
 bool Replica::WaitForReply() {
-  pollfd entries[] = {{.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
-                      {.fd = stop_event_.get(), .events = POLLIN, .revents = 0}};
-  const auto timeout = static_cast<int>(
-      std::min<int64_t>(absl::ToInt64Milliseconds(options_.start_timeout), INT_MAX));
-  while (poll(entries, 2, timeout) < 0 && errno == EINTR) {
+  const absl::Time until = context_.clock->Now() + options_.start_timeout;
+  for (;;) {
+    pollfd entries[] = {{.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
+                        {.fd = stop_event_.get(), .events = POLLIN, .revents = 0},
+                        {.fd = process_->output.fd(), .events = POLLIN, .revents = 0}};
+    const int ready = Poll(absl::MakeSpan(entries), until - context_.clock->Now());
+    if (entries[1].revents != 0) return false;
+    if (ready <= 0 || entries[0].revents != 0) return true;
+    process_->output.Read();
   }
-  return entries[1].revents == 0;
 }
 
 void Replica::Serve() {
@@ -141,6 +164,8 @@ void Replica::Serve() {
   for (;;) {
     if (mailbox_.TakeCompletion(just_posted)) {
       if (!FinishBatch()) return;
+      left_ = leaves_;
+      if (left_) return;
       MutexLock lock(mutex_);
       just_posted = batch_ != nullptr;
     } else {
@@ -154,21 +179,23 @@ bool Replica::WaitForEvent() {
   if (!mailbox_.PrepareToSleep()) return true;
   pollfd entries[] = {{.fd = process_->completion_event.get(), .events = POLLIN, .revents = 0},
                       {.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
-                      {.fd = stop_event_.get(), .events = POLLIN, .revents = 0}};
-  const absl::Duration sleep = std::min(kMostSleep, TimeLeft());
-  const auto timeout = static_cast<int>(
-      std::max<int64_t>(0, absl::ToInt64Milliseconds(absl::Ceil(sleep, absl::Milliseconds(1)))));
-  int ready;
-  do {
-    ready = poll(entries, 3, timeout);
-  } while (ready < 0 && errno == EINTR);
+                      {.fd = stop_event_.get(), .events = POLLIN, .revents = 0},
+                      {.fd = process_->output.fd(), .events = POLLIN, .revents = 0}};
+  Poll(absl::MakeSpan(entries), std::min(kMostSleep, TimeLeft()));
   mailbox_.WokeUp();
+  if (entries[3].revents != 0) process_->output.Read();
   if (entries[0].revents != 0) {
     Clear(process_->completion_event.get());
     return true;  // What completed before a death still counts.
   }
+  if (entries[2].revents != 0) {
+    Clear(stop_event_.get());
+    if (stopping()) return false;
+    leaves_ = true;
+    left_ = context_.dispatcher->RetireRunner(this);
+  }
   hangs_ = TimeLeft() < absl::ZeroDuration();
-  return entries[1].revents == 0 && entries[2].revents == 0 && !hangs_;
+  return entries[1].revents == 0 && !hangs_ && !left_;
 }
 
 absl::Duration Replica::TimeLeft() const {
@@ -199,21 +226,26 @@ bool Replica::FinishBatch() {
   return true;
 }
 
-void Replica::BuryProcess() {
-  std::string ending = process_->process.KillAndReap();
-  if (hangs_) ending = "hung: its batch ran for longer than it may, and it was killed";
-  hangs_ = false;
+std::string Replica::BuryProcess() {
+  const std::string ending = End();
   process_.reset();
   {
     MutexLock lock(mutex_);
     pid_ = 0;
   }
-  if (!stopping()) {
-    LogWarning(Name(), " ", ending, "; starting another");
-    context_.on_state(options_.index, absl::UnavailableError(absl::StrCat("its process ", ending)));
+  if (!left_ && !context_.dispatcher->RemoveIdleRunner(this)) {
+    context_.dispatcher->Requeue(this, TakeBatch(), ending);
   }
-  if (context_.dispatcher->RemoveIdleRunner(this)) return;
-  context_.dispatcher->Requeue(this, TakeBatch());
+  return ending;
+}
+
+std::string Replica::End() {
+  const std::string incident = NewIncident();
+  std::string ending = process_->process.KillAndReap();
+  if (hangs_) ending = "hung: its batch ran for longer than it may, and it was killed";
+  hangs_ = false;
+  if (!is_ending()) process_->output.LogLast(incident);
+  return absl::StrCat(ending, " (incident ", incident, ")");
 }
 
 std::unique_ptr<Batch> Replica::TakeBatch() {
@@ -221,6 +253,11 @@ std::unique_ptr<Batch> Replica::TakeBatch() {
   // Where the dispatcher has decided to run a batch here, another thread is just bringing it.
   while (batch_ == nullptr) changed_.Wait(mutex_);
   return std::move(batch_);
+}
+
+bool Replica::is_ending() const {
+  MutexLock lock(mutex_);
+  return stopping_ || retiring_;
 }
 
 bool Replica::stopping() const {
@@ -231,7 +268,7 @@ bool Replica::stopping() const {
 void Replica::Pause(absl::Duration duration) {
   const absl::Time until = context_.clock->Now() + duration;
   MutexLock lock(mutex_);
-  while (!stopping_ && context_.clock->Now() < until) {
+  while (!stopping_ && !retiring_ && context_.clock->Now() < until) {
     context_.clock->WaitUntil(changed_, mutex_, until);
   }
 }

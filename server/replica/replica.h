@@ -47,7 +47,7 @@ class Replica final : public BatchRunner {
     ModelMetrics* metrics;
     Clock* clock;
     ExecutionLimit* limit;
-    std::function<absl::StatusOr<ForkedReplica>(const ForkCommand&)> fork;
+    std::function<absl::StatusOr<ForkedReplica>(const ForkCommand&, std::string name)> fork;
     // How long the warm-up's samples ran, where the replica ran them; see ReadyReply.
     std::function<void(const std::vector<int64_t>& warmup_ns, ReplicaKind kind)> on_warm;
     std::function<void(int replica, const absl::Status& state)> on_state;  // OK: it serves.
@@ -57,6 +57,10 @@ class Replica final : public BatchRunner {
 
   // Ends the process; a batch that it runs is given back. Blocks until that is done.
   ~Replica() override;
+
+  // Takes no batch any more, and ends the process when the batch that it runs is done. Blocks until
+  // then, at most until `deadline`; true where it is done.
+  bool Retire(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // BatchRunner.
   void Run(std::unique_ptr<Batch> batch) override ABSL_LOCKS_EXCLUDED(mutex_);
@@ -77,16 +81,21 @@ class Replica final : public BatchRunner {
   // Takes results until the process dies or the replica is to stop.
   void Serve() ABSL_LOCKS_EXCLUDED(mutex_);
   // Sleeps until something happens, or for a while. False when the process has died or hangs, or
-  // the replica is to stop.
+  // the replica is to stop, or has left.
   bool WaitForEvent() ABSL_LOCKS_EXCLUDED(mutex_);
   // How long the running batch may go on; infinite where none runs.
   absl::Duration TimeLeft() const ABSL_LOCKS_EXCLUDED(mutex_);
   // False when the process has completed what it never got.
   bool FinishBatch() ABSL_LOCKS_EXCLUDED(mutex_);
-  void BuryProcess() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ends the process and gives its batch back; says how it ended, as End() does.
+  std::string BuryProcess() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ends the process; says how it ended, and by what incident more is found in the log.
+  std::string End() ABSL_LOCKS_EXCLUDED(mutex_);
   std::unique_ptr<Batch> TakeBatch() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether it is to end, at once or after its batch.
+  bool is_ending() const ABSL_LOCKS_EXCLUDED(mutex_);
   bool stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // Waits, at most until the replica is to stop.
+  // Waits, at most until the replica is to end.
   void Pause(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
   std::string Name() const;
 
@@ -98,6 +107,8 @@ class Replica final : public BatchRunner {
   // The thread's own.
   std::optional<ForkedReplica> process_;
   bool hangs_ = false;
+  bool leaves_ = false;  // It gets no batch after the one that it has.
+  bool left_ = false;    // It has none, and gets none.
   RestartBackoff backoff_;
   absl::BitGen random_;
 
@@ -106,7 +117,9 @@ class Replica final : public BatchRunner {
   std::unique_ptr<Batch> batch_ ABSL_GUARDED_BY(mutex_);
   pid_t pid_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  Thread thread_;  // Last: it uses all of the above.
+  bool retiring_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // The thread has nothing more to do.
+  Thread thread_;                               // Last: it uses all of the above.
 };
 
 }  // namespace millrace

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/replica/replica_pool.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -22,6 +21,10 @@ namespace {
 constexpr size_t kUnknownOutputBytes = size_t{512} << 20;
 // Batches gathered of requests of unknown size: so many of the largest always fit.
 constexpr int64_t kLargestRequests = 8;
+// How often it is asked whether there are enough replicas.
+constexpr absl::Duration kScalingInterval = absl::Milliseconds(250);
+// How long a batch may go on until its replica is taken away all the same; it then runs elsewhere.
+constexpr absl::Duration kShrinkTimeout = absl::Seconds(10);
 
 size_t AreaBytes(const std::vector<TensorSpec>& tensors, int64_t rows, size_t unknown) {
   size_t total = 0;
@@ -55,8 +58,7 @@ ReplicaPool::ReplicaPool(Options options, Context context)
       context_(context),
       stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       limit_({.configured = options_.execution_limit, .first_runs = options_.load_timeout}),
-      replica_states_(options_.replicas.size(), absl::UnavailableError("is starting")),
-      replica_tried_(options_.replicas.size(), false) {}
+      slots_(options_.replicas.size()) {}
 
 absl::Status ReplicaPool::Start() {
   const size_t count = options_.replicas.size();
@@ -77,29 +79,10 @@ absl::Status ReplicaPool::Start() {
     while (!loaded_once_) changed_.Wait(mutex_);
     MILLRACE_RETURN_IF_ERROR(template_state_);
   }
-  for (size_t i = 0; i < count; ++i) {
-    replicas_.push_back(std::make_unique<Replica>(
-        Replica::Options{.index = static_cast<int>(i),
-                         .placement = options_.replicas[i],
-                         .start_timeout = options_.load_timeout},
-        Replica::Context{
-            .signature = options_.signature.get(),
-            .memory = memory_.get(),
-            .dispatcher = dispatcher_.get(),
-            .metrics = context_.metrics,
-            .clock = context_.clock,
-            .limit = &limit_,
-            .fork = [this](const ForkCommand& command) { return Fork(command); },
-            .on_warm = [this](const std::vector<int64_t>& warmup_ns,
-                              ReplicaKind kind) { TellCosts(warmup_ns, kind); },
-            .on_state = [this](int replica,
-                               const absl::Status& state) { SetReplicaState(replica, state); }}));
-  }
+  for (size_t i = 0; i < static_cast<size_t>(options_.start); ++i) Add(i);
   MutexLock lock(mutex_);
-  while (std::count(replica_tried_.begin(), replica_tried_.end(), true) <
-         static_cast<std::ptrdiff_t>(count)) {
-    changed_.Wait(mutex_);
-  }
+  const auto tried = [](const Slot& slot) { return slot.replica == nullptr || slot.tried; };
+  while (!std::all_of(slots_.begin(), slots_.end(), tried)) changed_.Wait(mutex_);
   return FirstError();
 }
 
@@ -115,8 +98,123 @@ ReplicaPool::~ReplicaPool() {
   }
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = write(stop_event_.get(), &one, sizeof(one));
-  replicas_.clear();
-  template_thread_.reset();
+  template_thread_.reset();  // Nobody grows the pool any more.
+  for (size_t i = 0; i < options_.replicas.size(); ++i) Remove(i, absl::InfinitePast());
+}
+
+// ---- Growing and shrinking ----
+
+void ReplicaPool::Add(size_t slot) {
+  MutexLock lock(mutex_);  // The replica's thread waits for it before it tells its state.
+  slots_[slot].replica = std::make_unique<Replica>(
+      Replica::Options{.index = static_cast<int>(slot),
+                       .placement = options_.replicas[slot],
+                       .start_timeout = options_.load_timeout},
+      Replica::Context{
+          .signature = options_.signature.get(),
+          .memory = memory_.get(),
+          .dispatcher = dispatcher_.get(),
+          .metrics = context_.metrics,
+          .clock = context_.clock,
+          .limit = &limit_,
+          .fork = [this](const ForkCommand& command,
+                         std::string name) { return Fork(command, std::move(name)); },
+          .on_warm = [this](const std::vector<int64_t>& warmup_ns,
+                            ReplicaKind kind) { TellCosts(warmup_ns, kind); },
+          .on_state = [this](int replica,
+                             const absl::Status& state) { SetReplicaState(replica, state); }});
+  count_ = std::max(count_, slot + 1);
+}
+
+absl::Status ReplicaPool::WaitUntilTried(size_t slot, absl::Time deadline) {
+  MutexLock lock(mutex_);
+  while (!slots_[slot].tried && !stopping_ && context_.clock->Now() < deadline) {
+    context_.clock->WaitUntil(changed_, mutex_, deadline);
+  }
+  return slots_[slot].state;
+}
+
+void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
+  Replica* replica;
+  {
+    MutexLock lock(mutex_);
+    replica = slots_[slot].replica.get();
+  }
+  if (replica == nullptr) return;
+  replica->Retire(deadline);
+  Slot removed;  // Destroyed without the lock, which the replica's thread takes.
+  MutexLock lock(mutex_);
+  std::swap(removed, slots_[slot]);
+  count_ = std::min(count_, slot);
+}
+
+absl::Status ReplicaPool::Grow(size_t from, size_t to, absl::Time deadline) {
+  for (size_t i = from; i < to; ++i) Add(i);
+  absl::Status failed;
+  for (size_t i = from; i < to; ++i) {
+    const absl::Status state = WaitUntilTried(i, deadline);
+    if (!state.ok() && failed.ok()) {
+      failed = absl::Status(state.code(), absl::StrCat("replica ", i, ": ", state.message()));
+    }
+  }
+  if (failed.ok()) return failed;
+  // Who can't start is given up, and those after it, since the replicas in use are the first.
+  size_t served = from;
+  {
+    MutexLock lock(mutex_);
+    while (served < to && slots_[served].state.ok()) ++served;
+  }
+  for (size_t i = to; i-- > served;) Remove(i, deadline);
+  return failed;
+}
+
+absl::Status ReplicaPool::Resize(int count, absl::Duration timeout) {
+  const absl::Time deadline = context_.clock->Now() + timeout;
+  if (count < 1 || count > most_replicas()) {
+    return absl::InvalidArgumentError(absl::StrCat("model '", options_.signature->model_name(),
+                                                   "' can have 1 to ", most_replicas(),
+                                                   " replicas; asked for ", count));
+  }
+  MutexLock one_at_a_time(resizing_);
+  const size_t before = static_cast<size_t>(replicas());
+  const size_t after = static_cast<size_t>(count);
+  const absl::Time begin = context_.clock->Now();
+  for (size_t i = before; i-- > after;) Remove(i, deadline);
+  const absl::Status grown = Grow(before, after, deadline);
+  if (before != after) {
+    LogInfo("model '", options_.signature->model_name(), "' version ",
+            options_.signature->version(), " has ", replicas(), " replicas instead of ", before,
+            ", after ", absl::FormatDuration(context_.clock->Now() - begin));
+  }
+  return grown;
+}
+
+absl::Status ReplicaPool::Restart(absl::Duration timeout) {
+  const absl::Time deadline = context_.clock->Now() + timeout;
+  MutexLock one_at_a_time(resizing_);
+  const size_t count = static_cast<size_t>(replicas());
+  for (size_t i = 0; i < count; ++i) {
+    Remove(i, deadline);
+    Add(i);
+    const absl::Status state = WaitUntilTried(i, deadline);
+    if (!state.ok()) {  // It goes on trying.
+      return absl::Status(state.code(), absl::StrCat("replica ", i, ": ", state.message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void ReplicaPool::Scale(ReplicaScaler& scaler) {
+  const Dispatcher::Gauges gauges = dispatcher_->gauges();
+  const int now_has = replicas();
+  const int wanted = scaler.Decide(now_has, gauges.utilisation, context_.clock->Now());
+  if (wanted == now_has) return;
+  const absl::Status resized =
+      Resize(wanted, wanted > now_has ? options_.load_timeout : kShrinkTimeout);
+  if (!resized.ok()) {
+    LogWarning("model '", options_.signature->model_name(), "' can't have ", wanted,
+               " replicas: ", std::string(resized.message()));
+  }
 }
 
 // ---- The template ----
@@ -135,13 +233,13 @@ void ReplicaPool::KeepTemplate() {
       loaded = template_;
       if (loaded == nullptr && first) return;  // The first load failed: Create() says.
     }
-    if (loaded != nullptr) WatchTemplate(*loaded);
+    if (loaded != nullptr) Watch(*loaded);
     MutexLock lock(mutex_);
     template_.reset();
     if (stopping_) return;
     if (loaded != nullptr) {
       template_state_ = absl::UnavailableError(
-          absl::StrCat("its template process ", loaded->KillAndReap(), " and is loaded again"));
+          absl::StrCat("its template process ", loaded->Bury(), " and is loaded again"));
       LogWarning("model '", options_.signature->model_name(),
                  "': ", std::string(template_state_.message()));
       ReapStrangers();
@@ -221,44 +319,54 @@ void ReplicaPool::TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind k
   }
 }
 
-void ReplicaPool::WatchTemplate(const ModelTemplate& watched) {
-  pollfd entries[] = {// No events: only that the other end has gone. Replies are Fork()'s to read.
-                      {.fd = watched.control_fd(), .events = 0, .revents = 0},
-                      {.fd = stop_event_.get(), .events = POLLIN, .revents = 0}};
-  while (poll(entries, 2, -1) < 0 && errno == EINTR) {
+void ReplicaPool::Watch(ModelTemplate& loaded) {
+  if (!options_.scaling) {
+    loaded.WatchUntilDeath(stop_event_.get(), absl::InfiniteDuration());
+    return;
   }
+  ReplicaScaler scaler(*options_.scaling);
+  while (!loaded.WatchUntilDeath(stop_event_.get(), kScalingInterval)) Scale(scaler);
 }
 
-absl::StatusOr<ForkedReplica> ReplicaPool::Fork(const ForkCommand& command) {
+absl::StatusOr<ForkedReplica> ReplicaPool::Fork(const ForkCommand& command, std::string name) {
   std::shared_ptr<ModelTemplate> from;
   {
     MutexLock lock(mutex_);
     if (template_ == nullptr) return template_state_;
     from = template_;
   }
-  return from->Fork(command);
+  return from->Fork(command, std::move(name));
 }
 
 // ---- State ----
 
 void ReplicaPool::SetReplicaState(int replica, const absl::Status& state) {
   MutexLock lock(mutex_);
-  replica_states_[static_cast<size_t>(replica)] = state;
-  replica_tried_[static_cast<size_t>(replica)] = true;
+  Slot& slot = slots_[static_cast<size_t>(replica)];
+  if (slot.replica == nullptr) return;  // It is being removed.
+  slot.state = state;
+  slot.tried = true;
   changed_.NotifyAll();
 }
 
 absl::Status ReplicaPool::FirstError() const {
-  for (const absl::Status& state : replica_states_) {
-    if (state.ok()) return state;
+  absl::Status first = absl::UnavailableError("has no replicas");
+  for (size_t i = count_; i-- > 0;) {
+    if (slots_[i].state.ok()) return absl::OkStatus();
+    first = slots_[i].state;
   }
-  return replica_states_.empty() ? absl::InternalError("has no replicas") : replica_states_.front();
+  return first;
+}
+
+int ReplicaPool::replicas() const {
+  MutexLock lock(mutex_);
+  return static_cast<int>(count_);
 }
 
 int ReplicaPool::ready_replicas() const {
   MutexLock lock(mutex_);
-  return static_cast<int>(std::count_if(replica_states_.begin(), replica_states_.end(),
-                                        [](const absl::Status& state) { return state.ok(); }));
+  return static_cast<int>(std::count_if(slots_.begin(), slots_.end(),
+                                        [](const Slot& slot) { return slot.state.ok(); }));
 }
 
 std::string ReplicaPool::single_rows() const {
@@ -271,21 +379,35 @@ absl::Status ReplicaPool::readiness() const {
   return FirstError();
 }
 
+std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {
+  MutexLock lock(mutex_);
+  std::vector<ReplicaInfo> list;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = slots_[i];
+    if (slot.replica == nullptr) continue;
+    list.push_back({.index = static_cast<int>(i),
+                    .pid = slot.replica->pid(),
+                    .state = slot.state,
+                    .busy_for = slot.replica->busy_for(),
+                    .placement = options_.replicas[i]});
+  }
+  return list;
+}
+
 std::vector<absl::Duration> ReplicaPool::busy_for() const {
   std::vector<absl::Duration> busy;
-  for (const auto& replica : replicas_) {
-    if (const auto duration = replica->busy_for()) busy.push_back(*duration);
+  for (const ReplicaInfo& replica : List()) {
+    if (replica.busy_for) busy.push_back(*replica.busy_for);
   }
   return busy;
 }
 
 std::vector<pid_t> ReplicaPool::pids() const {
-  std::vector<pid_t> pids;
-  {
-    MutexLock lock(mutex_);
-    pids.push_back(template_ == nullptr ? 0 : template_->pid());
+  MutexLock lock(mutex_);
+  std::vector<pid_t> pids = {template_ == nullptr ? 0 : template_->pid()};
+  for (const Slot& slot : slots_) {
+    if (slot.replica != nullptr) pids.push_back(slot.replica->pid());
   }
-  for (const auto& replica : replicas_) pids.push_back(replica->pid());
   return pids;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include "server/replica/execution_limit.h"
 #include "server/replica/model_template.h"
 #include "server/replica/replica.h"
+#include "server/replica/replica_scaler.h"
 
 namespace millrace {
 
@@ -29,7 +31,7 @@ namespace millrace {
 enum class BatchCheck { kSingleRows, kRefuseModel, kUnchecked };
 
 // The replicas of one model version, the template they are forked from, and the dispatcher they
-// pull from. Thread-safe.
+// pull from. It grows and shrinks while it serves. Thread-safe.
 class ReplicaPool {
  public:
   struct Options {
@@ -41,7 +43,11 @@ class ReplicaPool {
     bool inference_mode = true;  // Else no_grad.
     int inter_op_threads = 1;
     std::vector<WarmupSample> warmup;
+    // Where replicas may run: the first `start` of them do from the start on.
     std::vector<ReplicaPlacement> replicas;
+    int start = 1;
+    // How many there are is then decided by how busy they are; nullopt: by Resize() alone.
+    std::optional<ReplicaScaler::Options> scaling;
     Dispatcher::Options dispatch;
     size_t most_request_bytes = 64 << 20;  // Sizes the buffers where a model's dims are not fixed.
     absl::Duration load_timeout = absl::Minutes(10);
@@ -69,6 +75,29 @@ class ReplicaPool {
 
   Dispatcher& dispatcher() { return *dispatcher_; }
 
+  // Grows or shrinks to `count` replicas. Blocks until new ones serve and those taken away have run
+  // their batch, at most `timeout`; they are the last, and no request is lost. INVALID_ARGUMENT for
+  // a count that isn't between 1 and most_replicas(). Where a new one can't start it is given up,
+  // and the error says why.
+  absl::Status Resize(int count, absl::Duration timeout) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
+
+  // Replaces the replicas by new ones, one after the other. As Resize().
+  absl::Status Restart(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
+
+  // How many replicas there are to be, and how many there may be.
+  int replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
+  int most_replicas() const { return static_cast<int>(options_.replicas.size()); }
+
+  // A replica as an operator sees it.
+  struct ReplicaInfo {
+    int index;
+    pid_t pid;           // 0 while there is no process.
+    absl::Status state;  // OK: it serves.
+    std::optional<absl::Duration> busy_for;
+    ReplicaPlacement placement;
+  };
+  std::vector<ReplicaInfo> List() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // How many replicas can serve now.
   int ready_replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Why no replica can serve; OK when one can.
@@ -76,7 +105,7 @@ class ReplicaPool {
   // Why each run has one row only; empty where it may have as many as the model takes.
   std::string single_rows() const ABSL_LOCKS_EXCLUDED(mutex_);
   // How long each running batch has been running.
-  std::vector<absl::Duration> busy_for() const;
+  std::vector<absl::Duration> busy_for() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The processes of the template and the replicas; 0 for one that is just being replaced.
   std::vector<pid_t> pids() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -90,13 +119,31 @@ class ReplicaPool {
   void LoadTemplate(bool background) ABSL_LOCKS_EXCLUDED(mutex_);
   // What follows from LoadedReply::batching: an error, or single rows.
   absl::Status Heed(const absl::Status& batching) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Returns when the template has died or the pool is to end; scales the pool meanwhile.
+  void Watch(ModelTemplate& loaded) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
   // Tells the dispatcher how long the samples of the warm-up ran; see LoadedReply.
   void TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind);
-  // Sleeps until the template dies or the pool is to end.
-  void WatchTemplate(const ModelTemplate& watched);
-  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, std::string name)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   void SetReplicaState(int replica, const absl::Status& state) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status FirstError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // A place for a replica.
+  struct Slot {
+    std::unique_ptr<Replica> replica;                            // Null where there is none.
+    absl::Status state = absl::UnavailableError("is starting");  // OK: it serves.
+    bool tried = false;                                          // It has served, or has failed to.
+  };
+
+  // Starts a replica; WaitUntilTried() tells what became of it.
+  void Add(size_t slot) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status WaitUntilTried(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ends a replica, after its batch or at the deadline.
+  void Remove(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Grow(size_t from, size_t to, absl::Time deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(resizing_) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Grows or shrinks the pool where it is too busy or too idle.
+  void Scale(ReplicaScaler& scaler) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
 
   const Options options_;
   const Context context_;
@@ -112,11 +159,11 @@ class ReplicaPool {
   std::string single_rows_ ABSL_GUARDED_BY(mutex_);
   bool loaded_once_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<absl::Status> replica_states_ ABSL_GUARDED_BY(mutex_);
-  std::vector<bool> replica_tried_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);
+  size_t count_ ABSL_GUARDED_BY(mutex_) = 0;  // The slots in use are the first.
 
+  Mutex resizing_;  // One who grows or shrinks the pool at a time; taken before mutex_.
   std::unique_ptr<Thread> template_thread_;
-  std::vector<std::unique_ptr<Replica>> replicas_;  // Constant between Start() and destruction.
 };
 
 }  // namespace millrace

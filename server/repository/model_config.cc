@@ -367,6 +367,46 @@ class ConfigReader {
                          "execution_limit_microseconds",
                          config_.millrace().supervision().execution_limit_microseconds()));
     settings_.execution_limit = OrNever(limit);
+    MILLRACE_RETURN_IF_ERROR(ReadReadiness());
+    return ReadReplicas();
+  }
+
+  absl::Status ReadReadiness() {
+    using Proto = inference::Millrace::Supervision;
+    switch (config_.millrace().supervision().readiness()) {
+      case Proto::READINESS_UNSPECIFIED:
+        return absl::OkStatus();
+      case Proto::REQUIRED:
+        settings_.readiness = Readiness::kRequired;
+        return absl::OkStatus();
+      case Proto::OPTIONAL:
+        settings_.readiness = Readiness::kOptional;
+        return absl::OkStatus();
+      default:
+        return root_.Child("millrace")
+            .Child("supervision")
+            .Error("readiness", "expected REQUIRED or OPTIONAL");
+    }
+  }
+
+  absl::Status ReadReplicas() {
+    if (!config_.millrace().has_replicas()) return absl::OkStatus();
+    const inference::Millrace::Replicas& replicas = config_.millrace().replicas();
+    const ConfigNode node = root_.Child("millrace").Child("replicas");
+    constexpr uint32_t kMost = 1024;
+    if (replicas.max() < 1 || replicas.max() > kMost) {
+      return node.Error("max", absl::StrCat(replicas.max(), " came, expected 1 to ", kMost));
+    }
+    const uint32_t least = std::max<uint32_t>(1, replicas.min());
+    if (least > replicas.max()) {
+      return node.Error("min",
+                        absl::StrCat(least, " came, expected at most max, ", replicas.max()));
+    }
+    if (config_.instance_group_size() > 1) {
+      return node.Error("max", "it needs a single instance_group, to add replicas to");
+    }
+    settings_.replica_range = {.least = static_cast<int>(least),
+                               .most = static_cast<int>(replicas.max())};
     return absl::OkStatus();
   }
 

@@ -77,6 +77,13 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
   replicas.inter_op_threads = settings.inter_op_threads.value_or(1);
   replicas.warmup = PlanWarmup(settings);
   replicas.replicas = task.place->replicas;
+  replicas.start = static_cast<int>(task.place->replicas.size());
+  replicas.replicas.insert(replicas.replicas.end(), task.place->spares.begin(),
+                           task.place->spares.end());
+  if (settings.replica_range) {
+    replicas.scaling = {.least = settings.replica_range->least,
+                        .most = static_cast<int>(replicas.replicas.size())};
+  }
   replicas.most_request_bytes = options_.max_message_bytes;
   replicas.load_timeout = options_.load_timeout;
   replicas.execution_limit = settings.execution_limit;

@@ -39,7 +39,8 @@ ModelPlacementConfig PlacementConfigOf(const LoadTask& task) {
           .version = task.version.number,
           .engine = EngineName(task.version.engine),
           .groups = GroupsOf(*task.settings, task.version.engine),
-          .intra_op_threads = task.settings->intra_op_threads};
+          .intra_op_threads = task.settings->intra_op_threads,
+          .range = task.settings->replica_range};
 }
 
 absl::Status ShuttingDown() { return absl::UnavailableError("the server is shutting down"); }

@@ -41,6 +41,9 @@ struct DeclaredWarmup {
   std::vector<Input> inputs;  // In the order of the model's inputs.
 };
 
+// From when on the server is ready only while a model can be served.
+enum class Readiness { kOnceLoaded, kRequired, kOptional };
+
 // A model's configuration in plain values, checked. Thread-compatible.
 struct ModelSettings {
   std::string name;
@@ -66,6 +69,8 @@ struct ModelSettings {
   BatchCheck batch_check = BatchCheck::kSingleRows;
   // Where a newer load doesn't fit into the memory beside the one that serves, that one ends first.
   bool swaps_in_place_if_needed = false;
+  std::optional<ReplicaRange> replica_range;  // Nullopt: their number is fixed.
+  Readiness readiness = Readiness::kOnceLoaded;
   std::vector<DeclaredWarmup> warmup;
   std::optional<int> intra_op_threads;
   std::optional<int> inter_op_threads;

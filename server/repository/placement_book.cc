@@ -32,8 +32,10 @@ std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook
   std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> claims;
   for (ModelPlan& model : plan.models) {
     if (model.status.ok()) {
-      claims.emplace_back(Enter(std::make_unique<PlacementClaim>(PlacementClaim{
-          .replicas = std::move(model.replicas), .explicit_slots = model.explicit_slots})));
+      claims.emplace_back(Enter(std::make_unique<PlacementClaim>(
+          PlacementClaim{.replicas = std::move(model.replicas),
+                         .spares = std::move(model.spares),
+                         .explicit_slots = model.explicit_slots})));
     } else {
       claims.emplace_back(model.status);
     }

@@ -17,8 +17,9 @@ namespace millrace {
 
 // A version's place on the machine, taken until it is destroyed.
 struct PlacementClaim {
-  std::vector<ReplicaPlacement> replicas;
-  int explicit_slots = 0;  // See ModelPlan.
+  std::vector<ReplicaPlacement> replicas;  // At the start.
+  std::vector<ReplicaPlacement> spares;    // Where others may be added.
+  int explicit_slots = 0;                  // See ModelPlan.
 };
 
 // Knows where the replicas of all models run, and finds places for more, without moving anybody.

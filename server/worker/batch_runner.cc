@@ -113,7 +113,7 @@ absl::Status WriteOutputs(const std::vector<at::Tensor>& outputs, size_t begin,
 
 }  // namespace
 
-void BatchRunner::Run(absl::Span<std::byte> buffer) {
+bool BatchRunner::Run(absl::Span<std::byte> buffer) {
   BatchHeader& header = *reinterpret_cast<BatchHeader*>(buffer.data());
   const absl::Status status = RunOrFail(buffer, header);
   // A result that doesn't fit the config is no fault of the request's.
@@ -124,6 +124,7 @@ void BatchRunner::Run(absl::Span<std::byte> buffer) {
   header.message_bytes = static_cast<uint32_t>(message.size());
   header.output_count = status.ok() ? static_cast<uint32_t>(command_.outputs.size()) : 0;
   header.status_code = static_cast<int32_t>(code);
+  return status.ok();
 }
 
 absl::Status BatchRunner::RunOrFail(absl::Span<std::byte> buffer, BatchHeader& header) {

@@ -20,8 +20,9 @@ class BatchRunner {
  public:
   BatchRunner(const LoadCommand& command, Model& model) : command_(command), model_(model) {}
 
-  // Runs the batch in `buffer` and leaves the outputs or the error there. Blocks.
-  void Run(absl::Span<std::byte> buffer);
+  // Runs the batch in `buffer` and leaves the outputs or the error there; true where it succeeded.
+  // Blocks.
+  bool Run(absl::Span<std::byte> buffer);
 
  private:
   absl::Status RunOrFail(absl::Span<std::byte> buffer, BatchHeader& header);

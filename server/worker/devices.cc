@@ -3,6 +3,7 @@
 #include "server/worker/devices.h"
 
 #include <ATen/DeviceAccelerator.h>
+#include <ATen/ops/ones.h>
 #include <dlfcn.h>
 #include <torch/version.h>
 
@@ -99,6 +100,14 @@ std::string MemoryReport(c10::Device device, size_t weight_bytes) {
     return absl::OkStatus();
   });
   return report;
+}
+
+bool StillComputes(c10::Device device) {
+  const absl::Status status = CatchModelErrors([&]() -> absl::Status {
+    (void)at::ones({1}, device).item<float>();
+    return absl::OkStatus();
+  });
+  return status.ok() || absl::IsResourceExhausted(status);
 }
 
 void Synchronize(c10::Device device) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -82,6 +83,12 @@ std::string DeathText(int exit_status) {
 }  // namespace
 
 void NameProcess(const char* name) { prctl(PR_SET_NAME, name); }
+
+void WriteTo(UniqueFd output) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // It is no terminal, and may die at any time.
+  dup2(output.get(), STDOUT_FILENO);
+  dup2(output.get(), STDERR_FILENO);
+}
 
 absl::Status DieWithServer(int server_pid) {
   if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return ErrnoStatus(errno, "PR_SET_PDEATHSIG");

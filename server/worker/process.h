@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/base/unique_fd.h"
 
 namespace millrace {
 
@@ -16,6 +17,9 @@ namespace millrace {
 
 // Names the main thread, and with it the process.
 void NameProcess(const char* name);
+
+// Makes `output` the standard output and error, line by line.
+void WriteTo(UniqueFd output);
 
 // Has the kernel kill this process when its parent ends, and checks that the parent is
 // `server_pid`. UNAVAILABLE where it isn't: then the server has already gone.

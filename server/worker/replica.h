@@ -19,11 +19,12 @@ struct ReplicaParts {
   bool warm = false;      // The template has run the model.
   ControlSocket control;  // To the server.
   UniqueFd completion;    // The eventfd that wakes the server.
+  UniqueFd output;        // What the server reads of it: its standard output and error.
 };
 
 // Lives as a replica: ties itself to the server, pins itself, starts its threads, readies the
 // model where the template could not, says so, and runs batches until it is killed. Returns only
-// where it can't serve, which the server has then been told unless it is gone.
+// where it can't serve, which the server has then been told unless it is gone, or serve on.
 void RunReplica(ReplicaParts parts);
 
 }  // namespace millrace

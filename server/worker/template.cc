@@ -120,9 +120,10 @@ absl::Status Template::StartOver(const LoadMessage& message) {
 
 absl::StatusOr<pid_t> Template::Fork(ControlMessage message) {
   MILLRACE_ASSIGN_OR_RETURN(const ForkCommand fork, FromJson<ForkCommand>(message.text));
-  if (message.fds.size() != 2 || model_ == nullptr) {
+  if (message.fds.size() != 3 || model_ == nullptr) {
     return absl::InternalError(
-        "A fork command must bring the replica's socket and event, after a load that succeeded.");
+        "A fork command must bring the replica's socket, event and output, after a load that "
+        "succeeded.");
   }
   return ForkToSubreaper([&] {
     control_.release();
@@ -132,7 +133,8 @@ absl::StatusOr<pid_t> Template::Fork(ControlMessage message) {
                 .memory = *memory_,
                 .warm = warm_,
                 .control = ControlSocket(std::move(message.fds[0])),
-                .completion = std::move(message.fds[1])});
+                .completion = std::move(message.fds[1]),
+                .output = std::move(message.fds[2])});
   });
 }
 

@@ -23,9 +23,10 @@ inline int32_t Echo(int32_t x) { return 2 * x + 1; }
 // A batch in which this value occurs fails.
 inline constexpr int32_t kCulprit = -4711;
 
-inline std::shared_ptr<const ModelSignature> EchoSignature(int64_t max_batch_size) {
+inline std::shared_ptr<const ModelSignature> EchoSignature(int64_t max_batch_size,
+                                                           int64_t output_width = -1) {
   const std::vector<TensorSpec> inputs = {{"X", DataType::kInt32, {-1}}};
-  const std::vector<TensorSpec> outputs = {{"Y", DataType::kInt32, {-1}}};
+  const std::vector<TensorSpec> outputs = {{"Y", DataType::kInt32, {output_width}}};
   return std::make_shared<ModelSignature>("echo", 1, max_batch_size, inputs, outputs);
 }
 

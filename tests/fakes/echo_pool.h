@@ -26,11 +26,12 @@ class EchoPool {
     int64_t max_batch_size = 8;
     size_t buffers = 4;
     size_t most_row_bytes = 1 << 20;
+    int64_t output_width = -1;  // As the signature has it.
   };
 
   EchoPool(Options options, Clock& clock, Timer& timer, CoreLeases& leases)
       : clock_(clock),
-        signature_(EchoSignature(options.max_batch_size)),
+        signature_(EchoSignature(options.max_batch_size, options.output_width)),
         metrics_("echo", "1", options.max_batch_size, clock) {
     std::vector<BatchBuffer*> free;
     for (size_t i = 0; i < options.buffers; ++i) {

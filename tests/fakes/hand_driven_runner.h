@@ -86,7 +86,7 @@ class HandDrivenRunner final : public BatchRunner {
     auto& buffer = static_cast<PlainBatchBuffer&>(*batch->buffer());
     buffer.ScribbleOverInputs();
     buffer.runs = false;
-    dispatcher_->Requeue(this, std::move(batch));
+    dispatcher_->Requeue(this, std::move(batch), "was killed by the test");
   }
 
  private:

@@ -32,6 +32,7 @@ class EmptyFiller final : public Filler {
                     absl::Span<const absl::Span<std::byte>> /*areas*/) const override {
     return absl::OkStatus();
   }
+  uint64_t Fingerprint() const override { return 0; }
 };
 
 }  // namespace

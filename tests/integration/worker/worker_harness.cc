@@ -113,7 +113,8 @@ absl::StatusOr<std::unique_ptr<ReplicaEnd>> WorkerHarness::Fork(ForkCommand comm
   UniqueFd completion(eventfd(0, EFD_CLOEXEC));
   MailboxWords* const words = memory_->mailbox(static_cast<size_t>(command.mailbox));
   Mailbox(words).Reset();
-  MILLRACE_RETURN_IF_ERROR(control_->Send(ToJson(command), {theirs.fd(), completion.get()}));
+  MILLRACE_RETURN_IF_ERROR(
+      control_->Send(ToJson(command), {theirs.fd(), completion.get(), STDERR_FILENO}));
   ControlSocket(theirs.release());
   MILLRACE_ASSIGN_OR_RETURN(const ControlMessage message, control_->Receive(kPatience));
   MILLRACE_ASSIGN_OR_RETURN(const ForkedReply forked, FromJson<ForkedReply>(message.text));

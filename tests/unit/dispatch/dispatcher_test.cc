@@ -27,6 +27,7 @@ namespace {
 using testing::ElementsAre;
 using testing::ElementsAreArray;
 using testing::HasSubstr;
+using testing::SizeIs;
 using Values = std::vector<int32_t>;
 
 class CountingClock final : public FakeClock {
@@ -50,6 +51,7 @@ class HookedFiller final : public Filler {
     std::memcpy(areas[0].data(), &value_, sizeof(value_));
     return absl::OkStatus();
   }
+  uint64_t Fingerprint() const override { return static_cast<uint64_t>(value_); }
 
  private:
   const std::function<absl::Status()> hook_;
@@ -706,7 +708,128 @@ TEST_F(DispatcherTest, RequestUnderWhichThreeReplicasDiedIsGivenUp) {
   }
   EXPECT_EQ(CodeOf(place), absl::StatusCode::kInternal);
   EXPECT_THAT(MessageOf(place), HasSubstr("3 replicas died"));
+  EXPECT_THAT(MessageOf(place), HasSubstr("the last was killed by the test"));
   EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, PayloadThatKilledReplicasIsRunAloneFromThenOnAndTriedOnce) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  Submit(pool, {kCulprit});
+  for (int death = 1; death <= 3; ++death) {
+    runner.Die();
+    pool.dispatcher().AddRunner(&runner);
+  }
+  Submit(pool, {0});
+  std::vector<uint64_t> places;
+  for (const int32_t value : {1, 2, kCulprit, 3, 4}) places.push_back(Submit(pool, {value}));
+  std::vector<Values> batches;
+  while (runner.busy()) {
+    batches.push_back(runner.Inputs());
+    if (batches.back() != Values{kCulprit}) {
+      runner.Complete();
+      continue;
+    }
+    runner.Die();
+    pool.dispatcher().AddRunner(&runner);
+  }
+  EXPECT_THAT(batches, ElementsAre(Values{0}, Values{1, 2}, Values{kCulprit}, Values{3, 4}));
+  EXPECT_EQ(CodeOf(places[2]), absl::StatusCode::kInternal);
+  EXPECT_THAT(MessageOf(places[2]), HasSubstr("as others did of the same payload before"));
+  for (const size_t i : {0, 1, 3, 4}) EXPECT_FALSE(Owed(places[i])) << i;
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, PayloadThatTurnsOutToBeHarmlessIsForgotten) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t unlucky = Submit(pool, {7});
+  runner.Die();
+  pool.dispatcher().AddRunner(&runner);
+  runner.Complete();
+  EXPECT_THAT(OutputOf(unlucky), ElementsAre(15));
+  Submit(pool, {7});  // Alone, and it runs.
+  runner.Complete();
+  Submit(pool, {0});
+  Submit(pool, {7});
+  Submit(pool, {8});
+  runner.Complete();
+  EXPECT_THAT(runner.Inputs(), ElementsAre(7, 8));
+  runner.Complete();
+}
+
+// As the echo model would on a device that has room for so many rows.
+int CompleteWithin(HandDrivenRunner& runner, size_t rows) {
+  int failures = 0;
+  while (runner.busy()) {
+    if (runner.Inputs().size() <= rows) {
+      runner.Complete();
+    } else {
+      ++failures;
+      runner.CompleteWith(absl::ResourceExhaustedError("CUDA out of memory"));
+    }
+  }
+  return failures;
+}
+
+TEST_F(DispatcherTest, BatchThatRunsOutOfMemoryIsHalvedAndLaterOnesAreSmaller) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const auto fill = [&] {
+    std::vector<uint64_t> places = {Submit(pool, {0})};
+    for (int i = 1; i <= 8; ++i) places.push_back(Submit(pool, {i}));
+    return places;
+  };
+  std::vector<uint64_t> places = fill();
+  EXPECT_EQ(CompleteWithin(runner, 2), 1 + 2);  // Of eight rows, and of four twice.
+  for (const uint64_t place : places) EXPECT_EQ(CodeOf(place), absl::StatusCode::kOk);
+  places = fill();
+  EXPECT_EQ(CompleteWithin(runner, 2), 0);
+  for (const uint64_t place : places) EXPECT_EQ(CodeOf(place), absl::StatusCode::kOk);
+  clock_.Advance(2 * BatchCaps::kDoublesAfter);
+  fill();
+  EXPECT_EQ(CompleteWithin(runner, 8), 0);
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RequestOfManyRowsThatRunsOutOfMemoryIsSplit) {
+  EchoPool& pool = Pool({.output_width = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t place = Submit(pool, {1, 2, 3, 4, 5, 6, 7}, 7);
+  EXPECT_GT(CompleteWithin(runner, 2), 0);
+  EXPECT_THAT(OutputOf(place), ElementsAre(3, 5, 7, 9, 11, 13, 15));
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, RowThatAloneRunsOutOfMemoryIsToldAndSaysNothingOfOthers) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t place = Submit(pool, {1});
+  EXPECT_EQ(CompleteWithin(runner, 0), 1);
+  EXPECT_EQ(CodeOf(place), absl::StatusCode::kResourceExhausted);
+  Submit(pool, {0});
+  for (int i = 1; i <= 8; ++i) Submit(pool, {i});
+  runner.Complete();
+  EXPECT_THAT(runner.Inputs(), SizeIs(8));
+  runner.Complete();
+}
+
+TEST_F(DispatcherTest, RetiringRunnerGetsNoBatchAfterItsOwn) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t first = Submit(pool, {1});
+  const uint64_t second = Submit(pool, {2});
+  EXPECT_FALSE(pool.dispatcher().RetireRunner(&runner));
+  runner.Complete();
+  EXPECT_THAT(OutputOf(first), ElementsAre(3));
+  EXPECT_FALSE(runner.busy());
+  HandDrivenRunner& next = pool.AddRunner();
+  next.Complete();
+  EXPECT_THAT(OutputOf(second), ElementsAre(5));
+  EXPECT_TRUE(pool.dispatcher().RetireRunner(&next));
+  Submit(pool, {3});
+  EXPECT_FALSE(next.busy());
+  pool.dispatcher().Stop(absl::UnavailableError("The test is over."));
 }
 
 TEST_F(DispatcherTest, OnlyTheRequestThatKillsReplicasIsGivenUp) {

@@ -54,6 +54,21 @@ TEST_F(RunnersTest, KnowsWhenTheyWillBeIdle) {
   EXPECT_EQ(runners_.UntilAllIdle(now_ + absl::Seconds(9)), absl::ZeroDuration());
 }
 
+TEST_F(RunnersTest, RetiringOneLeavesAtOnceOrAfterItsBatch) {
+  runners_.AddIdle(&a_, now_);
+  runners_.AddIdle(&b_, now_);
+  EXPECT_TRUE(runners_.Retire(&a_, now_));
+  EXPECT_EQ(runners_.Next(), &b_);
+  runners_.Start(&b_, now_, now_);
+  EXPECT_FALSE(runners_.Retire(&b_, now_));
+  EXPECT_EQ(runners_.all(), 1);
+  runners_.AddIdle(&b_, now_);
+  EXPECT_EQ(runners_.all(), 0);
+  EXPECT_EQ(runners_.Next(), nullptr);
+  runners_.AddIdle(&b_, now_);  // It is new again.
+  EXPECT_EQ(runners_.Next(), &b_);
+}
+
 TEST_F(RunnersTest, CountsThemByKindAndWhoeverLeaves) {
   runners_.AddIdle(&a_, now_);
   runners_.AddIdle(&cpu_, now_);

@@ -158,7 +158,7 @@ class Simulation final {
       std::unique_ptr<Batch> batch = std::move(batch_);
       static_cast<PlainBatchBuffer&>(*batch->buffer()).ScribbleOverInputs();
       simulation_->OnDeath(*batch);
-      simulation_->pool_->dispatcher().Requeue(this, std::move(batch));
+      simulation_->pool_->dispatcher().Requeue(this, std::move(batch), "died");
     }
 
     bool dead = false;

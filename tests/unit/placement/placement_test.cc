@@ -19,8 +19,9 @@ using testing::IsEmpty;
 using testing::SizeIs;
 
 ModelPlacementConfig Model(std::vector<InstanceGroup> groups = {},
-                           std::optional<int> threads = std::nullopt) {
-  return {"model", 1, "torchscript", std::move(groups), threads};
+                           std::optional<int> threads = std::nullopt,
+                           std::optional<ReplicaRange> range = std::nullopt) {
+  return {"model", 1, "torchscript", std::move(groups), threads, range};
 }
 
 PlacementPlan Plan(const Hardware& hardware, const std::vector<ModelPlacementConfig>& models,
@@ -258,6 +259,57 @@ TEST(Placement, MeasurementOfALargerMachineIsCutToTheBudget) {
   const PlacementPlan plan = PlanPlacement(SimulateCpus(6), {Model()}, measurements, {});
   EXPECT_THAT(Threads(plan.models[0]), ElementsAre(4));
   EXPECT_EQ(plan.running_slots, 6);
+}
+
+TEST(Placement, ModelOnCpusMayGetAsManyReplicasAsFit) {
+  const PlacementPlan plan =
+      Plan(SimulateCpus(8),
+           {Model(), Model({{DeviceKind::kCpu, 2, {}}}), Model({{DeviceKind::kCpu, 1, {}}}, 3),
+            Model({{DeviceKind::kCpu, 1, {}}, {DeviceKind::kCpu, 1, {}}})});
+  EXPECT_THAT(plan.models[0].replicas, SizeIs(8));
+  EXPECT_THAT(plan.models[0].spares, IsEmpty());
+  EXPECT_THAT(plan.models[1].replicas, SizeIs(2));
+  EXPECT_THAT(plan.models[1].spares, SizeIs(6));
+  EXPECT_THAT(plan.models[2].spares, SizeIs(1));
+  EXPECT_EQ(plan.models[2].spares[0].threads, 3);
+  EXPECT_THAT(plan.models[3].spares, IsEmpty()) << "which group would they belong to?";
+}
+
+TEST(Placement, NumberThatMayVaryStartsAtTheLeastAndStaysInTheBudget) {
+  const ReplicaRange range = {.least = 2, .most = 100};
+  const std::vector<InstanceGroup> counted = {{DeviceKind::kCpu, 3, {}}};
+  const std::vector<InstanceGroup> too_many = {{DeviceKind::kCpu, 200, {}}};
+  const PlacementPlan plan =
+      Plan(SimulateCpus(8), {Model({}, std::nullopt, range), Model(counted, std::nullopt, range),
+                             Model(too_many, std::nullopt, range), Model({}, 4, range)});
+  const auto sizes = [&](size_t i) {
+    return std::make_pair(plan.models[i].replicas.size(), plan.models[i].spares.size());
+  };
+  EXPECT_EQ(sizes(0), std::make_pair(size_t{2}, size_t{6}));
+  EXPECT_EQ(sizes(1), std::make_pair(size_t{3}, size_t{5}));
+  EXPECT_EQ(sizes(2), std::make_pair(size_t{100}, size_t{0}));
+  EXPECT_EQ(sizes(3), std::make_pair(size_t{2}, size_t{0}));
+}
+
+TEST(Placement, SparesOnGpusAreDealtInTheSameTurn) {
+  const PlacementPlan plan =
+      Plan(SimulateGpus(3), {Model({{DeviceKind::kGpu, 1, {}}}),
+                             Model({{DeviceKind::kGpu, 1, {}}}, std::nullopt, {{2, 5}})});
+  EXPECT_THAT(Gpus(plan.models[0]), ElementsAre(0, 1, 2));
+  EXPECT_THAT(plan.models[0].spares, IsEmpty());
+  EXPECT_THAT(Gpus(plan.models[1]), ElementsAre(0, 1, 2));
+  ASSERT_THAT(plan.models[1].spares, SizeIs(2));
+  EXPECT_EQ(plan.models[1].spares[0].device_index, 0);
+  EXPECT_EQ(plan.models[1].spares[1].device_index, 1);
+}
+
+TEST(Placement, SparesArePinnedAfterTheReplicasOfAllModels) {
+  const PlacementPlan plan =
+      Plan(SimulateCpus(4),
+           {Model({{DeviceKind::kCpu, 1, {}}}), Model({{DeviceKind::kCpu, 1, {}}})}, {.pin = true});
+  EXPECT_NE(plan.models[0].replicas[0].cpus, plan.models[1].replicas[0].cpus);
+  EXPECT_THAT(plan.models[0].spares, SizeIs(3));
+  for (const ReplicaPlacement& spare : plan.models[0].spares) EXPECT_THAT(spare.cpus, SizeIs(1));
 }
 
 TEST(Placement, TableHasALineForNeighboursThatArePlacedAlike) {

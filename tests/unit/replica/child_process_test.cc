@@ -33,7 +33,7 @@ class ChildProcessTest : public testing::Test {
 
   // Starts a shell that runs `script`; file descriptor 3 is the control socket.
   ChildProcess Shell(const std::string& script) {
-    auto child = ChildProcess::Spawn("/bin/sh", {"-c", script}, ends_.second);
+    auto child = ChildProcess::Spawn("/bin/sh", {"-c", script}, ends_.second, STDERR_FILENO);
     EXPECT_TRUE(child.ok()) << child.status();
     ends_.second.release();
     return *std::move(child);
@@ -139,7 +139,8 @@ TEST_F(ChildProcessTest, ControlSocketThatIsAlreadyAtItsNumberIsKept) {
   absl::StatusOr<ChildProcess> child = absl::UnknownError("");
   {
     const ControlSocket at_its_number{UniqueFd(kWorkerControlFd)};
-    child = ChildProcess::Spawn("/bin/sh", {"-c", "echo here >&3; exec sleep 60"}, at_its_number);
+    child = ChildProcess::Spawn("/bin/sh", {"-c", "echo here >&3; exec sleep 60"}, at_its_number,
+                                STDERR_FILENO);
   }
   if (whatever_is_there.valid()) {
     ASSERT_EQ(dup3(whatever_is_there.get(), kWorkerControlFd, O_CLOEXEC), kWorkerControlFd);
@@ -172,7 +173,8 @@ TEST_F(ChildProcessTest, DeathOfTheChildIsSeenOnTheSocket) {
 }
 
 TEST_F(ChildProcessTest, ProgramThatIsMissingIsAnErrorThatNamesIt) {
-  const auto child = ChildProcess::Spawn("/nowhere/millrace-worker", {}, ends_.second);
+  const auto child =
+      ChildProcess::Spawn("/nowhere/millrace-worker", {}, ends_.second, STDERR_FILENO);
   EXPECT_FALSE(child.ok());
   EXPECT_THAT(std::string(child.status().message()), HasSubstr("/nowhere/millrace-worker"));
 }

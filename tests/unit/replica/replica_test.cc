@@ -94,15 +94,16 @@ class ReplicaTest : public testing::Test {
   void StartReplica(absl::Duration start_timeout = absl::Minutes(5)) {
     replica_ = std::make_unique<Replica>(
         Replica::Options{.index = 0, .placement = {}, .start_timeout = start_timeout},
-        Replica::Context{.signature = signature_.get(),
-                         .memory = memory_.get(),
-                         .dispatcher = dispatcher_.get(),
-                         .metrics = &metrics_,
-                         .clock = &clock_,
-                         .limit = &limit_,
-                         .fork = [this](const ForkCommand& command) { return Fork(command); },
-                         .on_warm = [](const std::vector<int64_t>&, ReplicaKind) {},
-                         .on_state = [this](int, const absl::Status& state) { NoteState(state); }});
+        Replica::Context{
+            .signature = signature_.get(),
+            .memory = memory_.get(),
+            .dispatcher = dispatcher_.get(),
+            .metrics = &metrics_,
+            .clock = &clock_,
+            .limit = &limit_,
+            .fork = [this](const ForkCommand& command, std::string) { return Fork(command); },
+            .on_warm = [](const std::vector<int64_t>&, ReplicaKind) {},
+            .on_state = [this](int, const absl::Status& state) { NoteState(state); }});
   }
 
   absl::StatusOr<ForkedReplica> Fork(const ForkCommand&) {
@@ -116,13 +117,13 @@ class ReplicaTest : public testing::Test {
     }
     auto sockets = *ControlSocket::CreatePair();
     const auto unused = *ControlSocket::CreatePair();
-    auto process = ChildProcess::Spawn("/bin/sleep", {"600"}, unused.first);
+    auto process = ChildProcess::Spawn("/bin/sleep", {"600"}, unused.first, STDERR_FILENO);
     UniqueFd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     UniqueFd copy(dup(event.get()));
     MutexLock lock(mutex_);
     workers_.emplace_back(std::move(sockets.second), std::move(copy), memory_.get());
     changed_.NotifyAll();
-    return ForkedReplica{*std::move(process), std::move(sockets.first), std::move(event)};
+    return ForkedReplica{*std::move(process), std::move(sockets.first), std::move(event), {}};
   }
 
   // The worker of the next process.
@@ -254,9 +255,12 @@ TEST_F(ReplicaTest, StartThatFailsIsToldAndTriedAgain) {
     fork_errors_.push_back(absl::UnavailableError("the template has died"));
   }
   StartReplica();
-  EXPECT_EQ(NextState(), absl::UnavailableError("the template has died"));
+  EXPECT_EQ(NextState(),
+            absl::UnavailableError("the template has died; the next start is at once"));
   NextWorker().SayReady(absl::ResourceExhaustedError("the GPU is full"));
-  EXPECT_EQ(NextState(), absl::ResourceExhaustedError("the GPU is full"));
+  const absl::Status full = NextState();
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(full.message()), HasSubstr("the GPU is full; the next start is in "));
   NextWorker().Die();
   const absl::Status died = NextState();
   EXPECT_EQ(died.code(), absl::StatusCode::kUnavailable);
@@ -294,6 +298,53 @@ TEST_F(ReplicaTest, EndGivesTheRunningBatchBack) {
   dispatcher_->Stop(absl::UnavailableError("unloaded"));
   EXPECT_EQ(book_->Find(place)->status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(dispatcher_->gauges().free_buffers, 3);
+}
+
+TEST_F(ReplicaTest, RetiresAfterItsBatch) {
+  StartReplica();
+  PlayedWorker& worker = NextWorker();
+  worker.SayReady();
+  const uint64_t place = Submit({1});
+  worker.WaitForBatch();
+  EXPECT_FALSE(replica_->Retire(clock_.Now() + absl::Milliseconds(20)));
+  const uint64_t next = Submit({2});
+  worker.Complete();  // Nothing was computed: a batch without outputs.
+  EXPECT_TRUE(replica_->Retire(absl::InfiniteFuture()));
+  EXPECT_EQ(Answer(place).status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(book_->Find(next), nullptr) << "It took another batch.";
+  EXPECT_EQ(dispatcher_->gauges().idle_runners, 0);
+  EXPECT_EQ(replica_->busy_for(), std::nullopt);
+}
+
+TEST_F(ReplicaTest, RetiresAtOnceWhereItIsIdleOrStarting) {
+  for (const bool idle : {true, false}) {
+    StartReplica();
+    PlayedWorker& worker = NextWorker();
+    if (idle) {
+      worker.SayReady();
+      EXPECT_TRUE(NextState().ok());
+    }
+    EXPECT_TRUE(replica_->Retire(absl::InfiniteFuture()));
+    EXPECT_EQ(replica_->pid(), 0);
+    EXPECT_EQ(dispatcher_->gauges().idle_runners, 0);
+    replica_.reset();
+  }
+}
+
+TEST_F(ReplicaTest, BatchOfOneThatDiesWhileItRetiresIsGivenBack) {
+  StartReplica();
+  PlayedWorker& first = NextWorker();
+  first.SayReady();
+  const uint64_t place = Submit({1});
+  first.WaitForBatch();
+  EXPECT_FALSE(replica_->Retire(clock_.Now()));
+  first.Die();
+  EXPECT_TRUE(replica_->Retire(absl::InfiniteFuture()));
+  StartReplica();
+  PlayedWorker& second = NextWorker();
+  second.SayReady();
+  EXPECT_THAT(second.RunBatch(), ElementsAre(1));
+  EXPECT_THAT(OutputOf(place), ElementsAre(3));
 }
 
 TEST_F(ReplicaTest, ProcessThatCompletesWhatItNeverGotIsReplaced) {
