@@ -31,6 +31,16 @@ std::string WorkerProgram(const ServerConfig& config) {
   return config.worker_program.empty() ? DefaultWorkerProgram() : config.worker_program;
 }
 
+ModelControl ControlOf(const ServerConfig& config) {
+  ModelControl control = {.mode = ModelControl::Mode::kNone,
+                          .load_at_start = config.load_models,
+                          .settle_time = config.watch_settle,
+                          .poll_interval = config.watch_poll};
+  if (config.model_control == "explicit") control.mode = ModelControl::Mode::kExplicit;
+  if (config.model_control == "watch") control.mode = ModelControl::Mode::kWatch;
+  return control;
+}
+
 Hardware DetectAll(const WorkerDescription& worker) {
   Hardware hardware = DetectHardware();
   for (const WorkerDescription::Gpu& gpu : worker.gpus) {
@@ -62,11 +72,12 @@ absl::Status ServerApp::Build() {
   const auto max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
   repository_ = std::make_unique<ModelRepository>(
       ModelRepository::Options{.directories = config_.model_repositories,
-                               .worker_program = worker_program,
-                               .max_message_bytes = max_message_bytes,
+                               .control = ControlOf(config_),
+                               .loader = {.worker_program = worker_program,
+                                          .max_message_bytes = max_message_bytes,
+                                          .load_timeout = config_.load_timeout,
+                                          .unhealthy_after = config_.unhealthy_after},
                                .max_queue_bytes = config_.max_queue_bytes,
-                               .load_timeout = config_.load_timeout,
-                               .unhealthy_after = config_.unhealthy_after,
                                .required_models = config_.required_models,
                                .placement = {.pin = config_.pin}},
       hardware,
@@ -77,7 +88,7 @@ absl::Status ServerApp::Build() {
   MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, hardware.cpu.slots()));
   ShowMetrics(std::min(hardware.cpu.quota, static_cast<double>(hardware.cpu.cpus.size())));
 
-  MILLRACE_RETURN_IF_ERROR(repository_->Load());
+  MILLRACE_RETURN_IF_ERROR(repository_->Start());
   loaded_ = true;
   health_->Look();
   return absl::OkStatus();
@@ -151,6 +162,7 @@ void ServerApp::ShowHealth(const std::string& name, const absl::Status& state) {
 
 bool ServerApp::Stop() {
   draining_ = true;
+  repository_->StopChanges();
   rpc_->DrainHealth();
   LogInfo("not ready any more; serving goes on for ", absl::FormatDuration(config_.drain_delay),
           " until balancers have noticed");
@@ -165,6 +177,7 @@ bool ServerApp::Stop() {
 }
 
 ServerApp::~ServerApp() {
+  if (repository_ != nullptr) repository_->StopChanges();
   if (health_ != nullptr) health_->Stop();
   admin_.reset();
   rpc_.reset();  // No request any more,

@@ -55,7 +55,7 @@ static void from_json(const Json& json, WarmupInput& input) {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WarmupSample, rows, count, inputs, declared)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LoadCommand, engine, model_name, version, max_batch_size, inputs,
                                    outputs, optimize, inference_mode, inter_op_threads, warmup,
-                                   on_gpu, server_pid)
+                                   on_gpu, background, check_batching, server_pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ForkCommand, mailbox, cpus, threads, device_index)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription::Gpu, index, name, total_memory_bytes,
                                    free_memory_bytes)
@@ -64,13 +64,15 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription, libtorch_version, gpus)
 static void to_json(Json& json, const LoadedReply& reply) {
   json = {{"status", StatusToJson(reply.status)},
           {"notes", reply.notes},
-          {"warmup_ns", reply.warmup_ns}};
+          {"warmup_ns", reply.warmup_ns},
+          {"batching", StatusToJson(reply.batching)}};
 }
 
 static void from_json(const Json& json, LoadedReply& reply) {
   reply.status = StatusFromJson(json.at("status"));
   reply.notes = json.at("notes").get<std::vector<std::string>>();
   reply.warmup_ns = json.at("warmup_ns").get<std::vector<int64_t>>();
+  reply.batching = StatusFromJson(json.at("batching"));
 }
 
 static void to_json(Json& json, const ForkedReply& reply) {

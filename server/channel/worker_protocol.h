@@ -34,7 +34,9 @@ struct LoadCommand {
   bool inference_mode = true;  // Else no_grad.
   int inter_op_threads = 1;
   std::vector<WarmupSample> warmup;
-  bool on_gpu = false;  // The template then only loads; the replicas move, optimise and warm.
+  bool on_gpu = false;      // The template then only loads; the replicas move, optimise and warm.
+  bool background = false;  // The process runs at SCHED_IDLE, and is to leave that once loaded.
+  bool check_batching = false;  // See LoadedReply::batching.
   int server_pid = 0;
 };
 
@@ -45,10 +47,12 @@ struct LoadedReply {
   // How long the last run of each of LoadCommand::warmup took; empty where none ran, 0 for one that
   // failed.
   std::vector<int64_t> warmup_ns;
+  // FAILED_PRECONDITION where rows get other results in a batch than alone, and how they differ.
+  absl::Status batching;
 };
 
-// Server → template, with three file descriptors: the replica's control socket, its completion event
-// (an eventfd), and its standard output and error (a pipe).
+// Server → template, with three file descriptors: the replica's control socket, its completion
+// event (an eventfd), and its standard output and error (a pipe).
 struct ForkCommand {
   int mailbox = 0;        // The replica's index.
   std::vector<int> cpus;  // Pinned to these; empty: floats.

@@ -63,6 +63,21 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
                  "Directory of models; may be given several times")
       ->type_name("DIR")
       ->check(CLI::ExistingDirectory);
+  app.add_option("--model-control", config.model_control,
+                 "none: every model is loaded at start; explicit: those of --load-model, then by "
+                 "calls; watch: what is in the repository, also later")
+      ->check(CLI::IsMember({"none", "explicit", "watch"}))
+      ->capture_default_str();
+  app.add_option("--load-model", config.load_models,
+                 "With --model-control explicit, a model to load at start, or '*' for all; may be "
+                 "given several times")
+      ->type_name("NAME");
+  AddDuration(app, "--watch-settle", &config.watch_settle,
+              "With --model-control watch: how long nothing of a model may change before a change "
+              "is acted on");
+  AddDuration(app, "--watch-poll", &config.watch_poll,
+              "With --model-control watch: how often a repository is looked through whose changes "
+              "the kernel doesn't tell, such as one on a network");
   app.add_option("--grpc-listen", config.grpc_listen,
                  "Where gRPC listens: host:port or unix:/path; may be given several times")
       ->type_name("ADDRESS")
@@ -157,6 +172,12 @@ std::variant<ServerConfig, ExitNow> ParseFlags(int argc, const char* const* argv
     app.parse(argc, argv);
     if (!config.show_version && config.model_repositories.empty()) {
       throw CLI::RequiredError("--model-repository");
+    }
+    if (!config.load_models.empty() && config.model_control != "explicit") {
+      throw CLI::ValidationError("--load-model", "needs --model-control explicit");
+    }
+    if (config.watch_poll < absl::Milliseconds(10)) {
+      throw CLI::ValidationError("--watch-poll", "expected 10ms or more");
     }
     if (config.stream_window > config.max_stream_window) {
       throw CLI::ValidationError(

@@ -18,6 +18,10 @@ struct ServerConfig {
   std::vector<std::string> admin_listen;  // Empty: nobody can administer it from outside.
   std::string http_host = "127.0.0.1";
   int http_port = 8002;
+  std::string model_control = "none";    // Or "explicit", "watch".
+  std::vector<std::string> load_models;  // At start, with "explicit"; "*" is all.
+  absl::Duration watch_settle = absl::Seconds(2);
+  absl::Duration watch_poll = absl::Seconds(5);
   std::string worker_program;  // Empty: millrace-worker beside this program.
 
   int io_threads = 0;  // 0: chosen by the CPU budget.

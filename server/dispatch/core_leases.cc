@@ -6,6 +6,15 @@
 
 namespace millrace {
 
+void CoreLeases::SetSlots(int slots) {
+  {
+    MutexLock lock(mutex_);
+    free_ += slots - slots_;
+    slots_ = slots;
+  }
+  WakeFirst();
+}
+
 bool CoreLeases::TryAcquire(const std::shared_ptr<Claimant>& claimant, int cores) {
   MutexLock lock(mutex_);
   // The dead go first: they claim nothing, and a new claimant may live at the address of one.

@@ -21,6 +21,10 @@ class CoreLeases {
  public:
   explicit CoreLeases(int slots) : free_(slots), slots_(slots) {}
 
+  // Makes it so many slots; where there are fewer than before, leases that are out come back first.
+  // Call without locks held, and while no lease is out that is wider than the fewer of both.
+  void SetSlots(int slots) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Takes `cores` for a batch. False when they aren't free or others wait: then the claimant
   // stands in line, and TryAgain() is called when it is its turn.
   bool TryAcquire(const std::shared_ptr<Claimant>& claimant, int cores) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -34,7 +38,10 @@ class CoreLeases {
   // Calls the first in line where there are free cores. Call without locks held.
   void WakeFirst() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  int slots() const { return slots_; }
+  int slots() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    return slots_;
+  }
 
  private:
   struct Waiting {
@@ -44,12 +51,14 @@ class CoreLeases {
   };
 
   // A lease wider than all slots counts as all of them.
-  int Clamp(int cores) const { return cores < slots_ ? cores : slots_; }
+  int Clamp(int cores) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return cores < slots_ ? cores : slots_;
+  }
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   int free_ ABSL_GUARDED_BY(mutex_);
   std::deque<Waiting> line_ ABSL_GUARDED_BY(mutex_);
-  const int slots_;
+  int slots_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace millrace

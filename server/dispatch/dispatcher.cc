@@ -86,10 +86,11 @@ Dispatcher::Dispatcher(Options options, std::shared_ptr<const ModelSignature> si
       timer_(timer),
       leases_(leases),
       metrics_(metrics),
+      most_rows_(signature_->batched() ? signature_->max_batch_size() : 1),
       room_(MostRows(options_)),
       staging_(std::move(buffers), room_, flows_),
       overload_(options_.overload),
-      limits_(signature_->model_name(), most_rows(), options_.levels, costs_, overload_),
+      limits_(signature_->model_name(), most_rows_, options_.levels, costs_, overload_),
       last_finish_(clock.Now()) {}
 
 // ---- Requests ----
@@ -454,6 +455,11 @@ void Dispatcher::ExpectCost(const RowShape& shape, ReplicaKind kind, int64_t row
                             absl::Duration took) {
   MutexLock lock(mutex_);
   costs_.Expect(shape, kind, rows, took);
+}
+
+void Dispatcher::LimitRows(int64_t rows) {
+  MutexLock lock(mutex_);
+  most_rows_ = rows;
 }
 
 void Dispatcher::Started(Batch& batch, BatchRunner* runner, absl::Time now) {

@@ -125,6 +125,9 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   void ExpectCost(const RowShape& shape, ReplicaKind kind, int64_t rows, absl::Duration took)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Runs at most `rows` rows at a time, whatever the signature says. Call before requests come.
+  void LimitRows(int64_t rows) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Answers whatever waits, and later whatever comes, with `status`.
   void Stop(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -281,7 +284,7 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   // How many rows a new batch for a request takes at most.
   int64_t RowsOfBatchFor(const PendingRequest& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  int64_t most_rows() const { return signature_->batched() ? signature_->max_batch_size() : 1; }
+  int64_t most_rows() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return most_rows_; }
 
   // ---- Starting ----
 
@@ -337,6 +340,7 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   ModelMetrics& metrics_;
 
   mutable Mutex mutex_;
+  int64_t most_rows_ ABSL_GUARDED_BY(mutex_);  // Of a batch.
   WaitingRoom room_ ABSL_GUARDED_BY(mutex_);
   WaitingFlows flows_ ABSL_GUARDED_BY(mutex_);
   StagingArea staging_ ABSL_GUARDED_BY(mutex_);

@@ -43,6 +43,7 @@ class PendingRequest {
   std::optional<absl::Duration> timeout;
   int level = 1;                          // Of priority; 1 is the highest.
   Overflow overflow = Overflow::kReject;  // One of the flow or, where it has none, the model.
+  std::shared_ptr<const void> model;      // Keeps alive what runs it; gone with the request.
 
   // The dispatcher's, under its lock.
   int64_t rows_claimed = 0;  // Rows that found their place in a batch.

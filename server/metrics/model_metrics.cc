@@ -36,6 +36,7 @@ ModelMetrics::ModelMetrics(std::string model, std::string version, int64_t max_b
                            Clock& clock)
     : model_(std::move(model)),
       version_(std::move(version)),
+      max_batch_size_(max_batch_size),
       clock_(clock),
       created_(clock.Now()),
       shards_(static_cast<size_t>(std::max<int64_t>(1, max_batch_size))) {}
@@ -88,12 +89,16 @@ void ModelMetrics::RecordRejection(Rejection reason) {
 
 void ModelMetrics::RecordReplicaRestart() { shards_.Local().restarts.Add(); }
 
-void ModelMetrics::SetGauges(std::function<ModelGauges()> gauges) {
+uint64_t ModelMetrics::SetGauges(std::function<ModelGauges()> gauges) {
   MutexLock lock(gauges_mutex_);
   gauges_ = std::move(gauges);
+  return ++gauges_source_;
 }
 
-void ModelMetrics::ClearGauges() { SetGauges(nullptr); }
+void ModelMetrics::ClearGauges(uint64_t source) {
+  MutexLock lock(gauges_mutex_);
+  if (source == gauges_source_) gauges_ = nullptr;
+}
 
 ModelStatistics ModelMetrics::Statistics(absl::Time date) const {
   ModelStatistics total;

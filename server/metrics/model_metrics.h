@@ -84,7 +84,8 @@ struct ModelGauges {
   std::vector<Cost> costs;  // The shape that ran last first.
 };
 
-// What one model version has done since it was loaded. Thread-safe.
+// What one model version has done since it was loaded; where it is swapped for a newer load of
+// itself, both record here. Thread-safe.
 //
 // Invariants:
 //  1. The Record… methods take no lock, allocate nothing, and write only to the calling thread's
@@ -108,13 +109,15 @@ class ModelMetrics {
   // Counts a replica that died and is being replaced.
   void RecordReplicaRestart();
 
-  // Tells where the gauges come from. Scrapes call `gauges` from their threads, one at a time; it
-  // must not call back into this object.
-  void SetGauges(std::function<ModelGauges()> gauges) ABSL_LOCKS_EXCLUDED(gauges_mutex_);
+  // Tells where the gauges come from, instead of whoever told them before; returns the source's
+  // number. Scrapes call `gauges` from their threads, one at a time; it must not call back into
+  // this object.
+  uint64_t SetGauges(std::function<ModelGauges()> gauges) ABSL_LOCKS_EXCLUDED(gauges_mutex_);
 
-  // Forgets the source of the gauges and waits for a scrape that is just asking it: after the
-  // return it isn't called again. Scrapes then leave the gauges out.
-  void ClearGauges() ABSL_LOCKS_EXCLUDED(gauges_mutex_);
+  // Forgets the source of that number, unless another has taken its place, and waits for a scrape
+  // that is just asking it: after the return it isn't called again. Scrapes then leave the gauges
+  // out.
+  void ClearGauges(uint64_t source) ABSL_LOCKS_EXCLUDED(gauges_mutex_);
 
   // What only the model's owner knows, now; nullopt where nobody tells.
   std::optional<ModelGauges> Gauges() const ABSL_LOCKS_EXCLUDED(gauges_mutex_);
@@ -128,6 +131,7 @@ class ModelMetrics {
 
   const std::string& model() const { return model_; }
   const std::string& version() const { return version_; }
+  int64_t max_batch_size() const { return max_batch_size_; }
 
  private:
   static constexpr size_t kCodes = 17;  // absl::StatusCode: 0 to 16.
@@ -158,12 +162,14 @@ class ModelMetrics {
 
   const std::string model_;
   const std::string version_;
+  const int64_t max_batch_size_;
   Clock& clock_;
   const absl::Time created_;
   Sharded<Shard> shards_;
 
   mutable Mutex gauges_mutex_;
   std::function<ModelGauges()> gauges_ ABSL_GUARDED_BY(gauges_mutex_);
+  uint64_t gauges_source_ ABSL_GUARDED_BY(gauges_mutex_) = 0;
 };
 
 }  // namespace millrace

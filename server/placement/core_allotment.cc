@@ -35,6 +35,12 @@ std::vector<int> CoreAllotment::Take(int threads) {
   return taken;
 }
 
+void CoreAllotment::Occupy(const std::vector<int>& cpus) {
+  for (Cpu& cpu : cpus_) {
+    if (std::find(cpus.begin(), cpus.end(), cpu.place.cpu) != cpus.end()) ++cpu.threads;
+  }
+}
+
 // Returns at least `size` CPUs to take from, by the first of the preferences that has them.
 std::vector<CoreAllotment::Cpu*> CoreAllotment::Choose(size_t size) {
   constexpr std::pair<bool, Scope> kPreferences[] = {

@@ -25,6 +25,9 @@ class CoreAllotment {
   // where it has fewer.
   std::vector<int> Take(int threads);
 
+  // Counts a thread on each of `cpus`: of a replica that runs there already. Others are ignored.
+  void Occupy(const std::vector<int>& cpus);
+
  private:
   struct Cpu {
     CpuPlace place;

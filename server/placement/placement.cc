@@ -218,11 +218,13 @@ std::vector<Row> FormatModel(const ModelPlan& model) {
 }  // namespace
 
 PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlacementConfig> models,
-                            const Measurements& measurements, const PlacementOptions& options) {
+                            const Measurements& measurements, const PlacementOptions& options,
+                            absl::Span<const ReplicaPlacement> placed) {
   PlacementPlan plan;
   plan.running_slots = hardware.cpu.slots();
   const bool pin = options.pin || hardware.cpu.exclusive;
   CoreAllotment cores(hardware.topology, hardware.cpu.cpus);
+  for (const ReplicaPlacement& replica : placed) cores.Occupy(replica.cpus);
   for (const ModelPlacementConfig& config : models) {
     ModelPlan& model = plan.models.emplace_back();
     model.model = config.model;
@@ -236,10 +238,11 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
     for (ReplicaPlacement& replica : model.replicas) {
       if (pin && replica.device == DeviceKind::kCpu) replica.cpus = cores.Take(replica.threads);
     }
-    if (demand->explicit_slots > hardware.cpu.slots()) {
-      plan.warnings.push_back(OversubscriptionWarning(model, demand->explicit_slots, hardware.cpu));
+    model.explicit_slots = demand->explicit_slots;
+    if (model.explicit_slots > hardware.cpu.slots()) {
+      plan.warnings.push_back(OversubscriptionWarning(model, model.explicit_slots, hardware.cpu));
     }
-    plan.running_slots = std::max(plan.running_slots, demand->explicit_slots);
+    plan.running_slots = std::max(plan.running_slots, model.explicit_slots);
   }
   for (ModelPlan& model : plan.models) {  // After all those that run from the start on.
     for (ReplicaPlacement& spare : model.spares) {

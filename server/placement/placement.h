@@ -71,6 +71,7 @@ struct ModelPlan {
   absl::Status status;
   std::vector<ReplicaPlacement> replicas;  // At the start.
   std::vector<ReplicaPlacement> spares;    // Where others may be added.
+  int explicit_slots = 0;  // How many slots its configuration asks for in so many words.
 };
 
 struct PlacementPlan {
@@ -83,7 +84,8 @@ struct PlacementOptions {
   bool pin = false;  // Pin also where the CPUs are the whole machine's.
 };
 
-// Decides how many replicas each model gets, and where each of them runs.
+// Decides how many replicas each model gets, and where each of them runs. `placed` run already, and
+// stay where they are.
 //
 // Invariants:
 //  1. Without a count a model gets, on CPUs, as many replicas as fit into the budget with its
@@ -105,7 +107,8 @@ struct PlacementOptions {
 // Errors of a model (in its plan): FAILED_PRECONDITION when it needs a GPU that isn't there,
 // INVALID_ARGUMENT for a count, a number of threads or a list of GPUs that makes no sense.
 PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlacementConfig> models,
-                            const Measurements& measurements, const PlacementOptions& options);
+                            const Measurements& measurements, const PlacementOptions& options,
+                            absl::Span<const ReplicaPlacement> placed = {});
 
 // Writes the plan as the table that the server prints at start: model, version, engine, replica,
 // device, cores ("any" where it floats), threads. Neighbouring replicas that are placed alike share

@@ -4,12 +4,15 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -78,7 +81,8 @@ ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
 
 absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::string& program,
                                                  const std::vector<std::string>& arguments,
-                                                 const ControlSocket& control, int output) {
+                                                 const ControlSocket& control, int output,
+                                                 bool background) {
   std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> environment = WorkerEnvironment();
@@ -97,8 +101,12 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::string& program,
   sigfillset(&signals);
   posix_spawnattr_setsigdefault(&attributes, &signals);
   posix_spawnattr_setpgroup(&attributes, 0);
-  posix_spawnattr_setflags(&attributes,
-                           POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+  int flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP;
+  if (background && AllowBackground()) {
+    posix_spawnattr_setschedpolicy(&attributes, SCHED_IDLE);
+    flags |= POSIX_SPAWN_SETSCHEDULER;
+  }
+  posix_spawnattr_setflags(&attributes, static_cast<int16_t>(flags));
   pid_t pid = 0;
   int error;
   {
@@ -139,6 +147,21 @@ std::string ChildProcess::KillAndReap() {
   waitid(P_PID, static_cast<id_t>(pid), &same, WEXITED | WNOHANG);  // Its number is free from here.
   Known().pids.erase(pid);
   return result == 0 ? Ending(info) : "was not a child of this process";
+}
+
+void ChildProcess::BringToForeground() const {
+  const sched_param normal = {};
+  if (pid_ != 0) sched_setscheduler(pid_, SCHED_OTHER, &normal);
+}
+
+bool AllowBackground() {
+  // What a process that is to leave SCHED_IDLE for niceness 0 needs; see getrlimit(2).
+  constexpr rlim_t kNiceZero = 20;
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NICE, &limit) != 0) return false;
+  if (limit.rlim_cur >= kNiceZero) return true;
+  const rlimit raised = {.rlim_cur = kNiceZero, .rlim_max = std::max(limit.rlim_max, kNiceZero)};
+  return setrlimit(RLIMIT_NICE, &raised) == 0;
 }
 
 absl::Status BecomeSubreaper() {

@@ -23,10 +23,13 @@ class ChildProcess {
   // Starts `program` with `arguments` in a process group of its own (a terminal's Ctrl-C is the
   // server's to handle), with no signal blocked, and with `control` as its file descriptor
   // kWorkerControlFd, `output` as its standard output and error, and no others. Call on a thread
-  // that lives as long as the child may: the kernel's parent-death signal follows the thread.
+  // that lives as long as the child may: the kernel's parent-death signal follows the thread. With
+  // `background` it gets the cores that nobody else wants (SCHED_IDLE), where this process could
+  // raise it again.
   static absl::StatusOr<ChildProcess> Spawn(const std::string& program,
                                             const std::vector<std::string>& arguments,
-                                            const ControlSocket& control, int output);
+                                            const ControlSocket& control, int output,
+                                            bool background = false);
 
   // Stands for a child that was started otherwise. INTERNAL where `pid` is no child of this process
   // or another ChildProcess stands for it, so that nobody else's process is ever killed.
@@ -39,11 +42,18 @@ class ChildProcess {
   // "was killed by signal 9 (Killed)"; empty where there was none.
   std::string KillAndReap();
 
+  // Lets a child that was started in the background compete with the others. Best effort.
+  void BringToForeground() const;
+
  private:
   explicit ChildProcess(pid_t pid) : pid_(pid) {}
 
   pid_t pid_ = 0;
 };
+
+// Allows this process's children to come back from the background (RLIMIT_NICE). False where that
+// is neither allowed nor may be: then none is started there.
+bool AllowBackground();
 
 // Makes this process the one that orphaned descendants become children of.
 absl::Status BecomeSubreaper();

@@ -4,6 +4,7 @@
 
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <utility>
@@ -18,20 +19,41 @@ namespace {
 
 constexpr absl::Duration kForkTimeout = absl::Seconds(30);
 
-// Waits for the worker's word, and takes what it writes meanwhile.
+// How long a load in the background has to do with what others leave over.
+constexpr absl::Duration kBackgroundTime = absl::Minutes(1);
+
+// Waits for the worker's word, and takes what it writes meanwhile. DEADLINE_EXCEEDED after
+// `timeout`, CANCELLED where `cancel_event` (-1: none) is readable before.
 absl::StatusOr<ControlMessage> ReceiveFirst(const ControlSocket& control, WorkerOutput& output,
-                                            absl::Duration timeout) {
+                                            int cancel_event, absl::Duration timeout) {
   const absl::Time until = Clock::Real().Now() + timeout;
   for (;;) {
     const absl::Duration left = until - Clock::Real().Now();
     pollfd entries[] = {{.fd = control.fd(), .events = POLLIN, .revents = 0},
-                        {.fd = output.fd(), .events = POLLIN, .revents = 0}};
+                        {.fd = output.fd(), .events = POLLIN, .revents = 0},
+                        {.fd = cancel_event, .events = POLLIN, .revents = 0}};
     const int ready = Poll(absl::MakeSpan(entries), left);
     if (ready > 0 && entries[1].revents != 0) output.Read();
+    if (ready > 0 && entries[2].revents != 0) return absl::CancelledError("loading was given up");
     if (ready <= 0 || entries[0].revents != 0) {
       return control.Receive(absl::ZeroDuration());
     }
   }
+}
+
+// Waits for the answer to a load, and sees to it that the process is in the foreground then.
+absl::StatusOr<ControlMessage> ReceiveLoaded(const ControlSocket& control, WorkerOutput& output,
+                                             const ChildProcess& process,
+                                             const ModelTemplate::StartOptions& options) {
+  if (!options.background) {
+    return ReceiveFirst(control, output, options.cancel_event, options.timeout);
+  }
+  const absl::Duration background = std::min(kBackgroundTime, options.timeout);
+  absl::StatusOr<ControlMessage> message =
+      ReceiveFirst(control, output, options.cancel_event, background);
+  process.BringToForeground();
+  if (!absl::IsDeadlineExceeded(message.status())) return message;
+  return ReceiveFirst(control, output, options.cancel_event, options.timeout - background);
 }
 
 std::string Bury(ChildProcess& process, WorkerOutput& output) {
@@ -43,9 +65,10 @@ std::string Bury(ChildProcess& process, WorkerOutput& output) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(
-    const std::string& worker_program, const LoadCommand& command, int model_fd, int memory_fd,
-    absl::Duration timeout, LoadedReply* reply) {
+absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(const StartOptions& options,
+                                                                    const LoadCommand& command,
+                                                                    int model_fd, int memory_fd,
+                                                                    LoadedReply* reply) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
   MILLRACE_ASSIGN_OR_RETURN(
@@ -53,19 +76,21 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(
                                                    command.version, " template")));
   auto& [output, worker_end] = pipe;
   MILLRACE_ASSIGN_OR_RETURN(ChildProcess process,
-                            ChildProcess::Spawn(worker_program, {}, theirs, worker_end.get()));
+                            ChildProcess::Spawn(options.worker_program, {}, theirs,
+                                                worker_end.get(), options.background));
   theirs.release();  // Only the worker holds these ends now, so its death can be seen.
   worker_end.reset();
   const absl::Status sent = ours.Send(ToJson(command), {model_fd, memory_fd});
-  const absl::StatusOr<ControlMessage> message =
-      sent.ok() ? ReceiveFirst(ours, output, timeout) : absl::StatusOr<ControlMessage>(sent);
+  const absl::StatusOr<ControlMessage> message = sent.ok()
+                                                     ? ReceiveLoaded(ours, output, process, options)
+                                                     : absl::StatusOr<ControlMessage>(sent);
   if (absl::IsUnavailable(message.status())) {
     return absl::UnavailableError(absl::StrCat("the worker process that was to load the model ",
                                                millrace::Bury(process, output)));
   }
   if (absl::IsDeadlineExceeded(message.status())) {
     return absl::DeadlineExceededError(
-        absl::StrCat("loading the model took longer than ", absl::FormatDuration(timeout)));
+        absl::StrCat("loading the model took longer than ", absl::FormatDuration(options.timeout)));
   }
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(*reply, FromJson<LoadedReply>(message->text));

@@ -28,13 +28,21 @@ struct ForkedReplica {
 // The process that has loaded one model version and forks its replicas. Thread-safe.
 class ModelTemplate {
  public:
-  // Starts `worker_program` and has it load the model from `model_fd`. Blocks until it is loaded
-  // and warm, at most `timeout`; `reply` is what the worker says, also where it fails. Call on a
-  // thread that lives as long as the template.
-  static absl::StatusOr<std::unique_ptr<ModelTemplate>> Start(const std::string& worker_program,
+  struct StartOptions {
+    std::string worker_program;
+    absl::Duration timeout = absl::Minutes(10);
+    // Load with the cores that nobody else wants. After a while of that it gets its share all the
+    // same, so that a machine that is always busy can take a new version, too.
+    bool background = false;
+    int cancel_event = -1;  // An eventfd: once it is readable, the load ends. -1: none.
+  };
+
+  // Starts the worker program and has it load the model from `model_fd`. Blocks until it is loaded
+  // and warm; `reply` is what the worker says, also where it fails. CANCELLED where it was told to
+  // end. Call on a thread that lives as long as the template.
+  static absl::StatusOr<std::unique_ptr<ModelTemplate>> Start(const StartOptions& options,
                                                               const LoadCommand& command,
                                                               int model_fd, int memory_fd,
-                                                              absl::Duration timeout,
                                                               LoadedReply* reply);
 
   // Forks a replica, which has a name for the log. UNAVAILABLE when the template has died. Blocks

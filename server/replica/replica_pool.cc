@@ -226,7 +226,7 @@ void ReplicaPool::KeepTemplate() {
   absl::BitGen random;
   for (bool first = true;; first = false) {
     const absl::Time started = context_.clock->Now();
-    LoadTemplate();
+    LoadTemplate(first && options_.background);
     std::shared_ptr<ModelTemplate> loaded;
     {
       MutexLock lock(mutex_);
@@ -255,7 +255,7 @@ void ReplicaPool::KeepTemplate() {
   }
 }
 
-LoadCommand ReplicaPool::MakeLoadCommand() const {
+LoadCommand ReplicaPool::MakeLoadCommand(bool background) const {
   const ModelSignature& signature = *options_.signature;
   LoadCommand command = {.engine = options_.engine,
                          .model_name = signature.model_name(),
@@ -267,6 +267,8 @@ LoadCommand ReplicaPool::MakeLoadCommand() const {
                          .inference_mode = options_.inference_mode,
                          .inter_op_threads = options_.inter_op_threads,
                          .warmup = options_.warmup,
+                         .background = background,
+                         .check_batching = options_.batch_check != BatchCheck::kUnchecked,
                          .server_pid = getpid()};
   for (const ReplicaPlacement& replica : options_.replicas) {
     command.on_gpu |= replica.device == DeviceKind::kGpu;
@@ -274,19 +276,35 @@ LoadCommand ReplicaPool::MakeLoadCommand() const {
   return command;
 }
 
-void ReplicaPool::LoadTemplate() {
+void ReplicaPool::LoadTemplate(bool background) {
   LoadedReply reply;
-  auto loaded =
-      ModelTemplate::Start(options_.worker_program, MakeLoadCommand(), options_.model_file.get(),
-                           memory_->fd(), options_.load_timeout, &reply);
-  TellCosts(reply.warmup_ns, ReplicaKind::kCpu);
+  auto loaded = ModelTemplate::Start({.worker_program = options_.worker_program,
+                                      .timeout = options_.load_timeout,
+                                      .background = background,
+                                      .cancel_event = options_.cancel_event},
+                                     MakeLoadCommand(background), options_.model_file.get(),
+                                     memory_->fd(), &reply);
+  // In the background runs stand still while others need the cores, so their times say nothing.
+  if (!background) TellCosts(reply.warmup_ns, ReplicaKind::kCpu);
   for (const std::string& note : reply.notes) {
     LogInfo("model '", options_.signature->model_name(), "' version ",
             options_.signature->version(), ": ", note);
   }
+  const absl::Status state = loaded.ok() ? Heed(reply.batching) : loaded.status();
   MutexLock lock(mutex_);
-  template_state_ = loaded.status();
-  if (loaded.ok()) template_ = *std::move(loaded);
+  template_state_ = state;
+  if (state.ok()) template_ = *std::move(loaded);
+}
+
+absl::Status ReplicaPool::Heed(const absl::Status& batching) {
+  if (batching.ok()) return absl::OkStatus();
+  if (options_.batch_check == BatchCheck::kRefuseModel) return batching;
+  dispatcher_->LimitRows(1);
+  MutexLock lock(mutex_);
+  single_rows_ = absl::StrCat("runs one row at a time: ", batching.message());
+  LogWarning("model '", options_.signature->model_name(), "' version ",
+             options_.signature->version(), " ", single_rows_);
+  return absl::OkStatus();
 }
 
 void ReplicaPool::TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind) {
@@ -362,6 +380,11 @@ int ReplicaPool::ready_replicas() const {
                                         [](const Slot& slot) { return slot.state.ok(); }));
 }
 
+std::string ReplicaPool::single_rows() const {
+  MutexLock lock(mutex_);
+  return single_rows_;
+}
+
 absl::Status ReplicaPool::readiness() const {
   {
     MutexLock lock(mutex_);
@@ -412,6 +435,15 @@ std::vector<absl::Duration> ReplicaPool::busy_for() const {
     if (replica.busy_for) busy.push_back(*replica.busy_for);
   }
   return busy;
+}
+
+std::vector<pid_t> ReplicaPool::pids() const {
+  MutexLock lock(mutex_);
+  std::vector<pid_t> pids = {template_ == nullptr ? 0 : template_->pid()};
+  for (const Slot& slot : slots_) {
+    if (slot.replica != nullptr) pids.push_back(slot.replica->pid());
+  }
+  return pids;
 }
 
 }  // namespace millrace

@@ -28,6 +28,9 @@
 
 namespace millrace {
 
+// What becomes of a model whose rows get other results in a batch than alone.
+enum class BatchCheck { kSingleRows, kRefuseModel, kUnchecked };
+
 // The replicas of one model version, the template they are forked from, and the dispatcher they
 // pull from. It grows and shrinks while it serves. Thread-safe.
 class ReplicaPool {
@@ -49,6 +52,9 @@ class ReplicaPool {
     Dispatcher::Options dispatch;
     size_t most_request_bytes = 64 << 20;  // Sizes the buffers where a model's dims are not fixed.
     absl::Duration load_timeout = absl::Minutes(10);
+    BatchCheck batch_check = BatchCheck::kSingleRows;
+    bool background = false;  // Load at first with the cores that nobody else wants.
+    int cancel_event = -1;    // An eventfd: once it is readable, Create() gives up. -1: none.
     // How long a batch may run; infinite: see ExecutionLimit.
     absl::Duration execution_limit = absl::InfiniteDuration();
     // How long there may be no replica that can serve, so that one that is just replaced isn't
@@ -108,17 +114,23 @@ class ReplicaPool {
   // When readiness() will be an error, if no replica gets ready until then; InfiniteFuture() where
   // one is.
   absl::Time unready_from() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Why each run has one row only; empty where it may have as many as the model takes.
+  std::string single_rows() const ABSL_LOCKS_EXCLUDED(mutex_);
   // How long each running batch has been running.
   std::vector<absl::Duration> busy_for() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The processes of the template and the replicas; 0 for one that is just being replaced.
+  std::vector<pid_t> pids() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   ReplicaPool(Options options, Context context);
 
   absl::Status Start();
-  LoadCommand MakeLoadCommand() const;
+  LoadCommand MakeLoadCommand(bool background) const;
   // The template thread: loads, waits for the template's death, loads again.
   void KeepTemplate() ABSL_LOCKS_EXCLUDED(mutex_);
-  void LoadTemplate() ABSL_LOCKS_EXCLUDED(mutex_);
+  void LoadTemplate(bool background) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What follows from LoadedReply::batching: an error, or single rows.
+  absl::Status Heed(const absl::Status& batching) ABSL_LOCKS_EXCLUDED(mutex_);
   // Returns when the template has died or the pool is to end; scales the pool meanwhile.
   void Watch(ModelTemplate& loaded) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
   // Tells the dispatcher how long the samples of the warm-up ran; see LoadedReply.
@@ -159,6 +171,7 @@ class ReplicaPool {
   CondVar changed_;
   std::shared_ptr<ModelTemplate> template_ ABSL_GUARDED_BY(mutex_);
   absl::Status template_state_ ABSL_GUARDED_BY(mutex_) = absl::UnavailableError("is loading");
+  std::string single_rows_ ABSL_GUARDED_BY(mutex_);
   bool loaded_once_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);

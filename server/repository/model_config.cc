@@ -354,6 +354,8 @@ class ConfigReader {
     MILLRACE_RETURN_IF_ERROR(ReadOverflow(node, batching));
     MILLRACE_RETURN_IF_ERROR(ReadStarvationGuard(node, batching));
     MILLRACE_RETURN_IF_ERROR(ReadShedding(node, batching));
+    MILLRACE_RETURN_IF_ERROR(ReadCheck(node, batching));
+    MILLRACE_RETURN_IF_ERROR(ReadSwap());
     if (batching.max_queue_bytes() > std::numeric_limits<int64_t>::max()) {
       return node.Error("max_queue_bytes", absl::StrCat(batching.max_queue_bytes(),
                                                         " came, more than can be addressed"));
@@ -443,6 +445,40 @@ class ConfigReader {
         return absl::OkStatus();
       default:
         return node.Error("overflow", "expected BLOCK, REJECT, DROP_OLDEST or LATEST");
+    }
+  }
+
+  absl::Status ReadCheck(const ConfigNode& node, const inference::Millrace::Batching& batching) {
+    using Proto = inference::Millrace::Batching;
+    switch (batching.check()) {
+      case Proto::CHECK_UNSPECIFIED:
+      case Proto::SINGLE_ROWS:
+        settings_.batch_check = BatchCheck::kSingleRows;
+        return absl::OkStatus();
+      case Proto::REFUSE_MODEL:
+        settings_.batch_check = BatchCheck::kRefuseModel;
+        return absl::OkStatus();
+      case Proto::UNCHECKED:
+        settings_.batch_check = BatchCheck::kUnchecked;
+        return absl::OkStatus();
+      default:
+        return node.Error("check", "expected SINGLE_ROWS, REFUSE_MODEL or UNCHECKED");
+    }
+  }
+
+  absl::Status ReadSwap() {
+    using Proto = inference::Millrace::Lifecycle;
+    switch (config_.millrace().lifecycle().swap()) {
+      case Proto::SWAP_MODE_UNSPECIFIED:
+      case Proto::BESIDE:
+        return absl::OkStatus();
+      case Proto::IN_PLACE_IF_NEEDED:
+        settings_.swaps_in_place_if_needed = true;
+        return absl::OkStatus();
+      default:
+        return root_.Child("millrace")
+            .Child("lifecycle")
+            .Error("swap", "expected BESIDE or IN_PLACE_IF_NEEDED");
     }
   }
 

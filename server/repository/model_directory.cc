@@ -12,11 +12,13 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
+#include "server/repository/file_stamp.h"
 #include "server/repository/model_config.h"
 #include "server/repository/names.h"
 
@@ -123,9 +125,13 @@ absl::Status FindModelFile(const ModelSettings& settings, const std::string& dir
       absl::StrCat(version->path, ": no such file; config.pbtxt asks for it"));
 }
 
-absl::Status ReadInto(ModelDirectory* model) {
-  const std::string config_path = absl::StrCat(model->path, "/config.pbtxt");
-  MILLRACE_ASSIGN_OR_RETURN(const std::string text, ReadConfigFile(config_path));
+absl::Status ReadInto(ModelDirectory* model, const std::optional<std::string>& config) {
+  const std::string config_path =
+      config ? "the parameter 'config'" : absl::StrCat(model->path, "/config.pbtxt");
+  std::string text = config.value_or("");
+  if (!config) {
+    MILLRACE_ASSIGN_OR_RETURN(text, ReadConfigFile(config_path));
+  }
   MILLRACE_ASSIGN_OR_RETURN(const ModelSettings settings,
                             ParseModelConfig(text, config_path, model->name));
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<int64_t> available, VersionsIn(model->path));
@@ -133,6 +139,7 @@ absl::Status ReadInto(ModelDirectory* model) {
     ModelVersion version;
     version.number = number;
     version.status = FindModelFile(settings, absl::StrCat(model->path, "/", number), &version);
+    version.stamp = absl::StrCat(FileStamp::Of(version.path).ToString(), "\n", text);
     model->versions.push_back(std::move(version));
   }
   if (model->versions.empty()) {
@@ -185,11 +192,31 @@ absl::StatusOr<std::vector<ModelDirectory>> ScanRepositories(
   return models;
 }
 
-ModelDirectory ReadModelDirectory(const std::string& path) {
+absl::StatusOr<ModelDirectory> FindModelDirectory(absl::Span<const std::string> repositories,
+                                                  const std::string& name,
+                                                  const std::optional<std::string>& config) {
+  std::set<fs::path> seen;
+  std::vector<std::string> paths;
+  const bool possible = IsName(name) && name.front() != '.' && !absl::StrContains(name, "/");
+  for (const std::string& repository : repositories) {
+    const fs::path path = fs::path(repository) / name;
+    std::error_code error;
+    if (!possible || !fs::is_directory(path, error)) continue;
+    if (seen.insert(fs::canonical(repository, error)).second) paths.push_back(path.string());
+  }
+  if (paths.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("no repository has a model '", name.substr(0, 128), "'"));
+  }
+  return paths.size() == 1 ? ReadModelDirectory(paths.front(), config) : RefuseDuplicates(paths);
+}
+
+ModelDirectory ReadModelDirectory(const std::string& path,
+                                  const std::optional<std::string>& config) {
   ModelDirectory model;
   model.name = fs::path(path).filename().string();
   model.path = path;
-  model.status = ReadInto(&model);
+  model.status = ReadInto(&model, config);
   return model;
 }
 

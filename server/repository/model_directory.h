@@ -20,7 +20,8 @@ struct ModelVersion {
   int64_t number = 0;
   absl::Status status;  // Why it can't be served.
   EngineKind engine = EngineKind::kTorchScript;
-  std::string path;  // Of the model's file.
+  std::string path;   // Of the model's file.
+  std::string stamp;  // Differs where the file or the configuration differs.
 };
 
 // What lies on disk for one model: <repository>/<name>/config.pbtxt and
@@ -40,8 +41,15 @@ struct ModelDirectory {
 absl::StatusOr<std::vector<ModelDirectory>> ScanRepositories(
     absl::Span<const std::string> repositories);
 
+// Reads the model `name` of the repositories, as ScanRepositories() would. NOT_FOUND where none has
+// it. `config`, where it is given, is taken instead of the text of config.pbtxt.
+absl::StatusOr<ModelDirectory> FindModelDirectory(
+    absl::Span<const std::string> repositories, const std::string& name,
+    const std::optional<std::string>& config = std::nullopt);
+
 // Reads one model, whose name is that of its directory.
-ModelDirectory ReadModelDirectory(const std::string& path);
+ModelDirectory ReadModelDirectory(const std::string& path,
+                                  const std::optional<std::string>& config = std::nullopt);
 
 // Picks from the versions on disk (ascending) those that the policy selects, ascending. A version
 // that the policy names is picked whether it is there or not.

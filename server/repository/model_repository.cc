@@ -2,37 +2,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/repository/model_repository.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
-#include <atomic>
-#include <cerrno>
+#include <set>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
-#include "server/base/thread.h"
-#include "server/repository/warmup_plan.h"
 
 namespace millrace {
 namespace {
 
+using Mode = ModelControl::Mode;
+
 // Loading is mostly single-threaded; so many models at a time keep a few cores busy.
-constexpr size_t kParallelLoads = 4;
+constexpr int kParallelLoads = 4;
 
-std::string NameOf(const std::string& model, int64_t version) {
-  return absl::StrCat("model '", model, "' version ", version);
-}
-
-// The bytes of the largest request a model may get, where its config fixes them; else 0.
-size_t LargestRequestBytes(const ModelSignature& signature) {
-  if (signature.fixed_row_shape() == nullptr) return 0;
-  size_t bytes = 0;
-  for (const size_t row : signature.fixed_row_shape()->row_bytes) bytes += row;
-  return bytes * static_cast<size_t>(std::max<int64_t>(1, signature.max_batch_size()));
+std::string NameOf(const LoadTask& task) {
+  return absl::StrCat("model '", task.model, "' version ", task.version.number);
 }
 
 // An AOTInductor package is compiled for one kind of device. Where the config leaves the kind open
@@ -47,210 +34,393 @@ std::vector<InstanceGroup> GroupsOf(const ModelSettings& settings, EngineKind en
   return groups;
 }
 
+ModelPlacementConfig PlacementConfigOf(const LoadTask& task) {
+  return {.model = task.model,
+          .version = task.version.number,
+          .engine = EngineName(task.version.engine),
+          .groups = GroupsOf(*task.settings, task.version.engine),
+          .intra_op_threads = task.settings->intra_op_threads,
+          .range = task.settings->replica_range};
+}
+
+absl::Status ShuttingDown() { return absl::UnavailableError("the server is shutting down"); }
+
+// Of a version that is listed: what there is to know beside its state.
+std::string ReasonOf(const ModelTable::Model& model, const ModelTable::Version& version) {
+  const absl::Status& problem = model.problem.ok() ? version.problem : model.problem;
+  if (version.state() != ModelState::kReady) return std::string(problem.message());
+  if (problem.ok() && !version.loading) return version.model->note();
+  if (version.loading) return "serves, and a newer one is being loaded";
+  return absl::StrCat("serves as it was loaded before: ", problem.message());
+}
+
 }  // namespace
 
 ModelRepository::ModelRepository(Options options, Hardware hardware, Context context)
     : options_(std::move(options)),
-      hardware_(std::move(hardware)),
-      context_(context),
-      memory_(options_.max_queue_bytes) {}
+      context_(std::move(context)),
+      memory_(options_.max_queue_bytes),
+      leases_(hardware.cpu.slots()),
+      places_(std::move(hardware), options_.placement, leases_),
+      loader_(options_.loader, {.clock = context_.clock,
+                                .timer = context_.timer,
+                                .leases = &leases_,
+                                .memory = &memory_}),
+      reaper_(std::make_unique<ModelReaper>(*context_.clock, *context_.timer)),
+      loaders_(std::make_unique<WorkQueue>("loader", kParallelLoads)),
+      keeper_(std::make_unique<WorkQueue>("keeper", 1)) {}
 
-ModelRepository::~ModelRepository() = default;
+ModelRepository::~ModelRepository() {
+  StopChanges();
+  keeper_.reset();
+  loaders_.reset();
+  {
+    MutexLock lock(mutex_);
+    table_ = ModelTable();
+  }
+  reaper_.reset();
+}
+
+// ---- What shall be served ----
+
+absl::Status ModelRepository::Start() {
+  if (options_.control.mode == Mode::kWatch) {  // Before the scan: nothing is missed in between.
+    MILLRACE_ASSIGN_OR_RETURN(
+        watcher_,
+        ModelWatcher::Start({.repositories = options_.directories,
+                             .settle_time = options_.control.settle_time,
+                             .poll_interval = options_.control.poll_interval},
+                            *context_.clock, [this](const std::vector<std::string>& names) {
+                              keeper_->Add([this, names] { Follow(names); });
+                            }));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
+                            ScanRepositories(options_.directories));
+  if (options_.control.mode == Mode::kExplicit) directories = NamedOnes(std::move(directories));
+  Tell();
+  bool applied = false;
+  keeper_->Add([&] {
+    Apply(directories, /*again=*/false);
+    MutexLock lock(mutex_);
+    applied = true;
+    changed_.NotifyAll();
+  });
+  MutexLock lock(mutex_);
+  const auto settled = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return std::all_of(directories.begin(), directories.end(),
+                       [&](const ModelDirectory& directory) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                         return table_.IsSettled(directory.name);
+                       });
+  };
+  while (!applied || !settled()) changed_.Wait(mutex_);
+  started_ = true;
+  return absl::OkStatus();
+}
+
+std::vector<ModelDirectory> ModelRepository::NamedOnes(std::vector<ModelDirectory> all) {
+  const std::vector<std::string>& names = options_.control.load_at_start;
+  std::set<std::string> missing(names.begin(), names.end());
+  const bool everything = missing.erase("*") > 0;
+  std::vector<ModelDirectory> named;
+  for (ModelDirectory& directory : all) {
+    if (missing.erase(directory.name) > 0 || everything) {
+      named.push_back(std::move(directory));
+      continue;
+    }
+    MutexLock lock(mutex_);
+    table_.Add(directory, absl::UnavailableError("not loaded; RepositoryModelLoad loads it"));
+  }
+  for (const std::string& name : missing) {
+    LogError("model '", name, "': --load-model names it, but no repository has it");
+  }
+  return named;
+}
+
+absl::Status ModelRepository::CheckControl() const {
+  switch (options_.control.mode) {
+    case Mode::kExplicit:
+      return absl::OkStatus();
+    case Mode::kNone:
+      return absl::FailedPreconditionError(
+          "models are loaded when the server starts (--model-control none); start it with "
+          "--model-control explicit to load and unload them by calls, or watch to have it follow "
+          "the repository");
+    case Mode::kWatch:
+      return absl::FailedPreconditionError(
+          "the server follows what is in the repository (--model-control watch); change that, or "
+          "start it with --model-control explicit");
+  }
+  return absl::OkStatus();
+}
+
+void ModelRepository::LoadModel(const std::string& name, std::optional<std::string> config,
+                                Done done) {
+  if (const absl::Status status = CheckControl(); !status.ok()) return done(status);
+  keeper_->Add([this, name, config = std::move(config), done = std::move(done)]() mutable {
+    LoadNow(name, config, std::move(done));
+  });
+}
+
+void ModelRepository::UnloadModel(const std::string& name, Done done) {
+  if (const absl::Status status = CheckControl(); !status.ok()) return done(status);
+  keeper_->Add(
+      [this, name, done = std::move(done)]() mutable { UnloadNow(name, std::move(done)); });
+}
+
+void ModelRepository::LoadNow(const std::string& name, const std::optional<std::string>& config,
+                              Done done) {
+  const absl::StatusOr<ModelDirectory> directory =
+      FindModelDirectory(options_.directories, name, config);
+  if (!directory.ok()) return done(directory.status());
+  // A configuration that makes no sense is the caller's fault, and says nothing of the model.
+  if (config && !directory->status.ok()) return done(directory->status);
+  bool refused;
+  {
+    MutexLock lock(mutex_);
+    refused = stopping_;
+    if (!refused) waiting_.emplace(name, std::move(done));
+  }
+  if (refused) return done(ShuttingDown());
+  Apply({*directory}, /*again=*/true);
+  AnswerWaiting(name);
+}
+
+void ModelRepository::UnloadNow(const std::string& name, Done done) {
+  ModelTable::Released released;
+  bool known;
+  {
+    MutexLock lock(mutex_);
+    known = table_.models().count(name) > 0;
+    released = table_.Unload(name);
+  }
+  if (!known) {
+    return done(absl::NotFoundError(absl::StrCat("unknown model '", name.substr(0, 128), "'")));
+  }
+  LogInfo("model '", name, "' is unloaded");
+  Retire(released);
+  Tell();
+  AnswerWaiting(name);
+  done(absl::OkStatus());
+}
+
+void ModelRepository::Follow(const std::vector<std::string>& names) {
+  std::vector<ModelDirectory> there;
+  for (const std::string& name : names) {
+    absl::StatusOr<ModelDirectory> directory = FindModelDirectory(options_.directories, name);
+    if (directory.ok()) {
+      LogInfo("model '", name, "' has changed in the repository");
+      there.push_back(*std::move(directory));
+      continue;
+    }
+    ModelTable::Released released;
+    {
+      MutexLock lock(mutex_);
+      if (stopping_ || table_.models().count(name) == 0) continue;
+      released = table_.Remove(name);
+    }
+    LogInfo("model '", name, "' is unloaded: it is no longer in the repository");
+    Retire(released);
+    Tell();
+  }
+  Apply(there, /*again=*/false);
+}
+
+void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool again) {
+  std::vector<LoadTask> tasks;
+  ModelTable::Released released;
+  for (const ModelDirectory& directory : directories) {
+    if (!directory.status.ok()) {
+      LogError("model '", directory.name, "': ", std::string(directory.status.message()));
+    }
+    const auto settings =
+        directory.settings ? std::make_shared<const ModelSettings>(*directory.settings) : nullptr;
+    MutexLock lock(mutex_);
+    for (const ModelTable::Begun& begun : table_.Refresh(directory, again, released)) {
+      const auto on_disk = std::find_if(
+          directory.versions.begin(), directory.versions.end(),
+          [&](const ModelVersion& version) { return version.number == begun.version; });
+      tasks.push_back({.model = directory.name,
+                       .version = *on_disk,
+                       .settings = settings,
+                       .place = nullptr,
+                       .attempt = begun.attempt});
+    }
+  }
+  Retire(released);
+  std::vector<ModelPlacementConfig> configs;
+  for (const LoadTask& task : tasks) configs.push_back(PlacementConfigOf(task));
+  auto places = tasks.empty() ? decltype(places_.Place({}, {}))()
+                              : places_.Place(configs, PlacesLeftBy(tasks));
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (!places[i].ok()) {
+      Finish(tasks[i], places[i].status());
+      continue;
+    }
+    tasks[i].place = *std::move(places[i]);
+    loaders_->Add([this, task = std::move(tasks[i])] { Load(task); });
+  }
+  Tell();
+}
+
+std::set<const PlacementClaim*> ModelRepository::PlacesLeftBy(const std::vector<LoadTask>& tasks) {
+  std::set<const PlacementClaim*> leaving;
+  MutexLock lock(mutex_);
+  for (const LoadTask& task : tasks) {
+    const auto place = place_of_.find(table_.Predecessor(task.model, task.version.number).get());
+    if (place != place_of_.end()) leaving.insert(place->second);
+  }
+  return leaving;
+}
 
 // ---- Loading ----
 
-absl::Status ModelRepository::Load() {
-  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
-                            ScanRepositories(options_.directories));
+void ModelRepository::Load(const LoadTask& task) { Finish(task, TryLoad(task)); }
+
+absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const LoadTask& task) {
+  std::shared_ptr<ServedModel> predecessor;
+  bool background;  // Others serve, and need the cores more.
   {
     MutexLock lock(mutex_);
-    for (ModelDirectory& directory : directories) {
-      Model& model = models_[directory.name];
-      for (const ModelVersion& version : directory.versions) {
-        Version& entry = model.versions[version.number];
-        entry.on_disk = version;
-        if (!version.status.ok()) entry.status = version.status;
-      }
-      if (!directory.status.ok()) {
-        LogError("model '", directory.name, "': ", std::string(directory.status.message()));
-      }
-      model.directory = std::move(directory);
+    background = started_;
+    if (stopping_) return ShuttingDown();
+    if (!table_.IsCurrent(task.model, task.version.number, task.attempt)) {
+      return absl::CancelledError("a newer load takes its place");
     }
+    predecessor = table_.Predecessor(task.model, task.version.number);
   }
-  const std::vector<Planned> planned = Plan();
-  std::atomic<size_t> next{0};
-  std::vector<std::unique_ptr<Thread>> loaders;
-  for (size_t i = 0; i < std::min(kParallelLoads, planned.size()); ++i) {
-    loaders.push_back(std::make_unique<Thread>("loader", [&] {
-      for (size_t index; (index = next.fetch_add(1)) < planned.size();) {
-        LoadVersion(planned[index]);
-      }
-    }));
-  }
-  return absl::OkStatus();  // When the loaders have been joined.
-}
-
-std::vector<ModelRepository::Planned> ModelRepository::Plan() {
-  MutexLock lock(mutex_);
-  std::vector<ModelPlacementConfig> configs;
-  for (const auto& [name, model] : models_) {
-    for (const auto& [number, version] : model.versions) {
-      if (!model.directory.settings || !version.on_disk.status.ok()) continue;
-      configs.push_back({.model = name,
-                         .version = number,
-                         .engine = EngineName(version.on_disk.engine),
-                         .groups = GroupsOf(*model.directory.settings, version.on_disk.engine),
-                         .intra_op_threads = model.directory.settings->intra_op_threads,
-                         .range = model.directory.settings->replica_range});
-    }
-  }
-  const PlacementPlan plan = PlanPlacement(hardware_, configs, Measurements(), options_.placement);
-  leases_ = std::make_unique<CoreLeases>(plan.running_slots);
-  for (const absl::string_view line : absl::StrSplit(FormatPlan(plan), '\n', absl::SkipEmpty())) {
-    LogInfo(line);
-  }
-  for (const std::string& warning : plan.warnings) LogWarning(warning);
-  std::vector<Planned> planned;
-  for (const ModelPlan& model : plan.models) {
-    if (model.status.ok()) {
-      planned.push_back({model.model, model.version, model.replicas, model.spares});
-    } else {
-      models_[model.model].versions[model.version].status = model.status;
-      LogError(NameOf(model.model, model.version), ": ", std::string(model.status.message()));
-    }
-  }
-  return planned;
-}
-
-void ModelRepository::LoadVersion(const Planned& planned) {
-  std::optional<ModelSettings> settings;
-  ModelVersion on_disk;
-  {
-    MutexLock lock(mutex_);
-    settings = models_[planned.name].directory.settings;
-    on_disk = models_[planned.name].versions[planned.version].on_disk;
-  }
+  if (predecessor != nullptr) MILLRACE_RETURN_IF_ERROR(MakeRoom(task, predecessor));
+  const bool same =
+      predecessor != nullptr && predecessor->signature().version_number() == task.version.number;
   const absl::Time begin = context_.clock->Now();
-  absl::StatusOr<std::shared_ptr<ServedModel>> model = TryLoad(*settings, on_disk, planned);
-  if (model.ok()) {
-    LogInfo(
-        NameOf(planned.name, planned.version), " serves after ",
-        absl::FormatDuration(absl::Trunc(context_.clock->Now() - begin, absl::Milliseconds(1))));
-  } else {
-    LogError(NameOf(planned.name, planned.version),
-             " can't be served: ", std::string(model.status().message()));
+  MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<ServedModel> model,
+                            loader_.Load(task, same ? predecessor.get() : nullptr, background));
+  LogInfo(NameOf(task), predecessor != nullptr ? " takes over after " : " serves after ",
+          absl::FormatDuration(absl::Trunc(context_.clock->Now() - begin, absl::Milliseconds(1))));
+  const ServedModel* const raw = model.get();
+  {
+    MutexLock lock(mutex_);
+    place_of_[raw] = task.place.get();
   }
-  MutexLock lock(mutex_);
-  Version& version = models_[planned.name].versions[planned.version];
-  version.status = model.status();
-  if (model.ok()) version.model = *std::move(model);
+  return reaper_->Share(std::move(model), [this, task, raw] { Ended(task, raw); });
 }
 
-absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const ModelSettings& settings,
-                                                                      const ModelVersion& on_disk,
-                                                                      const Planned& where) {
-  UniqueFd file(open(on_disk.path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file.valid()) return ErrnoStatus(errno, absl::StrCat("opening ", on_disk.path));
-  const size_t largest = LargestRequestBytes(settings.SignatureOf(on_disk.number));
-  if (largest > options_.max_message_bytes) {
-    LogWarning(NameOf(settings.name, on_disk.number), ": its largest request has ", largest,
-               " bytes of input, but messages may have ", options_.max_message_bytes,
-               "; raise --max-message-bytes to serve such requests");
+absl::Status ModelRepository::MakeRoom(const LoadTask& task,
+                                       std::shared_ptr<ServedModel>& predecessor) {
+  int64_t needed = 0;  // As much as the old one has.
+  for (const pid_t pid : predecessor->pids()) needed += pid > 0 ? OwnMemoryBytes("/", pid) : 0;
+  const int64_t available = options_.available_memory();
+  if (needed <= available) return absl::OkStatus();
+  const std::string lack = absl::StrCat("beside the load that serves it needs about ", needed >> 20,
+                                        " MiB of memory, and ", available >> 20, " MiB are left");
+  if (!task.settings->swaps_in_place_if_needed) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(lack,
+                     "; give the server more, or set millrace.lifecycle.swap to "
+                     "IN_PLACE_IF_NEEDED to have the old one end first"));
   }
-  ReplicaPool::Options replicas;
-  replicas.worker_program = options_.worker_program;
-  replicas.model_file = std::move(file);
-  replicas.optimize = !settings.disable_optimized_execution;
-  replicas.inference_mode = settings.inference_mode;
-  replicas.inter_op_threads = settings.inter_op_threads.value_or(1);
-  replicas.warmup = PlanWarmup(settings);
-  replicas.replicas = where.replicas;
-  replicas.start = static_cast<int>(where.replicas.size());
-  replicas.replicas.insert(replicas.replicas.end(), where.spares.begin(), where.spares.end());
-  if (settings.replica_range) {
-    replicas.scaling = {.least = settings.replica_range->least,
-                        .most = static_cast<int>(replicas.replicas.size())};
+  LogWarning(NameOf(task), ": ", lack, "; so that one ends first");
+  ModelTable::Released released;
+  {
+    MutexLock lock(mutex_);
+    released = table_.Suspend(task.model, task.version.number);
   }
-  replicas.most_request_bytes = options_.max_message_bytes;
-  replicas.load_timeout = options_.load_timeout;
-  replicas.unhealthy_after = options_.unhealthy_after;
-  replicas.execution_limit = settings.execution_limit;
-  if (replicas.warmup.empty()) {
-    LogInfo(NameOf(settings.name, on_disk.number),
-            ": warm-up is skipped, since the config leaves dims open (-1) and declares no "
-            "model_warmup; the first request of each shape will be slower");
+  Retire(released);
+  Tell();
+  const ServedModel* const old = predecessor.get();
+  predecessor.reset();
+  MutexLock lock(mutex_);
+  while (place_of_.count(old) > 0 && !stopping_) changed_.Wait(mutex_);
+  return absl::OkStatus();
+}
+
+void ModelRepository::Finish(const LoadTask& task,
+                             const absl::StatusOr<std::shared_ptr<ServedModel>>& loaded) {
+  ModelTable::Released released;
+  bool counts;
+  {
+    MutexLock lock(mutex_);
+    counts = table_.Finish(task.model, task.version.number, task.attempt, loaded, released);
   }
-  auto metrics = std::make_shared<ModelMetrics>(settings.name, absl::StrCat(on_disk.number),
-                                                settings.max_batch_size, *context_.clock);
-  MILLRACE_ASSIGN_OR_RETURN(auto model, ServedModel::Load(settings, on_disk.number, on_disk.engine,
-                                                          std::move(replicas), metrics,
-                                                          {.clock = context_.clock,
-                                                           .timer = context_.timer,
-                                                           .leases = leases_.get(),
-                                                           .memory = &memory_,
-                                                           .metrics = nullptr,
-                                                           .on_change = context_.on_change}));
-  context_.metrics->AddModel(metrics);
-  return model;
+  if (counts && loaded.ok()) context_.metrics->AddModel((*loaded)->shared_metrics());
+  if (counts && !loaded.ok()) {
+    LogError(NameOf(task), " can't be served: ", std::string(loaded.status().message()));
+  }
+  Retire(released);
+  Tell();
+  AnswerWaiting(task.model);
+}
+
+void ModelRepository::Ended(const LoadTask& task, const ServedModel* model) {
+  MutexLock lock(mutex_);
+  place_of_.erase(model);
+  table_.Ended(task.model, task.version.number);
+  changed_.NotifyAll();
+}
+
+void ModelRepository::AnswerWaiting(const std::string& name) {
+  std::vector<Done> answered;
+  absl::Status outcome;
+  {
+    MutexLock lock(mutex_);
+    changed_.NotifyAll();
+    if (!table_.IsSettled(name)) return;
+    outcome = table_.Outcome(name);
+    const auto [first, last] = waiting_.equal_range(name);
+    for (auto waiting = first; waiting != last; ++waiting) {
+      answered.push_back(std::move(waiting->second));
+    }
+    waiting_.erase(first, last);
+  }
+  for (Done& done : answered) done(outcome);
+}
+
+void ModelRepository::Retire(ModelTable::Released& released) {
+  for (const std::shared_ptr<ServedModel>& model : released) reaper_->Retire(model);
+  released.clear();
+}
+
+void ModelRepository::Tell() {
+  if (context_.on_change) context_.on_change();
+}
+
+void ModelRepository::StopChanges() {
+  std::multimap<std::string, Done> waiting;
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    waiting.swap(waiting_);
+    changed_.NotifyAll();
+  }
+  watcher_.reset();
+  loader_.Cancel();
+  for (auto& [name, done] : waiting) done(ShuttingDown());
 }
 
 // ---- Finding ----
 
-absl::StatusOr<const ModelRepository::Model*> ModelRepository::FindModel(
-    const std::string& name) const {
-  const auto model = models_.find(name);
-  if (model == models_.end()) {
-    return absl::NotFoundError(absl::StrCat("unknown model '", name.substr(0, 128),
-                                            "'; RepositoryIndex lists the ", models_.size(),
-                                            " that there are"));
-  }
-  return &model->second;
-}
-
 absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::Find(
     const std::string& name, const std::string& version) const {
   MutexLock lock(mutex_);
-  MILLRACE_ASSIGN_OR_RETURN(const Model* const model, FindModel(name));
-  const auto unavailable = [&](const absl::Status& why) {
-    return absl::UnavailableError(
-        absl::StrCat("model '", name, "' can't be served: ", why.message()));
-  };
-  if (!model->directory.status.ok()) return unavailable(model->directory.status);
-  if (version.empty()) {
-    for (auto entry = model->versions.rbegin(); entry != model->versions.rend(); ++entry) {
-      if (entry->second.model != nullptr) return entry->second.model;
-    }
-    if (model->versions.empty()) return unavailable(absl::UnavailableError("it has no version"));
-    return unavailable(model->versions.rbegin()->second.status);
-  }
-  int64_t number = 0;
-  const bool numeric = absl::SimpleAtoi(version, &number);
-  const auto entry = numeric ? model->versions.find(number) : model->versions.end();
-  if (entry == model->versions.end()) {
-    return absl::NotFoundError(
-        absl::StrCat("model '", name, "' has no version '", version.substr(0, 64), "'"));
-  }
-  if (entry->second.model == nullptr) return unavailable(entry->second.status);
-  return entry->second.model;
+  return table_.Find(name, version);
 }
 
 std::vector<ModelRepository::IndexEntry> ModelRepository::Index() const {
   MutexLock lock(mutex_);
   std::vector<IndexEntry> index;
-  for (const auto& [name, model] : models_) {
-    if (!model.directory.status.ok() || model.versions.empty()) {
-      index.push_back({name, "", "UNAVAILABLE",
-                       model.directory.status.ok()
-                           ? "it has no version"
-                           : std::string(model.directory.status.message())});
-      continue;
+  for (const auto& [name, model] : table_.models()) {
+    if (model.versions.empty()) {
+      index.push_back(
+          {name, "", ModelState::kUnavailable,
+           model.problem.ok() ? "it has no version" : std::string(model.problem.message())});
     }
     for (const auto& [number, version] : model.versions) {
-      const absl::Status state = version.model ? version.model->readiness() : version.status;
-      const bool loading = !version.model && state.message() == "is being loaded";
-      index.push_back({name, absl::StrCat(number),
-                       state.ok() ? "READY" : (loading ? "LOADING" : "UNAVAILABLE"),
-                       std::string(state.message())});
+      const absl::Status alive = version.model ? version.model->readiness() : absl::OkStatus();
+      if (alive.ok()) {
+        index.push_back({name, absl::StrCat(number), version.state(), ReasonOf(model, version)});
+      } else {
+        index.push_back(
+            {name, absl::StrCat(number), ModelState::kUnavailable, std::string(alive.message())});
+      }
     }
   }
   return index;
@@ -258,9 +428,10 @@ std::vector<ModelRepository::IndexEntry> ModelRepository::Index() const {
 
 absl::StatusOr<std::vector<std::string>> ModelRepository::Versions(const std::string& name) const {
   MutexLock lock(mutex_);
-  MILLRACE_ASSIGN_OR_RETURN(const Model* const model, FindModel(name));
+  const auto model = table_.models().find(name);
+  if (model == table_.models().end()) return table_.Find(name, "").status();
   std::vector<std::string> versions;
-  for (const auto& [number, version] : model->versions) {
+  for (const auto& [number, version] : model->second.versions) {
     if (version.model != nullptr) versions.push_back(absl::StrCat(number));
   }
   return versions;
@@ -269,7 +440,7 @@ absl::StatusOr<std::vector<std::string>> ModelRepository::Versions(const std::st
 std::vector<std::shared_ptr<ServedModel>> ModelRepository::Loaded() const {
   MutexLock lock(mutex_);
   std::vector<std::shared_ptr<ServedModel>> loaded;
-  for (const auto& [name, model] : models_) {
+  for (const auto& [name, model] : table_.models()) {
     for (const auto& [number, version] : model.versions) {
       if (version.model != nullptr) loaded.push_back(version.model);
     }
@@ -280,7 +451,7 @@ std::vector<std::shared_ptr<ServedModel>> ModelRepository::Loaded() const {
 std::vector<std::string> ModelRepository::Names() const {
   MutexLock lock(mutex_);
   std::vector<std::string> names;
-  for (const auto& [name, model] : models_) names.push_back(name);
+  for (const auto& [name, model] : table_.models()) names.push_back(name);
   return names;
 }
 
@@ -303,9 +474,8 @@ absl::Status ModelRepository::Readiness() const {
 std::vector<std::string> ModelRepository::RequiredModels() const {
   std::vector<std::string> names = options_.required_models;
   MutexLock lock(mutex_);
-  for (const auto& [name, model] : models_) {
-    const std::optional<ModelSettings>& settings = model.directory.settings;
-    if (settings && settings->readiness == Readiness::kRequired) names.push_back(name);
+  for (const auto& [name, model] : table_.models()) {
+    if (model.required) names.push_back(name);
   }
   return names;
 }

@@ -2,8 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,44 +15,78 @@
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
 #include "server/base/timer.h"
+#include "server/base/work_queue.h"
 #include "server/dispatch/core_leases.h"
+#include "server/dispatch/memory_budget.h"
 #include "server/hardware/hardware.h"
+#include "server/hardware/memory.h"
 #include "server/metrics/metrics_registry.h"
 #include "server/placement/placement.h"
-#include "server/repository/model_directory.h"
+#include "server/repository/model_control.h"
+#include "server/repository/model_loader.h"
+#include "server/repository/model_reaper.h"
+#include "server/repository/model_table.h"
+#include "server/repository/model_watcher.h"
+#include "server/repository/placement_book.h"
 #include "server/repository/served_model.h"
 
 namespace millrace {
 
 // The models that the server offers: read from disk, placed on this machine's cores and GPUs,
-// loaded, and found by name and version. Thread-safe.
+// loaded, found by name and version, and swapped for newer ones while they serve. Thread-safe.
+//
+// One thread (the keeper) reads the disk and decides what shall be served, a few (the loaders)
+// load, one (the reaper) ends what nobody uses any more. ModelTable keeps the books.
 class ModelRepository {
  public:
   struct Options {
     std::vector<std::string> directories;
-    std::string worker_program;
-    size_t max_message_bytes = 64 << 20;         // Of a request on the wire.
+    ModelControl control;
+    ModelLoader::Options loader;
     int64_t max_queue_bytes = int64_t{1} << 30;  // Of payloads that are held, over all models.
-    absl::Duration load_timeout = absl::Minutes(10);
-    absl::Duration unhealthy_after = absl::Seconds(2);
-    std::vector<std::string> required_models;  // Besides those whose config says so.
+    std::vector<std::string> required_models;    // Besides those whose config says so.
     PlacementOptions placement;
+    // Bytes that the server and its workers may still take.
+    std::function<int64_t()> available_memory = [] { return AvailableMemoryBytes("/"); };
   };
   // All of it outlives the repository.
   struct Context {
     Clock* clock;
     Timer* timer;
     MetricsRegistry* metrics;
-    std::function<void()> on_change;  // A model may have become ready or unready. Must not block.
+    // A model may have become ready or unready. Called on any thread; must not block. May be empty.
+    std::function<void()> on_change;
   };
 
   ModelRepository(Options options, Hardware hardware, Context context);
+
+  // Ends every model. REQUIRES: nobody submits requests any more.
   ~ModelRepository();
 
-  // Scans the directories, prints the placement plan to the log, and loads every model. Blocks
-  // until each is loaded or refused; a model that can't be served is listed with the reason and
-  // hinders no other. An error where a directory can't be read. Call once.
-  absl::Status Load() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Scans the directories, prints the placement plan to the log, and loads the models that are to
+  // serve from the start. Blocks until each is loaded or refused; a model that can't be served is
+  // listed with the reason and hinders no other. An error where a directory can't be read. Call
+  // once.
+  absl::Status Start() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Told when a load or unload is over.
+  using Done = absl::AnyInvocable<void(const absl::Status&)>;
+
+  // Reads a model from disk and loads it, beside what serves of it until then. Never blocks; `done`
+  // is called on another thread, or on this one, once it serves, or with the reason why not: then
+  // what served before goes on. `config` (the text of a config.pbtxt) is taken instead of the
+  // file's. FAILED_PRECONDITION where models are controlled otherwise; see ModelControl.
+  void LoadModel(const std::string& name, std::optional<std::string> config, Done done)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Takes a model out of service. `done` is called when it takes no more requests; it finishes
+  // those that it has accepted. Otherwise as LoadModel().
+  void UnloadModel(const std::string& name, Done done) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Loads, swaps and unloads nothing any more, cancels loads that are going on, answers those who
+  // wait for one with UNAVAILABLE. Blocks shortly. May be
+  // called again.
+  void StopChanges() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The model version that serves `version` of `name`; an empty version means the newest that is
   // loaded. NOT_FOUND for a model or version that doesn't exist, UNAVAILABLE with the reason for
@@ -65,8 +102,8 @@ class ModelRepository {
   struct IndexEntry {
     std::string name;
     std::string version;  // Empty where the model as a whole is refused.
-    std::string state;    // READY, UNAVAILABLE or LOADING.
-    std::string reason;
+    ModelState state;
+    std::string reason;  // Of a model that is READY: what is wrong with the newer one.
   };
   std::vector<IndexEntry> Index() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -85,42 +122,68 @@ class ModelRepository {
   absl::Status Readiness() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  struct Version {
-    ModelVersion on_disk;
-    absl::Status status = absl::UnavailableError("is being loaded");
-    std::shared_ptr<ServedModel> model;
-  };
-  struct Model {
-    ModelDirectory directory;
-    std::map<int64_t, Version> versions;
-  };
+  // Those that are to be loaded at start; the others are made known.
+  std::vector<ModelDirectory> NamedOnes(std::vector<ModelDirectory> all)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Which version of which model a plan is for.
-  struct Planned {
-    std::string name;
-    int64_t version;
-    std::vector<ReplicaPlacement> replicas;
-    std::vector<ReplicaPlacement> spares;
-  };
+  // ---- On the keeper ----
 
+  void LoadNow(const std::string& name, const std::optional<std::string>& config, Done done)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void UnloadNow(const std::string& name, Done done) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Brings what serves in line with what is on disk.
+  void Follow(const std::vector<std::string>& names) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Begins to load what differs from what serves; with `again` everything.
+  void Apply(const std::vector<ModelDirectory>& directories, bool again)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Where the models run whose places `tasks` will take.
+  std::set<const PlacementClaim*> PlacesLeftBy(const std::vector<LoadTask>& tasks)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // ---- On a loader ----
+
+  void Load(const LoadTask& task) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::shared_ptr<ServedModel>> TryLoad(const LoadTask& task)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Sees to it that there is memory for the load beside `predecessor`: where there isn't, ends that
+  // first and resets it, if the config allows it, else RESOURCE_EXHAUSTED. Blocks until it has
+  // ended.
+  absl::Status MakeRoom(const LoadTask& task, std::shared_ptr<ServedModel>& predecessor)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // ---- Anywhere ----
+
+  void Finish(const LoadTask& task, const absl::StatusOr<std::shared_ptr<ServedModel>>& loaded)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void Ended(const LoadTask& task, const ServedModel* model) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Answers those who wait for a model of which no load is going on.
+  void AnswerWaiting(const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Drops the repository's shares of models that have given way.
+  void Retire(ModelTable::Released& released);
+  void Tell();
   // The names of those without which the server isn't ready.
   std::vector<std::string> RequiredModels() const ABSL_LOCKS_EXCLUDED(mutex_);
-  std::vector<Planned> Plan() ABSL_LOCKS_EXCLUDED(mutex_);
-  void LoadVersion(const Planned& planned) ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<std::shared_ptr<ServedModel>> TryLoad(const ModelSettings& settings,
-                                                       const ModelVersion& on_disk,
-                                                       const Planned& where);
-  absl::StatusOr<const Model*> FindModel(const std::string& name) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckControl() const;
 
   const Options options_;
-  const Hardware hardware_;
   const Context context_;
   MemoryBudget memory_;
-  std::unique_ptr<CoreLeases> leases_;
+  CoreLeases leases_;
+  PlacementBook places_;
+  ModelLoader loader_;
 
   mutable Mutex mutex_;
-  std::map<std::string, Model> models_ ABSL_GUARDED_BY(mutex_);
+  mutable CondVar changed_;
+  ModelTable table_ ABSL_GUARDED_BY(mutex_);
+  std::map<const ServedModel*, const PlacementClaim*> place_of_ ABSL_GUARDED_BY(mutex_);
+  std::multimap<std::string, Done> waiting_ ABSL_GUARDED_BY(mutex_);
+  bool started_ ABSL_GUARDED_BY(mutex_) = false;  // Start() is over.
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::unique_ptr<ModelReaper> reaper_;
+  std::unique_ptr<WorkQueue> loaders_;
+  std::unique_ptr<WorkQueue> keeper_;
+  std::unique_ptr<ModelWatcher> watcher_;  // Null where nobody watches.
 };
 
 }  // namespace millrace

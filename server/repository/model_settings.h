@@ -15,6 +15,7 @@
 #include "server/inference/engine_kind.h"
 #include "server/inference/model_signature.h"
 #include "server/placement/placement.h"
+#include "server/replica/replica_pool.h"
 
 namespace millrace {
 
@@ -65,7 +66,10 @@ struct ModelSettings {
   absl::Duration shed_interval = absl::Milliseconds(100);
   int64_t max_queue_bytes = 0;                                // 0: automatic.
   absl::Duration execution_limit = absl::InfiniteDuration();  // InfiniteDuration(): automatic.
-  std::optional<ReplicaRange> replica_range;                  // Nullopt: their number is fixed.
+  BatchCheck batch_check = BatchCheck::kSingleRows;
+  // Where a newer load doesn't fit into the memory beside the one that serves, that one ends first.
+  bool swaps_in_place_if_needed = false;
+  std::optional<ReplicaRange> replica_range;  // Nullopt: their number is fixed.
   Readiness readiness = Readiness::kOnceLoaded;
   std::vector<DeclaredWarmup> warmup;
   std::optional<int> intra_op_threads;

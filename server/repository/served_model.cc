@@ -65,7 +65,7 @@ std::vector<ModelGauges::Cost> CostsOf(const std::vector<CostTable::Entry>& entr
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<ServedModel>> ServedModel::Load(
+absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
     const ModelSettings& settings, int64_t version, EngineKind engine,
     ReplicaPool::Options replicas, std::shared_ptr<ModelMetrics> metrics,
     ReplicaPool::Context context) {
@@ -76,17 +76,22 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ServedModel::Load(
   const int64_t queue_limit = replicas.dispatch.queue_rows();
   const int64_t bytes_limit = replicas.dispatch.max_queue_bytes;
   context.metrics = metrics.get();
-  std::shared_ptr<ServedModel> model(
+  std::unique_ptr<ServedModel> model(
       new ServedModel(settings, engine, std::move(signature), std::move(metrics), *context.clock));
   MILLRACE_ASSIGN_OR_RETURN(model->pool_, ReplicaPool::Create(std::move(replicas), context));
   model->ShowGauges(queue_limit, bytes_limit);
   return model;
 }
 
-ServedModel::~ServedModel() { metrics_->ClearGauges(); }
+ServedModel::~ServedModel() { End(); }
+
+void ServedModel::End() {
+  metrics_->ClearGauges(gauges_);
+  pool_.reset();
+}
 
 void ServedModel::ShowGauges(int64_t queue_limit, int64_t bytes_limit) {
-  metrics_->SetGauges([this, queue_limit, bytes_limit] {
+  gauges_ = metrics_->SetGauges([this, queue_limit, bytes_limit] {
     const Dispatcher::Gauges gauges = pool_->dispatcher().gauges();
     return ModelGauges{.queue_depth = gauges.queued_rows,
                        .queue_limit = queue_limit,
@@ -133,6 +138,7 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
   pending->timeout = timeout;
   pending->level = level;
   pending->overflow = OverflowOf(pending->flow());
+  pending->model = shared_from_this();
   pool_->dispatcher().Submit(std::move(pending));
 }
 

@@ -2,8 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -20,21 +23,30 @@
 namespace millrace {
 
 // One model version that is loaded: its signature, its config, and the replicas that run it.
-// Thread-safe.
-class ServedModel {
+// Thread-safe. Whoever has a share of it may submit requests, and each request has a share until it
+// is answered: so a model that gives way to a newer one ends when it has finished what it accepted.
+class ServedModel : public std::enable_shared_from_this<ServedModel> {
  public:
   // `replicas.signature` and `replicas.dispatch` are taken from the settings. Blocks until the
   // replicas serve. What `context` points to outlives the model.
-  static absl::StatusOr<std::shared_ptr<ServedModel>> Load(const ModelSettings& settings,
+  static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const ModelSettings& settings,
                                                            int64_t version, EngineKind engine,
                                                            ReplicaPool::Options replicas,
                                                            std::shared_ptr<ModelMetrics> metrics,
                                                            ReplicaPool::Context context);
+
+  // Ends the replicas; blocks, and must not be called on one of their threads (see ModelReaper).
   ~ServedModel();
+
+  // Ends the replicas, and answers what is left, while others still have shares. Blocks. REQUIRES:
+  // nobody calls anything else of this object any more.
+  void End();
 
   const ModelSignature& signature() const { return *signature_; }
   const inference::ModelConfig& config() const { return config_; }
   const ModelMetrics& metrics() const { return *metrics_; }
+  // To go on counting where this one does.
+  const std::shared_ptr<ModelMetrics>& shared_metrics() const { return metrics_; }
   const char* platform() const { return PlatformName(engine_); }
   // See ReplicaPool.
   absl::Status readiness() const { return pool_->readiness(); }
@@ -42,6 +54,10 @@ class ServedModel {
   // Whether the server is ready without it.
   bool is_optional() const { return settings_.readiness == Readiness::kOptional; }
   ReplicaPool& replicas() const { return *pool_; }
+  // What an operator should know of a model that serves; empty where there is nothing.
+  std::string note() const { return pool_->single_rows(); }
+  // The processes of the template and the replicas; 0 for one that is just being replaced.
+  std::vector<pid_t> pids() const { return pool_->pids(); }
 
   // What becomes of a flow's requests that find no room: as the flow says, else the configuration.
   Overflow OverflowOf(const Flow& flow) const {
@@ -58,6 +74,9 @@ class ServedModel {
   // Dispatcher::Submit().
   void Submit(Request request, Responder responder, std::shared_ptr<const Caller> caller,
               Terms terms);
+
+  // Answers what waits with `status`, and whatever comes: no replica will come that could run it.
+  void GiveUp(const absl::Status& status) { pool_->dispatcher().Stop(status); }
 
   // Drops what waits of a cancelled caller. REQUIRES: caller.cancelled().
   void Cancel(const Caller& caller) { pool_->dispatcher().Cancel(caller); }
@@ -81,6 +100,7 @@ class ServedModel {
   const EngineKind engine_;
   const std::shared_ptr<ModelMetrics> metrics_;
   Clock& clock_;
+  uint64_t gauges_ = 0;  // The source's number in `metrics_`.
   std::unique_ptr<ReplicaPool> pool_;
 };
 

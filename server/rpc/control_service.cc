@@ -5,8 +5,11 @@
 #include <type_traits>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/clock.h"
+#include "server/base/status.h"
+#include "server/repository/config_json.h"
 #include "server/rpc/status_conversion.h"
 #include "server/rpc/unary_method.h"
 
@@ -61,6 +64,37 @@ void FillStatistics(const ServedModel& model, inference::ModelStatistics* to) {
   scheduler.set_predicted_wait_ns(absl::ToDoubleNanoseconds(gauges->predicted_wait));
 }
 
+absl::Status CheckRepositoryName(const std::string& name) {
+  if (name.empty()) return absl::OkStatus();
+  return absl::UnimplementedError(
+      "field 'repository_name' is not supported: a model's name is unique; leave it out");
+}
+
+absl::Status UnknownParameter(const std::string& key, const char* known) {
+  return absl::InvalidArgumentError(absl::StrCat("parameter '", key.substr(0, 128),
+                                                 "' is not known; expected only '", known, "'"));
+}
+
+// The text of the configuration that a load brings; nullopt where it brings none.
+template <typename Parameters>
+absl::StatusOr<std::optional<std::string>> ConfigIn(const Parameters& parameters) {
+  std::optional<std::string> text;
+  for (const auto& [key, value] : parameters) {
+    if (absl::StartsWith(key, "file:")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("parameter '", key.substr(0, 128),
+                       "': files are not taken over the wire; put the model into the repository"));
+    }
+    if (key != "config") return UnknownParameter(key, "config");
+    if (!value.has_string_param()) {
+      return absl::InvalidArgumentError(
+          "parameter 'config': expected a string, ModelConfig as JSON");
+    }
+    MILLRACE_ASSIGN_OR_RETURN(text, ConfigTextOfJson(value.string_param()));
+  }
+  return text;
+}
+
 template <typename TensorList>
 void FillTensors(const std::vector<TensorSpec>& specs, bool batched, TensorList* to) {
   for (const TensorSpec& spec : specs) {
@@ -81,6 +115,9 @@ class ControlService::Methods {
   template <typename Request, typename Response>
   using Answer = grpc::Status (Methods::*)(const Request&, Response*);
 
+  template <typename Response>
+  using Reply = std::function<void(const grpc::Status&, const Response&)>;
+
   Methods(CallGate& gate, Service& service, ModelRepository& repository, Options options)
       : repository_(repository), options_(std::move(options)) {
     Offer(gate, service, &Service::RequestServerLive, &Methods::ServerLive);
@@ -91,8 +128,9 @@ class ControlService::Methods {
     Offer(gate, service, &Service::RequestModelConfig, &Methods::ModelConfig);
     Offer(gate, service, &Service::RequestModelStatistics, &Methods::ModelStatisticsOf);
     Offer(gate, service, &Service::RequestRepositoryIndex, &Methods::RepositoryIndex);
-    Refuse(gate, service, &Service::RequestRepositoryModelLoad);
-    Refuse(gate, service, &Service::RequestRepositoryModelUnload);
+    OfferLater(gate, service, &Service::RequestRepositoryModelLoad, &Methods::RepositoryModelLoad);
+    OfferLater(gate, service, &Service::RequestRepositoryModelUnload,
+               &Methods::RepositoryModelUnload);
     Refuse(gate, service, &Service::RequestSystemSharedMemoryStatus);
     Refuse(gate, service, &Service::RequestSystemSharedMemoryRegister);
     Refuse(gate, service, &Service::RequestSystemSharedMemoryUnregister);
@@ -125,6 +163,18 @@ class ControlService::Methods {
   }
 
   template <typename Declaring, typename Request, typename Response>
+  void OfferLater(CallGate& gate, Service& service,
+                  RequestMethod<Declaring, Request, Response> method,
+                  void (Methods::*answer)(const Request&, Reply<Response>)) {
+    Add<Declaring, Request, Response>(
+        gate, service, method,
+        typename UnaryMethod<Request, Response>::LaterAnswer(
+            [this, answer](const Request& request, Reply<Response> reply) {
+              (this->*answer)(request, std::move(reply));
+            }));
+  }
+
+  template <typename Declaring, typename Request, typename Response>
   void Refuse(CallGate& gate, Service& service,
               RequestMethod<Declaring, Request, Response> method) {
     Add<Declaring, Request, Response>(gate, service, method, [](const Request&, Response*) {
@@ -134,9 +184,9 @@ class ControlService::Methods {
     });
   }
 
-  template <typename Declaring, typename Request, typename Response>
+  template <typename Declaring, typename Request, typename Response, typename ItsAnswer>
   void Add(CallGate& gate, Service& service, RequestMethod<Declaring, Request, Response> method,
-           typename UnaryMethod<Request, Response>::Answer answer) {
+           ItsAnswer answer) {
     auto made =
         std::make_shared<UnaryMethod<Request, Response>>(gate, service, method, std::move(answer));
     starts_.push_back([made](grpc::ServerCompletionQueue* queue) { made->Start(queue); });
@@ -215,14 +265,42 @@ class ControlService::Methods {
   grpc::Status RepositoryIndex(const inference::RepositoryIndexRequest& request,
                                inference::RepositoryIndexResponse* to) {
     for (const ModelRepository::IndexEntry& entry : repository_.Index()) {
-      if (request.ready() && entry.state != "READY") continue;
+      if (request.ready() && entry.state != ModelState::kReady) continue;
       inference::RepositoryIndexResponse::ModelIndex& model = *to->add_models();
       model.set_name(entry.name);
       model.set_version(entry.version);
-      model.set_state(entry.state);
+      model.set_state(NameOf(entry.state));
       model.set_reason(entry.reason);
     }
     return grpc::Status::OK;
+  }
+
+  void RepositoryModelLoad(const inference::RepositoryModelLoadRequest& request,
+                           Reply<inference::RepositoryModelLoadResponse> reply) {
+    const auto answer = [reply = std::move(reply)](const absl::Status& status) {
+      reply(ToGrpc(status), {});
+    };
+    if (const absl::Status status = CheckRepositoryName(request.repository_name()); !status.ok()) {
+      return answer(status);
+    }
+    const absl::StatusOr<std::optional<std::string>> config = ConfigIn(request.parameters());
+    if (!config.ok()) return answer(config.status());
+    repository_.LoadModel(request.model_name(), *config, answer);
+  }
+
+  void RepositoryModelUnload(const inference::RepositoryModelUnloadRequest& request,
+                             Reply<inference::RepositoryModelUnloadResponse> reply) {
+    const auto answer = [reply = std::move(reply)](const absl::Status& status) {
+      reply(ToGrpc(status), {});
+    };
+    if (const absl::Status status = CheckRepositoryName(request.repository_name()); !status.ok()) {
+      return answer(status);
+    }
+    for (const auto& [key, value] : request.parameters()) {
+      // No model depends on another.
+      if (key != "unload_dependents") return answer(UnknownParameter(key, "unload_dependents"));
+    }
+    repository_.UnloadModel(request.model_name(), answer);
   }
 
   ModelRepository& repository_;

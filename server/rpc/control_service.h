@@ -17,7 +17,8 @@
 namespace millrace {
 
 // The methods of GRPCInferenceService that carry no tensors: liveness, readiness, metadata,
-// configs, statistics, the index. What Millrace doesn't offer answers UNIMPLEMENTED. Thread-safe.
+// configs, statistics, the index, loading and unloading. What Millrace doesn't offer answers
+// UNIMPLEMENTED. Thread-safe.
 // Outlives its calls: destroy it after the gate was closed.
 class ControlService {
  public:

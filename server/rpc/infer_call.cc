@@ -92,12 +92,12 @@ void InferCall::OnFinished(bool /*ok*/) {
 void InferCall::OnDone(bool /*ok*/) {
   if (server_context_.IsCancelled()) {
     caller_->Cancel();
-    std::shared_ptr<ServedModel> model;
+    std::weak_ptr<ServedModel> used;
     {
       MutexLock lock(mutex_);
-      model = model_;
+      used = model_;
     }
-    if (model != nullptr) model->Cancel(*caller_);
+    if (const auto model = used.lock()) model->Cancel(*caller_);
   }
   ReleaseOne();
 }

@@ -60,7 +60,7 @@ class InferCall final : public ResponseSink, public std::enable_shared_from_this
   MethodTag<InferCall, &InferCall::OnDone> on_done_;
 
   Mutex mutex_;
-  std::shared_ptr<ServedModel> model_ ABSL_GUARDED_BY(mutex_);
+  std::weak_ptr<ServedModel> model_ ABSL_GUARDED_BY(mutex_);
   int owed_tags_ ABSL_GUARDED_BY(mutex_) = 2;  // Finish and done.
   std::shared_ptr<InferCall> self_ ABSL_GUARDED_BY(mutex_);
 };

@@ -19,6 +19,11 @@ bool MayBeDropped(Overflow overflow) {
   return overflow == Overflow::kDropOldest || overflow == Overflow::kLatest;
 }
 
+// Whether `used` is `model`, and not one that lived at the same address before.
+bool IsSame(const std::weak_ptr<ServedModel>& used, const std::shared_ptr<ServedModel>& model) {
+  return !used.owner_before(model) && !model.owner_before(used);
+}
+
 }  // namespace
 
 InferStream::InferStream(const InferContext& context, OpenStreams& open_streams,
@@ -185,13 +190,7 @@ void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
     response.model_version = std::move(request.model_version);
     return responder.Respond(std::move(response));
   }
-  if (model->get() != last_model_) {
-    last_model_ = model->get();
-    MutexLock lock(mutex_);
-    if (std::find(models_.begin(), models_.end(), *model) == models_.end()) {
-      models_.push_back(*model);
-    }
-  }
+  Remember(*model);
   if (MayBeDropped((*model)->OverflowOf(caller_->flow()))) {
     MutexLock lock(mutex_);
     window_.LetDrop(place);
@@ -199,6 +198,16 @@ void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
   ServedModel::Terms terms;
   terms.arrival = now;
   (*model)->Submit(std::move(request), std::move(responder), caller_, terms);
+}
+
+void InferStream::Remember(const std::shared_ptr<ServedModel>& model) {
+  if (IsSame(last_model_, model)) return;
+  last_model_ = model;
+  MutexLock lock(mutex_);
+  std::erase_if(models_, [&](const std::weak_ptr<ServedModel>& used) {
+    return used.expired() || IsSame(used, model);
+  });
+  models_.push_back(model);
 }
 
 void InferStream::OnParked(int change) {
@@ -259,12 +268,14 @@ void InferStream::DropWaiting() {
   // First: a request that brings its model after `models_` were taken is refused by that model.
   caller_->Cancel();
   sequencer_->Abandon();  // The models answer what they drop, perhaps within Cancel().
-  std::vector<std::shared_ptr<ServedModel>> models;
+  std::vector<std::weak_ptr<ServedModel>> models;
   {
     MutexLock lock(mutex_);
     models.swap(models_);
   }
-  for (const auto& model : models) model->Cancel(*caller_);
+  for (const auto& used : models) {
+    if (const auto model = used.lock()) model->Cancel(*caller_);
+  }
 }
 
 void InferStream::Drain() {

@@ -62,6 +62,8 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
 
   // Makes the caller, the window and the sequencer what the stream asks for.
   void Agree(const StreamTerms& terms) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Notes that the stream uses a model, so that it is told when the stream is cancelled.
+  void Remember(const std::shared_ptr<ServedModel>& model) ABSL_LOCKS_EXCLUDED(mutex_);
   // Brings a request on its way.
   void TakeRequest(uint64_t place, const grpc::ByteBuffer& message) ABSL_LOCKS_EXCLUDED(mutex_);
   void OnParked(int change) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -117,7 +119,7 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
 
   // The reading thread's own; a Read is out on one thread at a time.
   grpc::ByteBuffer message_;
-  const ServedModel* last_model_ = nullptr;  // In `models_`, unless they were given up.
+  std::weak_ptr<ServedModel> last_model_;  // In `models_`, unless they were given up.
 
   // Operations that are out, and the stream's hold on itself until the last of them is back.
   std::atomic<int> owed_tags_{2};  // Accepted and done.
@@ -136,7 +138,9 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;       // The peer has cancelled or vanished.
   absl::Status early_end_ ABSL_GUARDED_BY(mutex_);  // Not OK: ends with this once all is written.
   std::deque<Outgoing> outbox_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::shared_ptr<ServedModel>> models_ ABSL_GUARDED_BY(mutex_);  // Those it has used.
+  // Those it has used. A stream may be open for months: it must not keep alive what has been
+  // swapped for a newer version.
+  std::vector<std::weak_ptr<ServedModel>> models_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace millrace

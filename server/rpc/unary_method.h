@@ -14,14 +14,19 @@
 
 namespace millrace {
 
-// A unary method with typed messages on a completion queue, for calls that are answered at once.
-// Thread-safe after construction. Outlives its calls: destroy it after the gate was closed.
+// A unary method with typed messages on a completion queue. Thread-safe after construction.
+// Outlives its calls: destroy it after the gate was closed.
 template <typename Request, typename Response>
 class UnaryMethod {
  public:
   // Answers one call, on the I/O thread, by filling `response` and returning OK, or with an error.
   // Called by several threads at once where several queues or threads are used. Must not block.
   using Answer = std::function<grpc::Status(const Request& request, Response* response)>;
+
+  // Answers one call later, by calling `reply` once, on any thread. Called as Answer is, and must
+  // not block either; `request` lives until it returns.
+  using Reply = std::function<void(const grpc::Status& status, const Response& response)>;
+  using LaterAnswer = std::function<void(const Request& request, Reply reply)>;
 
   // `request_method` is the generated &Service::Request… of an asynchronous `service`.
   template <typename Service, typename Declaring>
@@ -30,13 +35,27 @@ class UnaryMethod {
                                                 grpc::ServerAsyncResponseWriter<Response>*,
                                                 grpc::CompletionQueue*,
                                                 grpc::ServerCompletionQueue*, void*),
-              Answer answer)
+              LaterAnswer answer)
       : gate_(gate),
         accept_([&service, request_method](Call& call, grpc::ServerCompletionQueue* queue) {
           (service.*request_method)(&call.context, &call.request, &call.writer, queue, queue,
                                     static_cast<CompletionTag*>(&call.on_accepted));
         }),
         answer_(std::move(answer)) {}
+
+  template <typename Service, typename Declaring>
+  UnaryMethod(CallGate& gate, Service& service,
+              void (Declaring::*request_method)(grpc::ServerContext*, Request*,
+                                                grpc::ServerAsyncResponseWriter<Response>*,
+                                                grpc::CompletionQueue*,
+                                                grpc::ServerCompletionQueue*, void*),
+              Answer answer)
+      : UnaryMethod(gate, service, request_method,
+                    LaterAnswer([answer = std::move(answer)](const Request& request, Reply reply) {
+                      Response response;
+                      const grpc::Status status = answer(request, &response);
+                      reply(status, response);
+                    })) {}
 
   UnaryMethod(const UnaryMethod&) = delete;
   UnaryMethod& operator=(const UnaryMethod&) = delete;
@@ -66,14 +85,14 @@ class UnaryMethod {
         return;
       }
       method.Start(queue);
-      Response response;
-      const grpc::Status status = method.answer_(request, &response);
-      CompletionTag* const tag = &on_finished;
-      if (status.ok()) {
-        writer.Finish(response, status, tag);
-      } else {
-        writer.FinishWithError(status, tag);
-      }
+      method.answer_(request, [this](const grpc::Status& status, const Response& response) {
+        CompletionTag* const tag = &on_finished;
+        if (status.ok()) {
+          writer.Finish(response, status, tag);
+        } else {
+          writer.FinishWithError(status, tag);
+        }
+      });
     }
 
     void OnFinished(bool /*ok*/) { delete this; }
@@ -90,7 +109,7 @@ class UnaryMethod {
 
   CallGate& gate_;
   const std::function<void(Call& call, grpc::ServerCompletionQueue* queue)> accept_;
-  const Answer answer_;
+  const LaterAnswer answer_;
 };
 
 }  // namespace millrace

@@ -3,9 +3,6 @@
 #include "server/worker/model.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/rand.h>
-#include <ATen/ops/randint.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
@@ -50,10 +47,7 @@ class ForwardGuard {
 at::Tensor MakeInput(const TensorSpec& spec, const WarmupInput& input, int64_t rows, bool batched) {
   std::vector<int64_t> dims(input.dims.begin(), input.dims.end());
   if (batched) dims.insert(dims.begin(), rows);
-  const c10::ScalarType type = *ToScalarType(spec.data_type);
-  if (!input.random) return at::zeros(dims, type);
-  if (c10::isFloatingType(type)) return at::rand(dims).to(type);
-  return at::randint(0, 2, dims).to(type);
+  return MakeValues(spec.data_type, dims, input.random);
 }
 
 // Checks that the config's tensors can be carried and are of types that libtorch has.
@@ -106,9 +100,8 @@ absl::Status Model::Prepare(c10::Device device, Notes& notes) {
 }
 
 absl::Status Model::CheckConfig() {
-  if (command_.engine == EngineKind::kTorchScript || command_.warmup.empty()) {
-    return absl::OkStatus();
-  }
+  if (command_.warmup.empty()) return CheckResultKinds();
+  if (command_.engine == EngineKind::kTorchScript) return absl::OkStatus();
   const absl::Status status = RunInChild([&] {
     engine_->CheckInputs();
     for (const WarmupSample& sample : command_.warmup) {
@@ -120,6 +113,28 @@ absl::Status Model::CheckConfig() {
     return absl::OkStatus();
   });
   return Annotate(status, "trying the model with inputs as the config declares them");
+}
+
+absl::Status Model::CheckResultKinds() {
+  constexpr int64_t kAnySize = 16;  // For what the config leaves open; a model may raise on it.
+  LoadCommand open = command_;
+  for (TensorSpec& output : open.outputs) std::fill(output.dims.begin(), output.dims.end(), -1);
+  const absl::Status status = RunInChild([&] {
+    engine_->CheckInputs();
+    absl::StatusOr<std::vector<at::Tensor>> outputs = CatchModelErrors([&] {
+      std::vector<at::Tensor> inputs;
+      for (const TensorSpec& spec : command_.inputs) {
+        std::vector<int64_t> dims(spec.dims.begin(), spec.dims.end());
+        std::replace(dims.begin(), dims.end(), int64_t{-1}, kAnySize);
+        if (command_.max_batch_size > 0) dims.insert(dims.begin(), 1);
+        inputs.push_back(MakeValues(spec.data_type, dims, /*random=*/false));
+      }
+      return RunOnDevice(std::move(inputs));
+    });
+    return outputs.ok() ? CheckOutputs(open, /*rows=*/1, *outputs) : outputs.status();
+  });
+  if (!absl::IsFailedPrecondition(status)) return absl::OkStatus();  // It can't be judged so.
+  return Annotate(status, "trying the model with inputs of any size");
 }
 
 absl::Status Model::WarmUp(Notes& notes) {

@@ -25,8 +25,9 @@ class Model {
   absl::Status Prepare(c10::Device device, Notes& notes);
 
   // Runs the command's samples in a child process whose model checks its inputs, and returns what
-  // it says of a config that doesn't fit the model. For the CPU, before the first run.
-  // REQUIRES: this process has one thread.
+  // it says of a config that doesn't fit the model; where there are no samples, since dims are
+  // open, whether the config's outputs are those of the model by number, data type and rank. For
+  // the CPU, before the first run. REQUIRES: this process has one thread.
   absl::Status CheckConfig();
 
   // Runs the command's samples, each at least twice: the first runs of a shape compile it. Samples
@@ -46,6 +47,7 @@ class Model {
 
   // Returns how long the last run took.
   absl::StatusOr<absl::Duration> RunSample(const WarmupSample& sample, int runs);
+  absl::Status CheckResultKinds();
   absl::StatusOr<std::vector<at::Tensor>> RunOnDevice(std::vector<at::Tensor> inputs);
 
   const LoadCommand& command_;

@@ -110,6 +110,11 @@ void VolunteerForOomKiller() {
   if (file.valid() && write(file.get(), "500", 3) < 0) return;
 }
 
+void ComeToForeground() {
+  const sched_param normal = {};
+  sched_setscheduler(0, SCHED_OTHER, &normal);
+}
+
 absl::Status PinTo(const std::vector<int>& cpus) {
   if (cpus.empty()) return absl::OkStatus();
   cpu_set_t set;

@@ -32,6 +32,10 @@ void IgnoreStopSignals();
 // Makes this process a likelier victim than the server when memory runs out. Best effort.
 void VolunteerForOomKiller();
 
+// Leaves the background (SCHED_IDLE) for an equal share of the cores. Best effort: it takes
+// RLIMIT_NICE, which the server sees to.
+void ComeToForeground();
+
 // Pins this process to `cpus`; floats where that is empty. Call before threads start.
 absl::Status PinTo(const std::vector<int>& cpus);
 

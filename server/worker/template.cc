@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/status.h"
+#include "server/worker/batch_check.h"
 #include "server/worker/process.h"
 #include "server/worker/replica.h"
 #include "server/worker/threading.h"
@@ -34,6 +35,8 @@ absl::Status Template::Run() {
   MILLRACE_RETURN_IF_ERROR(DieWithServer(command_.server_pid));
   LoadedReply loaded;
   loaded.status = Load(message, loaded.notes);
+  if (loaded.status.ok()) loaded.batching = CheckBatching(loaded.notes);
+  if (command_.background) ComeToForeground();
   MILLRACE_RETURN_IF_ERROR(control_.Send(ToJson(loaded)));
   for (;;) {
     absl::StatusOr<ControlMessage> next = control_.Receive();
@@ -79,6 +82,22 @@ absl::Status Template::WarmUpOrStartOver(const LoadMessage& message, Notes& note
   MILLRACE_RETURN_IF_ERROR(model_->WarmUp(notes));
   warm_ = true;
   return ThreadCount() <= 1 ? absl::OkStatus() : StartOver(message);
+}
+
+absl::Status Template::CheckBatching(Notes& notes) {
+  if (!command_.check_batching || command_.max_batch_size < 2) return absl::OkStatus();
+  if (!warm_) {
+    notes.push_back(
+        "whether rows may share a batch isn't checked: it is where the template runs "
+        "the model, on a CPU and without threads of the model's own");
+    return absl::OkStatus();
+  }
+  const absl::Status status =
+      RunInChild([&] { return CheckRowsAreIndependent(command_, *model_); });
+  if (status.ok() || absl::IsFailedPrecondition(status)) return status;
+  notes.push_back(absl::StrCat("whether rows may share a batch is inconclusive, so they do: ",
+                               status.message()));
+  return absl::OkStatus();
 }
 
 absl::Status Template::StartOver(const LoadMessage& message) {

@@ -43,6 +43,8 @@ class Template {
   absl::StatusOr<LoadMessage> ReceiveLoad();
   absl::Status Load(const LoadMessage& message, Notes& notes);
   absl::Status WarmUpOrStartOver(const LoadMessage& message, Notes& notes);
+  // FAILED_PRECONDITION where rows get other results in a batch than alone.
+  absl::Status CheckBatching(Notes& notes);
   absl::Status StartOver(const LoadMessage& message);
   absl::StatusOr<pid_t> Fork(ControlMessage message);
 

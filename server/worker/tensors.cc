@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/tensors.h"
 
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -60,6 +64,13 @@ std::optional<DataType> ToDataType(c10::ScalarType type) {
     if (torchs == type) return ours;
   }
   return std::nullopt;
+}
+
+at::Tensor MakeValues(DataType type, const std::vector<int64_t>& dims, bool random) {
+  const c10::ScalarType scalar = *ToScalarType(type);
+  if (!random) return at::zeros(dims, scalar);
+  if (c10::isFloatingType(scalar)) return at::rand(dims).to(scalar);
+  return at::randint(0, 2, dims).to(scalar);
 }
 
 std::string Describe(const at::Tensor& tensor) {

@@ -20,6 +20,10 @@ namespace millrace {
 std::optional<c10::ScalarType> ToScalarType(DataType type);
 std::optional<DataType> ToDataType(c10::ScalarType type);
 
+// A tensor of zeros, or of random values from 0 to 1; integers are 0 or 1. REQUIRES: libtorch has
+// the type.
+at::Tensor MakeValues(DataType type, const std::vector<int64_t>& dims, bool random);
+
 // "FP32 [4,10]".
 std::string Describe(const at::Tensor& tensor);
 

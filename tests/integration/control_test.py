@@ -72,9 +72,9 @@ def test_reflection_lists_and_describes(server, version):
 
 
 @pytest.mark.parametrize("method", [
-    "RepositoryModelLoad", "RepositoryModelUnload", "SystemSharedMemoryStatus",
-    "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus",
-    "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister", "TraceSetting", "LogSettings"])
+    "SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister",
+    "TraceSetting", "LogSettings"])
 def test_other_methods_are_unimplemented(server, method):
     request = getattr(service_pb2, f"{method}Request")()
     error = client.error_of(lambda: getattr(server.stub, method)(request))

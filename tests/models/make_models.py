@@ -5,7 +5,7 @@
 
     python tests/models/make_models.py --into build/models
 
-writes the repositories build/models/good, bad, bench and delay; what is there already and newer
+writes the repositories build/models/good, bad, bench, delay and lifecycle; what is there already and newer
 than these scripts stays. README.md lists the models.
 """
 
@@ -149,6 +149,13 @@ MODELS: Sequence[Model] = (
     delay("delay_flat", 20_000.0, 0.0, 8),
     delay("delay_frame", 50_000.0, 0.0, 1, dims=[-1]),
     delay("delay_long", 500_000.0, 0.0, 1),
+    # What is deployed while a server runs.
+    Model("release", {str(n): lambda n=n: modules.Release(100.0 * n) for n in (1, 2, 3)},
+          [TensorSpec("INPUT__0", "FP32", [4])], [TensorSpec("OUTPUT__0", "FP32", [4])],
+          folders=("lifecycle",)),
+    one_to_one("crashes_always", modules.CrashesAlways, [4], folders=("lifecycle",)),
+    one_to_one("centred", modules.Centred, [4], folders=("lifecycle",)),
+    one_to_one("noisy", modules.Noisy, [4], folders=("lifecycle",)),
     # What must fail to load, each with a reason that says what to do.
     one_to_one("wrong_config", modules.Identity, [4], [8], folders=("bad",)),
     one_to_one("wrong_count", modules.ListOut, [3], folders=("bad",)),

@@ -167,3 +167,39 @@ class MeanOverBatch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(0, keepdim=True)
+
+
+class Release(nn.Module):
+    """Adds a number that tells its versions apart, after a few milliseconds of work on 32 MB of
+    weights."""
+
+    def __init__(self, amount: float):
+        super().__init__()
+        self.amount = amount
+        self.weight = nn.Parameter(torch.full([1024, 8192], 1e-3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.amount + 0.0 * (x[:1, :1] * self.weight).sum()
+
+
+class CrashesAlways(nn.Module):
+    """Reads wild memory (SIGSEGV), whatever it gets."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        far_away = torch.full([1, 1], 1 << 44, dtype=torch.int64)
+        wild = torch.ops.aten._sparse_coo_tensor_unsafe(far_away, torch.ones(1), [1])
+        return x + wild.to_dense()
+
+
+class Centred(nn.Module):
+    """Wrong for batching: a row's result depends on the others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0, keepdim=True)
+
+
+class Noisy(nn.Module):
+    """Never twice the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand_like(x)

@@ -76,11 +76,15 @@ TEST(WorkerProtocol, ForkCommandComesBackAsItWas) {
 }
 
 TEST(WorkerProtocol, RepliesComeBackAsTheyWere) {
-  const auto loaded = FromJson<LoadedReply>(ToJson(LoadedReply{
-      .status = absl::InvalidArgumentError(kOddText), .notes = {"a", "b"}, .warmup_ns = {5, 0}}));
+  const auto loaded = FromJson<LoadedReply>(
+      ToJson(LoadedReply{.status = absl::InvalidArgumentError(kOddText),
+                         .notes = {"a", "b"},
+                         .warmup_ns = {5, 0},
+                         .batching = absl::FailedPreconditionError("row 2")}));
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->status, absl::InvalidArgumentError(kOddText));
   EXPECT_THAT(loaded->notes, ElementsAre("a", "b"));
+  EXPECT_EQ(loaded->batching, absl::FailedPreconditionError("row 2"));
 
   const auto forked =
       FromJson<ForkedReply>(ToJson(ForkedReply{.status = absl::OkStatus(), .pid = 12345}));

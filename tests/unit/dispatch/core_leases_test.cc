@@ -81,6 +81,19 @@ TEST_F(CoreLeasesTest, LeaseWiderThanAllSlotsTakesAllOfThemAlone) {
   EXPECT_TRUE(leases_.TryAcquire(c_, 1));
 }
 
+TEST_F(CoreLeasesTest, MoreSlotsAreGivenAtOnceAndFewerOnceLeasesAreBack) {
+  EXPECT_TRUE(leases_.TryAcquire(a_, 2));
+  EXPECT_FALSE(leases_.TryAcquire(b_, 1));
+  leases_.SetSlots(3);
+  EXPECT_EQ(b_->calls, 1);
+  EXPECT_TRUE(leases_.TryAcquire(b_, 1));
+  leases_.SetSlots(2);
+  leases_.Release(1);
+  EXPECT_FALSE(leases_.TryAcquire(c_, 1));
+  leases_.Release(1);
+  EXPECT_TRUE(leases_.TryAcquire(c_, 1));
+}
+
 TEST_F(CoreLeasesTest, WhoWithdrawsLosesItsPlaceAndTheNextIsWoken) {
   EXPECT_TRUE(leases_.TryAcquire(a_, 2));
   EXPECT_FALSE(leases_.TryAcquire(b_, 2));

@@ -257,6 +257,19 @@ TEST_F(DispatcherTest, RequestLargerThanABatchIsSplitAndItsAnswerJoined) {
   EXPECT_TRUE(pool.Quiet());
 }
 
+TEST_F(DispatcherTest, RowsRunOneByOneWhereTheyAreLimitedToOne) {
+  EchoPool& pool = Pool({.max_batch_size = 4});
+  pool.dispatcher().LimitRows(1);
+  HandDrivenRunner& runner = pool.AddRunner();
+  const uint64_t place = Submit(pool, {1, 2, 3}, 3);
+  while (runner.busy()) {
+    EXPECT_EQ(runner.Inputs().size(), 1u);
+    runner.Complete();
+  }
+  EXPECT_EQ(runner.runs(), 3);
+  EXPECT_EQ(OutputOf(place), Echoes({1, 2, 3}));
+}
+
 TEST_F(DispatcherTest, WithoutABatchDimensionEveryRequestRunsAlone) {
   EchoPool& pool = Pool({.max_batch_size = 0});
   HandDrivenRunner& runner = pool.AddRunner();

@@ -234,12 +234,22 @@ TEST_F(ModelMetricsTest, GaugesComeFromTheOwner) {
 }
 
 TEST_F(ModelMetricsTest, ClearedGaugesAreLeftOut) {
-  metrics_.SetGauges([] { return ModelGauges{}; });
-  metrics_.ClearGauges();
+  metrics_.ClearGauges(metrics_.SetGauges([] { return ModelGauges{}; }));
   const std::vector<Sample> samples = metrics_.Collect();
   EXPECT_EQ(Find(samples, kQueueDepth), nullptr);
   EXPECT_EQ(Find(samples, kSaturation), nullptr);
   EXPECT_NE(Find(samples, kReplicaRestartsTotal), nullptr);
+}
+
+TEST_F(ModelMetricsTest, OwnerThatGoesLeavesTheGaugesOfItsSuccessor) {
+  const uint64_t old = metrics_.SetGauges([] { return ModelGauges(); });
+  metrics_.SetGauges([] {
+    ModelGauges gauges;
+    gauges.queue_depth = 2;
+    return gauges;
+  });
+  metrics_.ClearGauges(old);
+  EXPECT_EQ(Value(metrics_, kQueueDepth), 2);
 }
 
 TEST_F(ModelMetricsTest, OwnerMayGoWhileScrapesRun) {
@@ -249,12 +259,12 @@ TEST_F(ModelMetricsTest, OwnerMayGoWhileScrapesRun) {
   });
   for (int i = 0; i < 200; ++i) {
     auto owner = std::make_unique<int>(i);  // Used after ClearGauges() it is a sanitizer's report.
-    metrics_.SetGauges([state = owner.get()] {
+    const uint64_t source = metrics_.SetGauges([state = owner.get()] {
       ModelGauges gauges;
       gauges.queue_depth = *state;
       return gauges;
     });
-    metrics_.ClearGauges();
+    metrics_.ClearGauges(source);
   }
   done = true;
 }

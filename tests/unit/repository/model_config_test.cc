@@ -226,6 +226,27 @@ TEST(ModelConfig, HoldAndOverflowHaveTheNamesOfTheDocumentation) {
   }
 }
 
+TEST(ModelConfig, CheckAndSwapHaveTheNamesOfTheDocumentation) {
+  const std::pair<const char*, BatchCheck> checks[] = {
+      {"", BatchCheck::kSingleRows},
+      {"check: SINGLE_ROWS", BatchCheck::kSingleRows},
+      {"check: REFUSE_MODEL", BatchCheck::kRefuseModel},
+      {"check: UNCHECKED", BatchCheck::kUnchecked},
+  };
+  for (const auto& [text, check] : checks) {
+    const auto settings = Parse(absl::StrCat(kTensors, "millrace { batching { ", text, " } }"));
+    ASSERT_TRUE(settings.ok()) << settings.status();
+    EXPECT_EQ(settings->batch_check, check) << text;
+  }
+  const std::pair<const char*, bool> swaps[] = {
+      {"", false}, {"swap: BESIDE", false}, {"swap: IN_PLACE_IF_NEEDED", true}};
+  for (const auto& [text, in_place] : swaps) {
+    const auto settings = Parse(absl::StrCat(kTensors, "millrace { lifecycle { ", text, " } }"));
+    ASSERT_TRUE(settings.ok()) << settings.status();
+    EXPECT_EQ(settings->swaps_in_place_if_needed, in_place) << text;
+  }
+}
+
 TEST(ModelConfig, WarmupInputsComeInTheModelsOrder) {
   const absl::StatusOr<ModelSettings> settings = Parse(kEverything);
   ASSERT_TRUE(settings.ok()) << settings.status();
@@ -547,6 +568,9 @@ TEST(ModelConfig, MillraceSettingsThatMakeNoSenseAreRefused) {
       {with("hold: 3"), "5", "'millrace.batching.hold'", "expected NONE or RETURNERS"},
       {with("overflow: 5"), "5", "'millrace.batching.overflow'",
        "expected BLOCK, REJECT, DROP_OLDEST or LATEST"},
+      {with("check: 9"), "5", "'millrace.batching.check'", "expected SINGLE_ROWS"},
+      {absl::StrCat(kTensors, "millrace { lifecycle {\nswap: 9 } }"), "5",
+       "'millrace.lifecycle.swap'", "expected BESIDE or IN_PLACE_IF_NEEDED"},
       {with("starvation_guard_microseconds: 1000"), "5",
        "'millrace.batching.starvation_guard_microseconds'", "needs lower priority levels"},
       {with("starvation_guard_microseconds: 3600000001"), "5",

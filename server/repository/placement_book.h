@@ -1,0 +1,51 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "server/base/mutex.h"
+#include "server/dispatch/core_leases.h"
+#include "server/hardware/hardware.h"
+#include "server/placement/placement.h"
+
+namespace millrace {
+
+// A version's place on the machine, taken until it is destroyed.
+struct PlacementClaim {
+  std::vector<ReplicaPlacement> replicas;  // At the start.
+  std::vector<ReplicaPlacement> spares;    // Where others may be added.
+  int explicit_slots = 0;                  // See ModelPlan.
+};
+
+// Knows where the replicas of all models run, and finds places for more, without moving anybody.
+// Keeps `leases` at the slots that the placed models need. Thread-safe.
+class PlacementBook {
+ public:
+  PlacementBook(Hardware hardware, PlacementOptions options, CoreLeases& leases);
+
+  // Plans `models` together and writes the plan to the log. One result for each, in their order:
+  // see PlanPlacement() for the errors. Each is placed as if `leaving` had gone already: the place
+  // of a version is its successor's. The claims may outlive neither the book nor the leases.
+  std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> Place(
+      absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  std::shared_ptr<const PlacementClaim> Enter(std::unique_ptr<PlacementClaim> claim)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void Strike(const PlacementClaim* claim) ABSL_LOCKS_EXCLUDED(mutex_);
+  void AdjustLeases() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const Hardware hardware_;
+  const PlacementOptions options_;
+  CoreLeases& leases_;
+  Mutex mutex_;
+  std::set<const PlacementClaim*> claims_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace millrace
