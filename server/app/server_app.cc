@@ -63,6 +63,7 @@ absl::Status ServerApp::Build() {
                                .max_message_bytes = max_message_bytes,
                                .max_queue_bytes = config_.max_queue_bytes,
                                .load_timeout = config_.load_timeout,
+                               .sandbox = config_.sandbox,
                                .placement = {.pin = config_.pin}},
       hardware,
       ModelRepository::Context{.clock = &Clock::Real(), .timer = &timer_, .metrics = &registry_});

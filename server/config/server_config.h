@@ -8,6 +8,7 @@
 
 #include "absl/time/time.h"
 #include "server/base/log.h"
+#include "server/base/sandbox_mode.h"
 
 namespace millrace {
 
@@ -29,6 +30,7 @@ struct ServerConfig {
   int64_t grpc_memory_bytes = 0;  // 0: no quota.
 
   bool pin = false;
+  SandboxMode sandbox = SandboxMode::kOn;
   absl::Duration load_timeout = absl::Minutes(10);
   absl::Duration drain_delay = absl::Seconds(5);
   absl::Duration drain_timeout = absl::Seconds(30);

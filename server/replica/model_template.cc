@@ -44,10 +44,26 @@ std::string Bury(ChildProcess& process, WorkerOutput& output) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(
-    const std::string& worker_program, const LoadCommand& command, int model_fd, int memory_fd,
+    const std::string& worker_program, LoadCommand command, int model_fd, int memory_fd,
+    absl::Duration timeout, LoadedReply* reply) {
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto loaded, StartOnce(worker_program, command, model_fd, memory_fd, timeout, reply));
+  if (!reply->start_over) return loaded;
+  command.load_only = true;
+  loaded.reset();
+  return StartOnce(worker_program, command, model_fd, memory_fd, timeout, reply);
+}
+
+absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(
+    const std::string& worker_program, LoadCommand command, int model_fd, int memory_fd,
     absl::Duration timeout, LoadedReply* reply) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
+  std::unique_ptr<ScratchFolder> folder;
+  if (command.engine == EngineKind::kAotInductor) {
+    MILLRACE_ASSIGN_OR_RETURN(folder, ScratchFolder::Create(kWorkerUid));
+    command.folder = folder->path();
+  }
   MILLRACE_ASSIGN_OR_RETURN(
       auto pipe, WorkerOutput::Create(absl::StrCat("model '", command.model_name, "' version ",
                                                    command.version, " template")));
@@ -70,8 +86,9 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(*reply, FromJson<LoadedReply>(message->text));
   MILLRACE_RETURN_IF_ERROR(reply->status);
+  if (!command.on_gpu) folder.reset();  // What is mapped stays; a GPU's code is loaded later.
   return std::unique_ptr<ModelTemplate>(
-      new ModelTemplate(std::move(process), std::move(ours), std::move(output)));
+      new ModelTemplate(std::move(process), std::move(ours), std::move(output), std::move(folder)));
 }
 
 absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command, std::string name) {
@@ -100,9 +117,10 @@ bool ModelTemplate::WatchUntilDeath(int stop_event, absl::Duration timeout) {
     // The socket without events: only that the other end has gone. Replies are Fork()'s to read.
     pollfd entries[] = {{.fd = control_.fd(), .events = 0, .revents = 0},
                         {.fd = stop_event, .events = POLLIN, .revents = 0},
+                        {.fd = process_.end_fd(), .events = POLLIN, .revents = 0},
                         {.fd = output_.fd(), .events = POLLIN, .revents = 0}};
     if (Poll(absl::MakeSpan(entries), timeout) <= 0) return false;
-    if (entries[0].revents != 0 || entries[1].revents != 0) return true;
+    if (entries[0].revents != 0 || entries[1].revents != 0 || entries[2].revents != 0) return true;
     output_.Read();
   }
 }

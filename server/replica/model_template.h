@@ -12,6 +12,7 @@
 #include "server/channel/control_socket.h"
 #include "server/channel/worker_protocol.h"
 #include "server/replica/child_process.h"
+#include "server/replica/scratch_folder.h"
 #include "server/replica/worker_output.h"
 
 namespace millrace {
@@ -28,13 +29,13 @@ struct ForkedReplica {
 // The process that has loaded one model version and forks its replicas. Thread-safe.
 class ModelTemplate {
  public:
-  // Starts `worker_program` and has it load the model from `model_fd`. Blocks until it is loaded
-  // and warm, at most `timeout`; `reply` is what the worker says, also where it fails. Call on a
-  // thread that lives as long as the template.
+  // Starts `worker_program` and has it load the model from `model_fd`, and a second time without
+  // running it where that starts threads. Blocks until it is loaded and warm, each time at most for
+  // `timeout`; `reply` is what the worker says, also where it fails. Call on a thread that lives as
+  // long as the template.
   static absl::StatusOr<std::unique_ptr<ModelTemplate>> Start(const std::string& worker_program,
-                                                              const LoadCommand& command,
-                                                              int model_fd, int memory_fd,
-                                                              absl::Duration timeout,
+                                                              LoadCommand command, int model_fd,
+                                                              int memory_fd, absl::Duration timeout,
                                                               LoadedReply* reply);
 
   // Forks a replica, which has a name for the log. UNAVAILABLE when the template has died. Blocks
@@ -50,9 +51,20 @@ class ModelTemplate {
   std::string Bury();
 
  private:
-  ModelTemplate(ChildProcess process, ControlSocket control, WorkerOutput output)
-      : process_(std::move(process)), control_(std::move(control)), output_(std::move(output)) {}
+  ModelTemplate(ChildProcess process, ControlSocket control, WorkerOutput output,
+                std::unique_ptr<ScratchFolder> folder)
+      : folder_(std::move(folder)),
+        process_(std::move(process)),
+        control_(std::move(control)),
+        output_(std::move(output)) {}
 
+  static absl::StatusOr<std::unique_ptr<ModelTemplate>> StartOnce(const std::string& worker_program,
+                                                                  LoadCommand command, int model_fd,
+                                                                  int memory_fd,
+                                                                  absl::Duration timeout,
+                                                                  LoadedReply* reply);
+
+  const std::unique_ptr<ScratchFolder> folder_;  // The unpacked package, where it is still needed.
   ChildProcess process_;
   const ControlSocket control_;
   WorkerOutput output_;  // Of the thread that started it.

@@ -265,6 +265,8 @@ LoadCommand ReplicaPool::MakeLoadCommand() const {
                          .inference_mode = options_.inference_mode,
                          .inter_op_threads = options_.inter_op_threads,
                          .warmup = options_.warmup,
+                         .sandbox = options_.sandbox,
+                         .memory_limit_bytes = options_.memory_limit_bytes,
                          .server_pid = getpid()};
   for (const ReplicaPlacement& replica : options_.replicas) {
     command.on_gpu |= replica.device == DeviceKind::kGpu;
@@ -281,6 +283,10 @@ void ReplicaPool::LoadTemplate() {
   for (const std::string& note : reply.notes) {
     LogInfo("model '", options_.signature->model_name(), "' version ",
             options_.signature->version(), ": ", note);
+  }
+  for (const std::string& warning : reply.warnings) {
+    LogWarning("model '", options_.signature->model_name(), "' version ",
+               options_.signature->version(), ": ", warning);
   }
   MutexLock lock(mutex_);
   template_state_ = loaded.status();

@@ -365,6 +365,7 @@ class ConfigReader {
                          "execution_limit_microseconds",
                          config_.millrace().supervision().execution_limit_microseconds()));
     settings_.execution_limit = OrNever(limit);
+    settings_.memory_limit_bytes = config_.millrace().supervision().memory_limit_bytes();
     MILLRACE_RETURN_IF_ERROR(ReadReadiness());
     return ReadReplicas();
   }

@@ -174,6 +174,8 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const Mode
   replicas.most_request_bytes = options_.max_message_bytes;
   replicas.load_timeout = options_.load_timeout;
   replicas.execution_limit = settings.execution_limit;
+  replicas.memory_limit_bytes = settings.memory_limit_bytes;
+  replicas.sandbox = options_.sandbox;
   if (replicas.warmup.empty()) {
     LogInfo(NameOf(settings.name, on_disk.number),
             ": warm-up is skipped, since the config leaves dims open (-1) and declares no "

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
+#include "server/base/sandbox_mode.h"
 #include "server/base/timer.h"
 #include "server/dispatch/core_leases.h"
 #include "server/hardware/hardware.h"
@@ -31,6 +32,7 @@ class ModelRepository {
     size_t max_message_bytes = 64 << 20;         // Of a request on the wire.
     int64_t max_queue_bytes = int64_t{1} << 30;  // Of payloads that are held, over all models.
     absl::Duration load_timeout = absl::Minutes(10);
+    SandboxMode sandbox = SandboxMode::kOn;
     PlacementOptions placement;
   };
   // All of it outlives the repository.

@@ -65,6 +65,7 @@ struct ModelSettings {
   absl::Duration shed_interval = absl::Milliseconds(100);
   int64_t max_queue_bytes = 0;                                // 0: automatic.
   absl::Duration execution_limit = absl::InfiniteDuration();  // InfiniteDuration(): automatic.
+  uint64_t memory_limit_bytes = 0;                            // Of each process; 0: automatic.
   std::optional<ReplicaRange> replica_range;                  // Nullopt: their number is fixed.
   Readiness readiness = Readiness::kOnceLoaded;
   std::vector<DeclaredWarmup> warmup;

@@ -44,6 +44,7 @@ bool IsSupported(const std::string& field) {
       "Millrace.Batching.max_queue_bytes",
       "Millrace.supervision",
       "Millrace.Supervision.execution_limit_microseconds",
+      "Millrace.Supervision.memory_limit_bytes",
       "Millrace.Supervision.readiness",
       "Millrace.replicas",
       "Millrace.Replicas.min",

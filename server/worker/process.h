@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -31,6 +32,17 @@ void IgnoreStopSignals();
 
 // Makes this process a likelier victim than the server when memory runs out. Best effort.
 void VolunteerForOomKiller();
+
+// Lets this process have at most `bytes` of private memory (RLIMIT_DATA), or as much as it was
+// allowed before where that is less: what it asks for beyond fails. For good, and inherited by
+// forks.
+absl::Status LimitMemory(uint64_t bytes);
+
+// Bytes of private memory that count against LimitMemory().
+uint64_t PrivateMemory();
+
+// Closes every descriptor above the standard ones but `fds`, which become 3, 4, … in this order.
+void KeepDescriptors(std::vector<UniqueFd*> fds);
 
 // Pins this process to `cpus`; floats where that is empty. Call before threads start.
 absl::Status PinTo(const std::vector<int>& cpus);
