@@ -2,11 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/repository/model_repository.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -149,8 +146,7 @@ void ModelRepository::LoadVersion(const Planned& planned) {
 absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const ModelSettings& settings,
                                                                       const ModelVersion& on_disk,
                                                                       const Planned& where) {
-  UniqueFd file(open(on_disk.path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file.valid()) return ErrnoStatus(errno, absl::StrCat("opening ", on_disk.path));
+  MILLRACE_ASSIGN_OR_RETURN(UniqueFd file, OpenModelFile(on_disk));
   const size_t largest = LargestRequestBytes(settings.SignatureOf(on_disk.number));
   if (largest > options_.max_message_bytes) {
     LogWarning(NameOf(settings.name, on_disk.number), ": its largest request has ", largest,

@@ -83,7 +83,7 @@ millrace {
     shed_interval_microseconds: 200000
     max_queue_bytes: 1000000
   }
-  supervision { execution_limit_microseconds: 5000000 }
+  supervision { execution_limit_microseconds: 5000000 memory_limit_bytes: 4000000000 }
 }
 )";
 
@@ -120,6 +120,7 @@ TEST(ModelConfig, EverySupportedFieldIsRead) {
   EXPECT_EQ(settings->default_level, 2);
   EXPECT_EQ(settings->starvation_guard, absl::Milliseconds(500));
   EXPECT_EQ(settings->execution_limit, absl::Seconds(5));
+  EXPECT_EQ(settings->memory_limit_bytes, 4'000'000'000u);
   EXPECT_EQ(settings->hold, Hold::kReturners);
   EXPECT_EQ(settings->overflow, Overflow::kDropOldest);
   EXPECT_EQ(settings->shed_target, absl::Milliseconds(10));
@@ -258,6 +259,7 @@ TEST(ModelConfig, TensorsAloneAreEnough) {
   EXPECT_EQ(settings->default_level, 1);
   EXPECT_EQ(settings->starvation_guard, absl::InfiniteDuration());
   EXPECT_EQ(settings->execution_limit, absl::InfiniteDuration());
+  EXPECT_EQ(settings->memory_limit_bytes, 0u);
   EXPECT_EQ(settings->hold, std::nullopt);
   EXPECT_EQ(settings->overflow, Overflow::kBlock);
   EXPECT_EQ(settings->shed_target, absl::InfiniteDuration());
