@@ -289,3 +289,41 @@ def test_no_sandbox_where_it_is_off(tmp_path):
             status = pathlib.Path(f"/proc/{pid}/status").read_text()
             assert "Seccomp:\t0" in status and "NoNewPrivs:\t0" in status
         assert not server.logged("sandbox lacks")
+
+
+@pytest.fixture
+def small_cgroup():
+    """A command's prefix that runs it in a memory cgroup of 1.5 GB, and the cgroup's folder."""
+    root = pathlib.Path("/sys/fs/cgroup")
+    first = root / "memory" if (root / "memory").is_dir() else root
+    limit = "memory.limit_in_bytes" if first != root else "memory.max"
+    group = first / f"millrace-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / limit).write_text("1500000000")
+    except OSError as error:
+        if group.is_dir():
+            group.rmdir()
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"], group
+    eventually(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def test_the_kernel_kills_the_replica_that_takes_too_much_and_nobody_else(tmp_path, small_cgroup):
+    prefix, group = small_cgroup
+    unlimited = "millrace { supervision { memory_limit_bytes: 1000000000000 } }\n"
+    hostile_models.write_script(tmp_path / "hostile", "fills", hostile_models.FillsInForward(),
+                                unlimited)
+    with Server(tmp_path, ["identity"], repositories=[tmp_path / "hostile"],
+                prefix=prefix) as server:
+        for pid in server.processes():
+            assert str(pid) in (group / "cgroup.procs").read_text().split()
+        error = client.error_of(lambda: call(server, "fills", [-1.0, 0.0, 0.0, 0.0]))
+        assert error.code() == StatusCode.INTERNAL and "died" in error.details(), error
+        assert server.logged(r"model 'fills' .* was killed by signal 9")
+        assert server.metric("millrace_replica_restarts_total", model="identity") == 0
+        assert call(server, "fills", [1.0, 2.0, 3.0, 4.0]).tolist() == [1, 2, 3, 4]
+        inputs = reference.random_inputs("identity", 3)
+        client.assert_answers(server.stub.ModelInfer(client.request("identity", inputs)),
+                              "identity", inputs)
