@@ -471,6 +471,7 @@ TEST(ModelConfig, ValuesThatMakeNoSenseAreRefused) {
       {input("dims: [ 1, 1, 1, 1, 1, 1, 1, 1 ]"), "3", "'input[0].dims'", "at most 7"},
       {input("dims: [ 4611686018427387904, 2 ]"), "3", "'input[0].dims'", "addressed"},
       {input("dims: [ 4611686018427387904 ]"), "3", "'input[0].dims'", "addressed"},
+      {input("dims: [ 1099511627776 ]"), "3", "'input[0].dims'", "at most 1099511627776"},
       {"input {\n data_type: TYPE_FP32 dims: 1 }", "1", "'input[0].name'", "missing"},
       {"input { name: \"a\\nb\"\n data_type: TYPE_FP32 dims: 1 }", "1", "'input[0].name'",
        "control characters"},
