@@ -16,7 +16,7 @@ import pytest
 import reference
 import torch
 from grpc import StatusCode
-from server_process import Server, comm_of, eventually, stat_of
+from server_process import MODELS, Server, comm_of, eventually, stat_of
 
 NOT_ALLOWED, NO_ACCESS, UNKNOWN = errno.EPERM, errno.EACCES, errno.ENOSYS
 # By their numbers in hostile_package.cc: what is tried, and what it must bring.
@@ -144,7 +144,8 @@ def test_native_code_that_spins_is_ended(server):
         attempt(server, 0, 0)
     error = client.error_of(lambda: attempt(server, NOW, SPIN))
     assert error.code() == StatusCode.INTERNAL and "hung" in error.details()
-    assert server.metric("millrace_replica_restarts_total", model="native") >= restarts + 3
+    eventually(lambda: server.metric("millrace_replica_restarts_total", model="native")
+               >= restarts + 3)
     eventually(lambda: server.metric("millrace_ready_replicas", model="native") == 1)
 
 
@@ -324,6 +325,49 @@ def test_the_kernel_kills_the_replica_that_takes_too_much_and_nobody_else(tmp_pa
         assert server.logged(r"model 'fills' .* was killed by signal 9")
         assert server.metric("millrace_replica_restarts_total", model="identity") == 0
         assert call(server, "fills", [1.0, 2.0, 3.0, 4.0]).tolist() == [1, 2, 3, 4]
+        inputs = reference.random_inputs("identity", 3)
+        client.assert_answers(server.stub.ModelInfer(client.request("identity", inputs)),
+                              "identity", inputs)
+
+
+def malformed(model, file):
+    """The file of a test model, spoilt in the way that `model` names."""
+    whole = (MODELS / "good" / file).read_bytes()
+    if model == "cut_off":
+        return whole[:-len(whole) // 3]
+    if model == "longer":
+        return whole + b"\0" * 64
+    if model == "scrambled":  # The pickle's bytes; the archive around it is sound.
+        at = whole.index(b"\x80\x02")
+        return whole[:at] + b"\x80\x02" + b"\xff" * 24 + whole[at + 26:]
+    if model == "climbs":
+        return whole.replace(b"model/data/aotinductor", b"../../data/aotinductor")
+    raise AssertionError(model)
+
+
+MALFORMED = {
+    "cut_off": ("identity", "model.pt", "is no zip archive, is cut off"),
+    "longer": ("identity", "model.pt", "has bytes behind its end"),
+    "scrambled": ("identity", "model.pt", "could not be read as TorchScript"),
+    "climbs": ("mlp_pt2", "model.pt2", "whose name climbs"),
+}
+
+
+def test_malformed_files_are_load_errors(tmp_path):
+    repository = tmp_path / "malformed"
+    for model, (original, file, _) in MALFORMED.items():
+        version = repository / model / "1"
+        version.mkdir(parents=True)
+        (version / file).write_bytes(malformed(model, f"{original}/1/{file}"))
+        spec = reference.model(original)
+        (repository / model / "config.pbtxt").write_text(
+            spec.config_text().replace(f'"{original}"', f'"{model}"', 1))
+    with Server(tmp_path, ["identity"], repositories=[repository]) as server:
+        for model, (original, _, reason) in MALFORMED.items():
+            error = client.error_of(lambda: server.stub.ModelInfer(
+                client.request(model, as_model=original)))
+            assert error.code() == StatusCode.UNAVAILABLE
+            assert reason in error.details(), error.details()
         inputs = reference.random_inputs("identity", 3)
         client.assert_answers(server.stub.ModelInfer(client.request("identity", inputs)),
                               "identity", inputs)
