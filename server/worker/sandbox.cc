@@ -81,10 +81,8 @@ absl::Status DropCapabilities() {
 }
 
 absl::Status LockPrivileges() {
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return ErrnoStatus(errno, "no_new_privs");
-  // Nobody of the same user traces this process or reads its memory.
-  if (prctl(PR_SET_DUMPABLE, 0) != 0) return ErrnoStatus(errno, "PR_SET_DUMPABLE");
-  return absl::OkStatus();
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, "PR_SET_NO_NEW_PRIVS");
 }
 
 absl::Status Limit(__rlimit_resource resource, rlim_t most, absl::string_view name) {
@@ -143,8 +141,12 @@ absl::Status Sandbox::GiveUpPrivileges() {
 
 absl::Status Sandbox::Confine(Role role) {
   if (options_.mode == SandboxMode::kOff) return absl::OkStatus();
-  // A replica's files are its template's.
-  if (role != Role::kReplica) MILLRACE_RETURN_IF_ERROR(Settle("Landlock", LimitFiles(role)));
+  if (role != Role::kReplica) {  // Whose files are its template's.
+    const absl::Status limited = LimitFiles(role);
+    // Then at least no worker of the same user reads this one's memory by its file.
+    if (!limited.ok()) prctl(PR_SET_DUMPABLE, 0);
+    MILLRACE_RETURN_IF_ERROR(Settle("Landlock", limited));
+  }
   return Settle("the system call filter", FilterCalls(role));
 }
 
