@@ -4,13 +4,12 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
-#include <vector>
 
 namespace millrace {
 namespace {
@@ -48,17 +47,27 @@ TEST(Process, AChildsErrorComesBackAlsoItsDeath) {
   EXPECT_EQ(died, absl::InternalError("exited with 3"));
 }
 
+// Private memory of the kernel's, as every allocator gets it; nullptr where there is no more.
+void* Allocate(size_t bytes) {
+  void* const memory =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return memory == MAP_FAILED ? nullptr : memory;
+}
+
 TEST(Process, AskingForMoreMemoryThanIsAllowedFailsAndHarmsNothing) {
   const absl::Status status = RunInChild([] {
+    constexpr size_t kMebibyte = 1 << 20;
     const uint64_t before = PrivateMemory();
     if (before == 0 || before != PrivateMemory()) return absl::InternalError("wrong measure");
-    std::vector<char> more(64 << 20);
-    if (PrivateMemory() < before + more.size()) return absl::InternalError("measured too little");
-    absl::Status limited = LimitMemory(PrivateMemory() + (8 << 20));
+    if (Allocate(64 * kMebibyte) == nullptr) return absl::InternalError("got nothing");
+    if (PrivateMemory() != before + 64 * kMebibyte) return absl::InternalError("wrong difference");
+    absl::Status limited = LimitMemory(PrivateMemory() + 8 * kMebibyte);
     if (!limited.ok()) return limited;
-    if (std::malloc(64 << 20) != nullptr) return absl::InternalError("got more than allowed");
-    if (std::malloc(1 << 20) == nullptr) return absl::InternalError("got less than allowed");
-    return LimitMemory(uint64_t{1} << 40);  // Stays as it is.
+    if (Allocate(64 * kMebibyte) != nullptr) return absl::InternalError("got more than allowed");
+    if (Allocate(4 * kMebibyte) == nullptr) return absl::InternalError("got less than allowed");
+    limited = LimitMemory(uint64_t{1} << 40);
+    if (Allocate(64 * kMebibyte) != nullptr) return absl::InternalError("raised its own limit");
+    return limited;
   });
   EXPECT_TRUE(status.ok()) << status;
 }
