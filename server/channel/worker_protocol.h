@@ -60,8 +60,8 @@ struct LoadedReply {
   std::vector<int64_t> warmup_ns;
 };
 
-// Server → template, with three file descriptors: the replica's control socket, its completion event
-// (an eventfd), and its standard output and error (a pipe).
+// Server → template, with three file descriptors: the replica's control socket, its completion
+// event (an eventfd), and its standard output and error (a pipe).
 struct ForkCommand {
   int mailbox = 0;        // The replica's index.
   std::vector<int> cpus;  // Pinned to these; empty: floats.
