@@ -13,6 +13,9 @@ using Json = nlohmann::json;
 // nlohmann::json finds these by argument-dependent lookup; the names are the library's.
 NLOHMANN_JSON_SERIALIZE_ENUM(EngineKind, {{EngineKind::kTorchScript, "torchscript"},
                                           {EngineKind::kAotInductor, "aotinductor"}})
+NLOHMANN_JSON_SERIALIZE_ENUM(SandboxMode, {{SandboxMode::kRequired, "required"},
+                                           {SandboxMode::kOn, "on"},
+                                           {SandboxMode::kOff, "off"}})
 
 static std::vector<int64_t> ToVector(const Shape& shape) { return {shape.begin(), shape.end()}; }
 
@@ -55,7 +58,8 @@ static void from_json(const Json& json, WarmupInput& input) {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WarmupSample, rows, count, inputs, declared)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LoadCommand, engine, model_name, version, max_batch_size, inputs,
                                    outputs, optimize, inference_mode, inter_op_threads, warmup,
-                                   on_gpu, background, check_batching, server_pid)
+                                   on_gpu, background, check_batching, load_only, sandbox, folder,
+                                   memory_limit_bytes, server_pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ForkCommand, mailbox, cpus, threads, device_index)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription::Gpu, index, name, total_memory_bytes,
                                    free_memory_bytes)
@@ -63,13 +67,17 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription, libtorch_version, gpus)
 
 static void to_json(Json& json, const LoadedReply& reply) {
   json = {{"status", StatusToJson(reply.status)},
+          {"start_over", reply.start_over},
           {"notes", reply.notes},
+          {"warnings", reply.warnings},
           {"warmup_ns", reply.warmup_ns},
           {"batching", StatusToJson(reply.batching)}};
 }
 
 static void from_json(const Json& json, LoadedReply& reply) {
   reply.status = StatusFromJson(json.at("status"));
+  reply.start_over = json.at("start_over");
+  reply.warnings = json.at("warnings").get<std::vector<std::string>>();
   reply.notes = json.at("notes").get<std::vector<std::string>>();
   reply.warmup_ns = json.at("warmup_ns").get<std::vector<int64_t>>();
   reply.batching = StatusFromJson(json.at("batching"));

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/base/sandbox_mode.h"
 #include "server/inference/engine_kind.h"
 #include "server/inference/model_signature.h"
 #include "server/inference/warmup.h"
@@ -21,6 +22,9 @@ namespace millrace {
 
 // The worker finds its control socket at this file descriptor.
 inline constexpr int kWorkerControlFd = 3;
+
+// The user and group that workers become where the server runs as root: nobody's.
+inline constexpr unsigned int kWorkerUid = 65534;
 
 // Server → template, with two file descriptors: the model file and the model's memory.
 struct LoadCommand {
@@ -37,13 +41,22 @@ struct LoadCommand {
   bool on_gpu = false;      // The template then only loads; the replicas move, optimise and warm.
   bool background = false;  // The process runs at SCHED_IDLE, and is to leave that once loaded.
   bool check_batching = false;  // See LoadedReply::batching.
+  // The template doesn't run the model, since one that did could not be forked from; the replicas
+  // warm themselves.
+  bool load_only = false;
+  SandboxMode sandbox = SandboxMode::kOn;
+  std::string folder = "";          // Empty, and where the package is unpacked; AOTInductor only.
+  uint64_t memory_limit_bytes = 0;  // Of each process; 0: automatic.
   int server_pid = 0;
 };
 
 // Template → server.
 struct LoadedReply {
-  absl::Status status;             // Why the model can't serve.
-  std::vector<std::string> notes;  // For the log: what was skipped or failed without harm.
+  absl::Status status;  // Why the model can't serve.
+  // Running the model started threads: the server is to start another template, with load_only.
+  bool start_over = false;
+  std::vector<std::string> notes;     // For the log: what was skipped or failed without harm.
+  std::vector<std::string> warnings;  // For the log: what the sandbox lacks.
   // How long the last run of each of LoadCommand::warmup took; empty where none ran, 0 for one that
   // failed.
   std::vector<int64_t> warmup_ns;

@@ -137,6 +137,14 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
       ->capture_default_str();
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
+  app.add_option("--sandbox", config.sandbox,
+                 "Shut the processes that run models in: off, on (what the kernel refuses is left "
+                 "out, with a warning) or required (such a model is not served)")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, SandboxMode>{{"off", SandboxMode::kOff},
+                                             {"on", SandboxMode::kOn},
+                                             {"required", SandboxMode::kRequired}}))
+      ->default_str("on");
   AddDuration(app, "--load-timeout", &config.load_timeout, "How long a model may take to load");
   app.add_option("--required-model", config.required_models,
                  "A model without which the server isn't ready; may be given several times")

@@ -8,6 +8,7 @@
 
 #include "absl/time/time.h"
 #include "server/base/log.h"
+#include "server/base/sandbox_mode.h"
 
 namespace millrace {
 
@@ -35,6 +36,7 @@ struct ServerConfig {
 
   std::vector<std::string> required_models;
   bool pin = false;
+  SandboxMode sandbox = SandboxMode::kOn;
   absl::Duration load_timeout = absl::Minutes(10);
   absl::Duration unhealthy_after = absl::Seconds(2);
   absl::Duration drain_delay = absl::Seconds(5);

@@ -9,6 +9,7 @@
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,10 +19,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/channel/worker_protocol.h"
@@ -49,11 +53,28 @@ std::string Ending(const siginfo_t& info) {
                       ")");
 }
 
-// The environment of workers: the server's, and idle intra-op threads that sleep instead of
-// spinning on cores that other replicas need, unless the operator said otherwise.
+// What libtorch, OpenMP, MKL, GPU drivers and the loader of libraries are told by the environment.
+// Nothing else of the server's reaches a worker: a model may read what its process has.
+bool IsForWorkers(absl::string_view entry) {
+  constexpr absl::string_view kPrefixes[] = {
+      "ATEN_", "CUBLAS",  "CUDA_",    "CUDNN_", "DNNL_",   "GOMP_",  "HIP_",  "HSA_",
+      "KMP_",  "LANG=",   "LC_",      "LD_",    "MALLOC_", "MKL_",   "NCCL_", "NVIDIA_",
+      "OMP_",  "ONEDNN_", "PYTORCH_", "ROCR_",  "TMPDIR=", "TORCH_", "TZ="};
+  // Sanitizers of the tests' builds.
+  constexpr absl::string_view kOptions[] = {
+      "ASAN_OPTIONS=", "LSAN_OPTIONS=", "TSAN_OPTIONS=", "UBSAN_OPTIONS="};
+  const auto begins = [&](absl::string_view prefix) { return absl::StartsWith(entry, prefix); };
+  return std::any_of(std::begin(kPrefixes), std::end(kPrefixes), begins) ||
+         std::any_of(std::begin(kOptions), std::end(kOptions), begins);
+}
+
+// The environment of workers; with idle intra-op threads that sleep instead of spinning on cores
+// that other replicas need, unless the operator said otherwise.
 std::vector<std::string> WorkerEnvironment() {
   std::vector<std::string> environment;
-  for (char** entry = environ; *entry != nullptr; ++entry) environment.emplace_back(*entry);
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    if (IsForWorkers(*entry)) environment.emplace_back(*entry);
+  }
   if (getenv("OMP_WAIT_POLICY") == nullptr && getenv("GOMP_SPINCOUNT") == nullptr) {
     environment.emplace_back("OMP_WAIT_POLICY=passive");
   }
@@ -69,12 +90,17 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
 
 }  // namespace
 
-ChildProcess::ChildProcess(ChildProcess&& other) noexcept : pid_(std::exchange(other.pid_, 0)) {}
+ChildProcess::ChildProcess(pid_t pid)
+    : pid_(pid), end_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))) {}
+
+ChildProcess::ChildProcess(ChildProcess&& other) noexcept
+    : pid_(std::exchange(other.pid_, 0)), end_(std::move(other.end_)) {}
 
 ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
   if (this != &other) {
     KillAndReap();
     pid_ = std::exchange(other.pid_, 0);
+    end_ = std::move(other.end_);
   }
   return *this;
 }
@@ -130,21 +156,30 @@ absl::StatusOr<ChildProcess> ChildProcess::Adopt(pid_t pid) {
         absl::StrCat("process ", pid, " is no child that this process could adopt"));
   }
   Known().pids.insert(pid);
+  setpgid(pid, pid);  // A group of its own: what its template has forked beside it is another.
   return ChildProcess(pid);
 }
 
 std::string ChildProcess::KillAndReap() {
   if (pid_ == 0) return "";
   const pid_t pid = std::exchange(pid_, 0);
-  kill(pid, SIGKILL);  // Without effect on one that has ended; its number is ours until reaped.
+  end_.reset();
+  // Without effect on one that has ended; its number is ours until reaped. With it goes whatever it
+  // has forked.
+  kill(pid, SIGKILL);
+  kill(-pid, SIGKILL);
   siginfo_t info = {};
   int result;
   do {
     result = waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT);
   } while (result != 0 && errno == EINTR);
   MutexLock lock(Known().mutex);
-  siginfo_t same = {};
-  waitid(P_PID, static_cast<id_t>(pid), &same, WEXITED | WNOHANG);  // Its number is free from here.
+  // Reaps it and what was killed with it, which has become this process's. Its number is free from
+  // here, and nobody gets it while the mutex is held.
+  siginfo_t any = {};
+  while (waitid(P_PGID, static_cast<id_t>(pid), &any, WEXITED) == 0 || errno == EINTR) {
+  }
+  waitid(P_PID, static_cast<id_t>(pid), &any, WEXITED | WNOHANG);  // One without a group.
   Known().pids.erase(pid);
   return result == 0 ? Ending(info) : "was not a child of this process";
 }

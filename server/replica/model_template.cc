@@ -3,6 +3,7 @@
 #include "server/replica/model_template.h"
 
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -17,7 +18,7 @@
 namespace millrace {
 namespace {
 
-constexpr absl::Duration kForkTimeout = absl::Seconds(30);
+constexpr absl::Duration kForkTimeout = absl::Seconds(10);
 
 // How long a load in the background has to do with what others leave over.
 constexpr absl::Duration kBackgroundTime = absl::Minutes(1);
@@ -66,11 +67,27 @@ std::string Bury(ChildProcess& process, WorkerOutput& output) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(const StartOptions& options,
-                                                                    const LoadCommand& command,
+                                                                    LoadCommand command,
                                                                     int model_fd, int memory_fd,
                                                                     LoadedReply* reply) {
+  MILLRACE_ASSIGN_OR_RETURN(auto loaded, StartOnce(options, command, model_fd, memory_fd, reply));
+  if (!reply->start_over) return loaded;
+  command.load_only = true;
+  loaded.reset();
+  return StartOnce(options, std::move(command), model_fd, memory_fd, reply);
+}
+
+absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(const StartOptions& options,
+                                                                        LoadCommand command,
+                                                                        int model_fd, int memory_fd,
+                                                                        LoadedReply* reply) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
+  std::unique_ptr<ScratchFolder> folder;
+  if (command.engine == EngineKind::kAotInductor) {
+    MILLRACE_ASSIGN_OR_RETURN(folder, ScratchFolder::Create(kWorkerUid));
+    command.folder = folder->path();
+  }
   MILLRACE_ASSIGN_OR_RETURN(
       auto pipe, WorkerOutput::Create(absl::StrCat("model '", command.model_name, "' version ",
                                                    command.version, " template")));
@@ -95,8 +112,9 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(const StartO
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(*reply, FromJson<LoadedReply>(message->text));
   MILLRACE_RETURN_IF_ERROR(reply->status);
+  if (!command.on_gpu) folder.reset();  // What is mapped stays; a GPU's code is loaded later.
   return std::unique_ptr<ModelTemplate>(
-      new ModelTemplate(std::move(process), std::move(ours), std::move(output)));
+      new ModelTemplate(std::move(process), std::move(ours), std::move(output), std::move(folder)));
 }
 
 absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command, std::string name) {
@@ -112,6 +130,8 @@ absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command, st
     MILLRACE_RETURN_IF_ERROR(
         control_.Send(ToJson(command), {theirs.fd(), event.get(), worker_end.get()}));
     message = control_.Receive(kForkTimeout);
+    // A late answer must not be taken for that of the next command.
+    if (!message.ok()) shutdown(control_.fd(), SHUT_RDWR);
   }
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(const ForkedReply reply, FromJson<ForkedReply>(message->text));
@@ -125,9 +145,10 @@ bool ModelTemplate::WatchUntilDeath(int stop_event, absl::Duration timeout) {
     // The socket without events: only that the other end has gone. Replies are Fork()'s to read.
     pollfd entries[] = {{.fd = control_.fd(), .events = 0, .revents = 0},
                         {.fd = stop_event, .events = POLLIN, .revents = 0},
+                        {.fd = process_.end_fd(), .events = POLLIN, .revents = 0},
                         {.fd = output_.fd(), .events = POLLIN, .revents = 0}};
     if (Poll(absl::MakeSpan(entries), timeout) <= 0) return false;
-    if (entries[0].revents != 0 || entries[1].revents != 0) return true;
+    if (entries[0].revents != 0 || entries[1].revents != 0 || entries[2].revents != 0) return true;
     output_.Read();
   }
 }

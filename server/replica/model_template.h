@@ -12,6 +12,7 @@
 #include "server/channel/control_socket.h"
 #include "server/channel/worker_protocol.h"
 #include "server/replica/child_process.h"
+#include "server/replica/scratch_folder.h"
 #include "server/replica/worker_output.h"
 
 namespace millrace {
@@ -37,16 +38,16 @@ class ModelTemplate {
     int cancel_event = -1;  // An eventfd: once it is readable, the load ends. -1: none.
   };
 
-  // Starts the worker program and has it load the model from `model_fd`. Blocks until it is loaded
-  // and warm; `reply` is what the worker says, also where it fails. CANCELLED where it was told to
-  // end. Call on a thread that lives as long as the template.
+  // Starts the worker program and has it load the model from `model_fd`, and a second time without
+  // running it where that starts threads. Blocks until it is loaded and warm, each time at most for
+  // the timeout; `reply` is what the worker says, also where it fails. CANCELLED where it was told
+  // to end. Call on a thread that lives as long as the template.
   static absl::StatusOr<std::unique_ptr<ModelTemplate>> Start(const StartOptions& options,
-                                                              const LoadCommand& command,
-                                                              int model_fd, int memory_fd,
-                                                              LoadedReply* reply);
+                                                              LoadCommand command, int model_fd,
+                                                              int memory_fd, LoadedReply* reply);
 
   // Forks a replica, which has a name for the log. UNAVAILABLE when the template has died. Blocks
-  // for milliseconds.
+  // for milliseconds; a template that doesn't answer for long counts as dead.
   absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, std::string name)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -58,9 +59,19 @@ class ModelTemplate {
   std::string Bury();
 
  private:
-  ModelTemplate(ChildProcess process, ControlSocket control, WorkerOutput output)
-      : process_(std::move(process)), control_(std::move(control)), output_(std::move(output)) {}
+  ModelTemplate(ChildProcess process, ControlSocket control, WorkerOutput output,
+                std::unique_ptr<ScratchFolder> folder)
+      : folder_(std::move(folder)),
+        process_(std::move(process)),
+        control_(std::move(control)),
+        output_(std::move(output)) {}
 
+  static absl::StatusOr<std::unique_ptr<ModelTemplate>> StartOnce(const StartOptions& options,
+                                                                  LoadCommand command, int model_fd,
+                                                                  int memory_fd,
+                                                                  LoadedReply* reply);
+
+  const std::unique_ptr<ScratchFolder> folder_;  // The unpacked package, where it is still needed.
   ChildProcess process_;
   const ControlSocket control_;
   WorkerOutput output_;  // Of the thread that started it.

@@ -180,7 +180,8 @@ bool Replica::WaitForEvent() {
   pollfd entries[] = {{.fd = process_->completion_event.get(), .events = POLLIN, .revents = 0},
                       {.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
                       {.fd = stop_event_.get(), .events = POLLIN, .revents = 0},
-                      {.fd = process_->output.fd(), .events = POLLIN, .revents = 0}};
+                      {.fd = process_->output.fd(), .events = POLLIN, .revents = 0},
+                      {.fd = process_->process.end_fd(), .events = POLLIN, .revents = 0}};
   Poll(absl::MakeSpan(entries), std::min(kMostSleep, TimeLeft()));
   mailbox_.WokeUp();
   if (entries[3].revents != 0) process_->output.Read();
@@ -195,7 +196,7 @@ bool Replica::WaitForEvent() {
     left_ = context_.dispatcher->RetireRunner(this);
   }
   hangs_ = TimeLeft() < absl::ZeroDuration();
-  return entries[1].revents == 0 && !hangs_ && !left_;
+  return entries[1].revents == 0 && entries[4].revents == 0 && !hangs_ && !left_;
 }
 
 absl::Duration Replica::TimeLeft() const {

@@ -269,6 +269,8 @@ LoadCommand ReplicaPool::MakeLoadCommand(bool background) const {
                          .warmup = options_.warmup,
                          .background = background,
                          .check_batching = options_.batch_check != BatchCheck::kUnchecked,
+                         .sandbox = options_.sandbox,
+                         .memory_limit_bytes = options_.memory_limit_bytes,
                          .server_pid = getpid()};
   for (const ReplicaPlacement& replica : options_.replicas) {
     command.on_gpu |= replica.device == DeviceKind::kGpu;
@@ -289,6 +291,10 @@ void ReplicaPool::LoadTemplate(bool background) {
   for (const std::string& note : reply.notes) {
     LogInfo("model '", options_.signature->model_name(), "' version ",
             options_.signature->version(), ": ", note);
+  }
+  for (const std::string& warning : reply.warnings) {
+    LogWarning("model '", options_.signature->model_name(), "' version ",
+               options_.signature->version(), ": ", warning);
   }
   const absl::Status state = loaded.ok() ? Heed(reply.batching) : loaded.status();
   MutexLock lock(mutex_);

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
+#include "server/base/sandbox_mode.h"
 #include "server/base/thread.h"
 #include "server/base/timer.h"
 #include "server/base/unique_fd.h"
@@ -43,6 +45,8 @@ class ReplicaPool {
     bool optimize = true;        // Freeze and optimise a TorchScript module.
     bool inference_mode = true;  // Else no_grad.
     int inter_op_threads = 1;
+    SandboxMode sandbox = SandboxMode::kOn;
+    uint64_t memory_limit_bytes = 0;  // Of each process; 0: automatic.
     std::vector<WarmupSample> warmup;
     // Where replicas may run: the first `start` of them do from the start on.
     std::vector<ReplicaPlacement> replicas;

@@ -18,6 +18,8 @@ namespace {
 
 namespace pb = google::protobuf;
 
+constexpr int kMostDepth = 16;  // Of messages in each other; the deepest that is known has 5.
+
 // Keeps the first error. Lines and columns count from 0, as the tokenizer counts them.
 class FirstError : public pb::io::ErrorCollector {
  public:
@@ -155,6 +157,7 @@ absl::StatusOr<std::unique_ptr<const ConfigText>> ConfigText::Parse(const std::s
   pb::TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
   parser.WriteLocationsTo(&parsed->tree_);
+  parser.SetRecursionLimit(kMostDepth);
   if (parser.ParseFromString(text, &parsed->config_)) return parsed;
   std::string problem = error.message();
   if (!absl::StrContains(problem, "field")) {

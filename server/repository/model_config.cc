@@ -29,6 +29,8 @@ constexpr int kMostThreads = 1024;
 constexpr uint32_t kMostWarmupRuns = 10000;
 constexpr absl::Duration kLongestDuration = absl::Hours(1);
 constexpr uint64_t kMostPriorityLevels = 32;
+// Of one tensor of a full batch: so the sizes of all batches of a model together can be told, too.
+constexpr int64_t kMostTensorBytes = int64_t{1} << 40;
 
 static_assert(static_cast<int>(DataType::kFp32) == inference::TYPE_FP32);
 static_assert(static_cast<int>(DataType::kBf16) == inference::TYPE_BF16);
@@ -224,8 +226,11 @@ class ConfigReader {
     for (int64_t& dim : shape) dim = std::max<int64_t>(dim, 1);
     shape.push_back(std::max<int64_t>(settings_.max_batch_size, 1));
     shape.push_back(static_cast<int64_t>(ElementSize(spec.data_type)));
-    if (ElementCount(shape)) return absl::OkStatus();
-    return node.Error("dims", "a batch of such tensors has more bytes than can be addressed");
+    const std::optional<int64_t> bytes = ElementCount(shape);
+    if (bytes && *bytes <= kMostTensorBytes) return absl::OkStatus();
+    return node.Error("dims", absl::StrCat("a batch of such tensors has more bytes than can be "
+                                           "addressed; at most ",
+                                           kMostTensorBytes, " are supported"));
   }
 
   absl::Status ReadVersionPolicy() {
@@ -367,6 +372,7 @@ class ConfigReader {
                          "execution_limit_microseconds",
                          config_.millrace().supervision().execution_limit_microseconds()));
     settings_.execution_limit = OrNever(limit);
+    settings_.memory_limit_bytes = config_.millrace().supervision().memory_limit_bytes();
     MILLRACE_RETURN_IF_ERROR(ReadReadiness());
     return ReadReplicas();
   }

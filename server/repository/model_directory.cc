@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/repository/model_directory.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <set>
 #include <system_error>
@@ -18,7 +20,9 @@
 #include "absl/strings/str_join.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
+#include "server/repository/beneath.h"
 #include "server/repository/file_stamp.h"
+#include "server/repository/manifest.h"
 #include "server/repository/model_config.h"
 #include "server/repository/names.h"
 
@@ -54,19 +58,34 @@ bool IsFile(const std::string& path) {
   return fs::is_regular_file(path, error);
 }
 
+// A path, and the repository that it lies in, which is so many folders up.
+struct Place {
+  Place(const fs::path& whole, int depth) : repository(whole) {
+    for (; depth > 0; --depth) repository = repository.parent_path();
+    path = whole.lexically_relative(repository);
+  }
+
+  fs::path repository;
+  fs::path path;  // In it.
+};
+
 absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
   if (!IsFile(path)) {
     return absl::NotFoundError(absl::StrCat(
         path, ": no such file; start from this one and adapt types and dims: ", kStartingConfig));
   }
-  std::ifstream file(path, std::ios::binary);
+  const Place place(path, /*depth=*/2);
+  MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file, OpenBeneath(place.repository, place.path));
   std::string text(kMostConfigBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (file.bad() || !file.is_open()) {
-    return absl::PermissionDeniedError(
-        absl::StrCat(path, ": can't be read; check its permissions"));
+  size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t got = read(file.get(), text.data() + size, text.size() - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return ErrnoStatus(errno, absl::StrCat("reading ", path));
+    if (got == 0) break;
+    size += static_cast<size_t>(got);
   }
-  text.resize(static_cast<size_t>(file.gcount()));
+  text.resize(size);
   if (text.size() > kMostConfigBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": larger than ", kMostConfigBytes, " bytes; this is no config.pbtxt"));
@@ -176,11 +195,12 @@ absl::StatusOr<std::vector<ModelDirectory>> ScanRepositories(
     if (!seen.insert(real.string()).second) continue;  // The same one, named twice.
     MILLRACE_ASSIGN_OR_RETURN(const std::vector<std::string> names, Subdirectories(repository));
     for (const std::string& name : names) {
-      if (IsName(name)) {
+      if (IsModelName(name)) {
         paths_by_name[name].push_back((fs::path(repository) / name).string());
       } else {
         LogWarning(repository, "/", absl::CHexEscape(name),
-                   " is ignored: a model's name is UTF-8 without control ", "characters");
+                   " is ignored: a model's name is up to 128 letters, digits, '_', '-' and '.', ",
+                   "and begins with a letter, a digit or '_'");
       }
     }
   }
@@ -218,6 +238,13 @@ ModelDirectory ReadModelDirectory(const std::string& path,
   model.path = path;
   model.status = ReadInto(&model, config);
   return model;
+}
+
+absl::StatusOr<UniqueFd> OpenModelFile(const ModelVersion& version) {
+  const Place place(version.path, /*depth=*/3);
+  MILLRACE_ASSIGN_OR_RETURN(UniqueFd file, OpenBeneath(place.repository, place.path));
+  MILLRACE_RETURN_IF_ERROR(CheckManifests(place.repository, place.path, file.get()));
+  return file;
 }
 
 std::vector<int64_t> SelectVersions(const VersionPolicy& policy,

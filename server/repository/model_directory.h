@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "server/base/unique_fd.h"
 #include "server/inference/engine_kind.h"
 #include "server/repository/model_settings.h"
 
@@ -36,7 +37,8 @@ struct ModelDirectory {
 
 // Reads every model of the repositories, ordered by name. A model that can't be served is listed
 // with the reason and never hinders others; a name that several repositories hold is listed once,
-// as refused. Follows symbolic links, skips hidden entries, opens nothing but config.pbtxt.
+// as refused. Follows symbolic links that stay in their repository, skips hidden entries, opens
+// nothing but config.pbtxt.
 // NOT_FOUND or another error where a repository can't be listed. Blocks on the disk.
 absl::StatusOr<std::vector<ModelDirectory>> ScanRepositories(
     absl::Span<const std::string> repositories);
@@ -50,6 +52,10 @@ absl::StatusOr<ModelDirectory> FindModelDirectory(
 // Reads one model, whose name is that of its directory.
 ModelDirectory ReadModelDirectory(const std::string& path,
                                   const std::optional<std::string>& config = std::nullopt);
+
+// Opens the file of a version, which must lie in its repository, and holds it to its manifests; see
+// CheckManifests(). Blocks on the disk.
+absl::StatusOr<UniqueFd> OpenModelFile(const ModelVersion& version);
 
 // Picks from the versions on disk (ascending) those that the policy selects, ascending. A version
 // that the policy names is picked whether it is there or not.

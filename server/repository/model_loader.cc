@@ -60,9 +60,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
                                                                bool background) {
   const ModelSettings& settings = *task.settings;
   const std::string& path = task.version.path;
-  UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file.valid()) return ErrnoStatus(errno, absl::StrCat("opening ", path));
   const FileStamp before = FileStamp::Of(path);
+  MILLRACE_ASSIGN_OR_RETURN(UniqueFd file, OpenModelFile(task.version));
   const size_t largest = LargestRequestBytes(settings.SignatureOf(task.version.number));
   if (largest > options_.max_message_bytes) {
     LogWarning(NameOf(task), ": its largest request has ", largest,
@@ -86,6 +85,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
   }
   replicas.most_request_bytes = options_.max_message_bytes;
   replicas.load_timeout = options_.load_timeout;
+  replicas.memory_limit_bytes = settings.memory_limit_bytes;
+  replicas.sandbox = options_.sandbox;
   replicas.unhealthy_after = options_.unhealthy_after;
   replicas.execution_limit = settings.execution_limit;
   replicas.batch_check = settings.batch_check;

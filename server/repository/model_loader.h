@@ -40,6 +40,7 @@ class ModelLoader {
     size_t max_message_bytes = 64 << 20;
     absl::Duration load_timeout = absl::Minutes(10);
     absl::Duration unhealthy_after = absl::Seconds(2);
+    SandboxMode sandbox = SandboxMode::kOn;
   };
   // All of it outlives the loader and the models.
   struct Context {

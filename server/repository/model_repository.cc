@@ -65,7 +65,8 @@ ModelRepository::ModelRepository(Options options, Hardware hardware, Context con
       loader_(options_.loader, {.clock = context_.clock,
                                 .timer = context_.timer,
                                 .leases = &leases_,
-                                .memory = &memory_}),
+                                .memory = &memory_,
+                                .on_change = [this] { Tell(); }}),
       reaper_(std::make_unique<ModelReaper>(*context_.clock, *context_.timer)),
       loaders_(std::make_unique<WorkQueue>("loader", kParallelLoads)),
       keeper_(std::make_unique<WorkQueue>("keeper", 1)) {}

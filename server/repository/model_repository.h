@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
+#include "server/base/sandbox_mode.h"
 #include "server/base/timer.h"
 #include "server/base/work_queue.h"
 #include "server/dispatch/core_leases.h"

@@ -66,6 +66,7 @@ struct ModelSettings {
   absl::Duration shed_interval = absl::Milliseconds(100);
   int64_t max_queue_bytes = 0;                                // 0: automatic.
   absl::Duration execution_limit = absl::InfiniteDuration();  // InfiniteDuration(): automatic.
+  uint64_t memory_limit_bytes = 0;                            // Of each process; 0: automatic.
   BatchCheck batch_check = BatchCheck::kSingleRows;
   // Where a newer load doesn't fit into the memory beside the one that serves, that one ends first.
   bool swaps_in_place_if_needed = false;

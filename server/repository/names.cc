@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/strings/ascii.h"
+
 namespace millrace {
 namespace {
 
@@ -53,6 +55,15 @@ bool IsName(absl::string_view text) {
   constexpr size_t kMostBytes = 255;
   return !text.empty() && text.size() <= kMostBytes && IsUtf8(text) &&
          std::none_of(text.begin(), text.end(), IsControl);
+}
+
+bool IsModelName(absl::string_view text) {
+  constexpr size_t kMostBytes = 128;
+  const auto fits = [](char c) {
+    return absl::ascii_isalnum(c) || c == '_' || c == '-' || c == '.';
+  };
+  return !text.empty() && text.size() <= kMostBytes && text.front() != '-' && text.front() != '.' &&
+         std::all_of(text.begin(), text.end(), fits);
 }
 
 }  // namespace millrace

@@ -10,8 +10,11 @@ namespace millrace {
 // message that carries them.
 bool IsUtf8(absl::string_view text);
 
-// Whether the text can name a model or a tensor: 1 to 255 bytes of UTF-8 without control
-// characters.
+// Whether the text can name a tensor or a file: 1 to 255 bytes of UTF-8 without control characters.
 bool IsName(absl::string_view text);
+
+// Whether the text can name a model: 1 to 128 ASCII letters, digits, `_`, `-` and `.`, the first of
+// them a letter, a digit or `_`. So a name is a file's name and a label's value as it stands.
+bool IsModelName(absl::string_view text);
 
 }  // namespace millrace

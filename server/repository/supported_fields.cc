@@ -47,6 +47,7 @@ bool IsSupported(const std::string& field) {
       "Millrace.Supervision.execution_limit_microseconds",
       "Millrace.lifecycle",
       "Millrace.Lifecycle.swap",
+      "Millrace.Supervision.memory_limit_bytes",
       "Millrace.Supervision.readiness",
       "Millrace.replicas",
       "Millrace.Replicas.min",

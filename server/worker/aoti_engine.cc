@@ -2,16 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/aoti_engine.h"
 
-#include <caffe2/serialize/inline_container.h>
-#include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+#include <torch/csrc/inductor/aoti_runner/model_container_runner.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -20,35 +20,35 @@
 #include "server/inference/shape.h"
 #include "server/worker/call_spec.h"
 #include "server/worker/cpu_isa.h"
-#include "server/worker/fd_reader.h"
 #include "server/worker/model_error.h"
 #include "server/worker/name_map.h"
-#include "server/worker/temp_dir.h"
+#include "server/worker/package.h"
 #include "server/worker/tensors.h"
 
 namespace millrace {
 namespace {
 
-using torch::inductor::AOTIModelPackageLoader;
+using torch::inductor::AOTIModelContainerRunner;
 using Metadata = std::map<std::string, std::string>;
 
+// The file of the unpacked package whose name ends so; empty: none does.
+std::string FileOfPackage(const std::string& folder, const std::string& ending) {
+  std::error_code ignored;
+  for (const auto& file : std::filesystem::directory_iterator(folder, ignored)) {
+    if (absl::EndsWith(file.path().string(), ending)) return file.path().string();
+  }
+  return "";
+}
+
 // What a package says of itself; no code of it is loaded.
-absl::StatusOr<Metadata> ReadMetadata(int model_fd) {
+absl::StatusOr<Metadata> ReadMetadata(const std::string& folder) {
   absl::StatusOr<Metadata> metadata = CatchModelErrors([&]() -> absl::StatusOr<Metadata> {
-    caffe2::serialize::PyTorchStreamReader archive(std::make_shared<FdReader>(model_fd));
-    for (const std::string& name : archive.getAllRecords()) {
-      if (!absl::EndsWith(name, "wrapper_metadata.json")) continue;
-      const auto [bytes, size] = archive.getRecord(name);
-      const auto* const text = static_cast<const char*>(bytes.get());
-      return nlohmann::json::parse(text, text + size).get<Metadata>();
-    }
-    return absl::InvalidArgumentError("there is no metadata in it");
+    std::ifstream file(FileOfPackage(folder, "wrapper_metadata.json"));
+    if (!file.is_open()) return absl::InvalidArgumentError("there is no metadata in it");
+    return nlohmann::json::parse(file).get<Metadata>();
   });
   if (metadata.ok()) return metadata;
-  return absl::InvalidArgumentError(
-      absl::StrCat("the file could not be read as an AOTInductor package (expected is what "
-                   "torch._inductor.aoti_compile_and_package writes): ",
-                   metadata.status().message()));
+  return UnreadableFile(EngineKind::kAotInductor, metadata.status());
 }
 
 std::string CpuInfo() {
@@ -84,19 +84,12 @@ absl::Status Refined(const absl::Status& status) {
 
 class AotInductorEngine final : public Engine {
  public:
-  AotInductorEngine(const LoadCommand& command, int model_fd)
-      : command_(command), model_fd_(model_fd) {}
+  AotInductorEngine(const LoadCommand& command, std::string device)
+      : command_(command), device_name_(std::move(device)) {}
 
   absl::Status Prepare(c10::Device device, Notes& notes) override {
-    MILLRACE_ASSIGN_OR_RETURN(files_, TempDir::Create());
     if (HasOpenDims(command_.inputs)) CheckInputs();
-    MILLRACE_RETURN_IF_ERROR(CatchModelErrors([&]() -> absl::Status {
-      loader_.emplace(absl::StrCat("/proc/self/fd/", model_fd_), "model",
-                      /*run_single_threaded=*/true, /*num_runners=*/1,
-                      device.is_cpu() ? -1 : device.index());
-      return absl::OkStatus();
-    }));
-    if (device.is_cpu()) files_.reset();  // What is mapped stays; a GPU's kernels load later.
+    MILLRACE_RETURN_IF_ERROR(CatchModelErrors([&] { return LoadCode(device); }));
     return MapTensors(notes);
   }
 
@@ -117,14 +110,42 @@ class AotInductorEngine final : public Engine {
       for (size_t i = 0; i < inputs.size(); ++i) {
         arguments[input_positions_[i]] = std::move(inputs[i]);
       }
-      std::vector<at::Tensor> returned = loader_->boxed_run(std::move(arguments));
-      files_.reset();
+      std::vector<at::Tensor> returned = runner_->boxed_run(std::move(arguments));
       if (returned.size() != output_positions_.size()) return WrongCount(returned.size());
       std::vector<at::Tensor> outputs;
       outputs.reserve(returned.size());
       for (const size_t position : output_positions_) outputs.push_back(returned[position]);
       return outputs;
     });
+  }
+
+  absl::Status LoadCode(c10::Device device) {
+    const std::string code = FileOfPackage(command_.folder, ".so");
+    auto& makers = torch::inductor::getAOTIModelRunnerRegistry();
+    const auto maker = makers.find(device_name_);
+    if (code.empty() || maker == makers.end()) {
+      return absl::InvalidArgumentError(
+          code.empty()
+              ? "there is no compiled code in the package"
+              : absl::StrCat("this libtorch runs no packages for the device '", device_name_, "'"));
+    }
+    const std::string index = device.is_cpu() ? "" : absl::StrCat(":", int{device.index()});
+    runner_ = maker->second(code, /*num_models=*/1, absl::StrCat(device_name_, index),
+                            command_.folder, /*run_single_threaded=*/true);
+    return LoadWeights(*runner_);
+  }
+
+  // Weights that lie beside the code. Older versions of libtorch always put them into it.
+  template <typename Runner>
+  absl::Status LoadWeights(Runner& runner) const {
+    const std::string weights = FileOfPackage(command_.folder, "_weights.blob");
+    if (weights.empty()) return absl::OkStatus();
+    if constexpr (requires { runner.update_constant_buffer_from_blob(weights); }) {
+      runner.update_constant_buffer_from_blob(weights);
+      return absl::OkStatus();
+    } else {
+      return absl::UnimplementedError("this libtorch reads no weights beside the code");
+    }
   }
 
   absl::Status WrongCount(size_t returned) const {
@@ -135,7 +156,7 @@ class AotInductorEngine final : public Engine {
 
   // Finds the config's tensors among the package's.
   absl::Status MapTensors(Notes& notes) {
-    const std::vector<std::string> spec = loader_->get_call_spec();
+    const std::vector<std::string> spec = runner_->get_call_spec();
     if (spec.size() != 2) return absl::InternalError("the package has no call specification");
     MILLRACE_ASSIGN_OR_RETURN(const auto inputs, TensorsOfCallSpec(spec[0]));
     MILLRACE_ASSIGN_OR_RETURN(const auto outputs, TensorsOfCallSpec(spec[1]));
@@ -157,20 +178,18 @@ class AotInductorEngine final : public Engine {
   }
 
   const LoadCommand& command_;
-  const int model_fd_;
-  std::unique_ptr<TempDir> files_;  // What the loader unpacked, as long as it is needed.
-  std::optional<AOTIModelPackageLoader> loader_;
+  const std::string device_name_;  // As the package names it.
+  std::unique_ptr<AOTIModelContainerRunner> runner_;
   std::vector<size_t> input_positions_;   // Among the package's, per input of the config.
   std::vector<size_t> output_positions_;  // Among the package's, per output of the config.
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Engine>> OpenAotInductor(const LoadCommand& command, int model_fd,
-                                                        Notes&) {
-  MILLRACE_ASSIGN_OR_RETURN(Metadata metadata, ReadMetadata(model_fd));
+absl::StatusOr<std::unique_ptr<Engine>> OpenAotInductor(const LoadCommand& command) {
+  MILLRACE_ASSIGN_OR_RETURN(Metadata metadata, ReadMetadata(command.folder));
   MILLRACE_RETURN_IF_ERROR(CheckMachine(command, metadata));
-  return std::make_unique<AotInductorEngine>(command, model_fd);
+  return std::make_unique<AotInductorEngine>(command, metadata["AOTI_DEVICE_KEY"]);
 }
 
 }  // namespace millrace

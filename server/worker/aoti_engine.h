@@ -8,9 +8,10 @@
 
 namespace millrace {
 
-// Opens an AOTInductor package (`.pt2`) and checks, before any of its code is loaded, the device
-// and the CPU instruction set that it was compiled for. `command` must outlive the engine, and
-// `model_fd` must stay open until Prepare() has returned. An error says what is wrong.
+// Opens an AOTInductor package (`.pt2`) that was unpacked into `command.folder` and checks, before
+// any of its code is loaded, the device and the CPU instruction set that it was compiled for.
+// `command` must outlive the engine, and the folder's files must stay until Prepare() has returned.
+// An error says what is wrong.
 //
 // A package checks nothing itself unless it is told to before its first run. The count of its
 // inputs is checked here against its call specification; types and shapes by its own checks, which
@@ -18,7 +19,6 @@ namespace millrace {
 // most packages refuse batches of one row then, though they run them
 // (aot_inductor.check_lowerbound): there the caller tries CheckInputs() in a process of its own,
 // and the config is trusted after.
-absl::StatusOr<std::unique_ptr<Engine>> OpenAotInductor(const LoadCommand& command, int model_fd,
-                                                        Notes& notes);
+absl::StatusOr<std::unique_ptr<Engine>> OpenAotInductor(const LoadCommand& command);
 
 }  // namespace millrace

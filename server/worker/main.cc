@@ -7,9 +7,7 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <optional>
 #include <string>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "server/base/log.h"
@@ -32,12 +30,12 @@ bool StartedByServer() {
   return fstat(kWorkerControlFd, &file) == 0 && S_ISSOCK(file.st_mode);
 }
 
-int RunTemplate(std::optional<LoadMessage> again) {
+int RunTemplate() {
   if (!StartedByServer()) {
     std::fputs(kHelp, stderr);
     return 2;
   }
-  Template process(ControlSocket(UniqueFd(kWorkerControlFd)), std::move(again));
+  Template process{ControlSocket(UniqueFd(kWorkerControlFd))};
   const absl::Status status = process.Run();
   if (status.ok() || absl::IsUnavailable(status)) return 0;  // The server has gone, or let us go.
   LogError("The worker ends: ", status.message());
@@ -52,13 +50,8 @@ int Main(int argc, char** argv) {
     std::printf("millrace-worker %s (libtorch %s)\n", MILLRACE_VERSION, TORCH_VERSION);
   } else if (command == "--describe") {
     std::printf("%s\n", ToJson(DescribeWorker()).c_str());
-  } else if (command == "--load-only" && argc == 5) {
-    absl::StatusOr<LoadMessage> again = TakeOver(argv[2], argv[3], argv[4]);
-    if (again.ok()) return RunTemplate(*std::move(again));
-    LogError("The worker ends: ", again.status().message());
-    return 1;
   } else if (command.empty()) {
-    return RunTemplate(std::nullopt);
+    return RunTemplate();
   } else {
     std::fputs(kHelp, stderr);
     return 2;

@@ -85,9 +85,9 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Open(const LoadCommand& command, i
   MILLRACE_RETURN_IF_ERROR(CheckSpecs(command.inputs, command.max_batch_size > 0));
   MILLRACE_RETURN_IF_ERROR(CheckSpecs(command.outputs, command.max_batch_size > 0));
   const bool script = command.engine == EngineKind::kTorchScript;
-  MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
-                            script ? OpenTorchScript(command, model_fd, notes)
-                                   : OpenAotInductor(command, model_fd, notes));
+  MILLRACE_ASSIGN_OR_RETURN(
+      std::unique_ptr<Engine> engine,
+      script ? OpenTorchScript(command, model_fd, notes) : OpenAotInductor(command));
   return std::unique_ptr<Model>(new Model(command, std::move(engine)));
 }
 

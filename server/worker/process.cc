@@ -5,10 +5,13 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -23,7 +26,6 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "server/base/status.h"
-#include "server/base/unique_fd.h"
 
 namespace millrace {
 namespace {
@@ -52,7 +54,7 @@ absl::StatusOr<Pipe> MakePipe() {
 
 [[noreturn]] void RunChild(Pipe result, absl::FunctionRef<absl::Status()> body) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  const int nowhere = open("/dev/null", O_RDONLY | O_CLOEXEC);  // Which can't be written to.
   if (nowhere >= 0) dup2(nowhere, STDERR_FILENO);
   const absl::Status status = body();
   // Written at once, so that it can't be cut in two: PIPE_BUF is 4 KiB.
@@ -113,6 +115,49 @@ void VolunteerForOomKiller() {
 void ComeToForeground() {
   const sched_param normal = {};
   sched_setscheduler(0, SCHED_OTHER, &normal);
+}
+
+absl::Status LimitMemory(uint64_t bytes) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_DATA, &limit) != 0) return ErrnoStatus(errno, "RLIMIT_DATA");
+  bytes = std::min<uint64_t>(bytes, limit.rlim_max);
+  limit = {.rlim_cur = bytes, .rlim_max = bytes};
+  return setrlimit(RLIMIT_DATA, &limit) == 0 ? absl::OkStatus() : ErrnoStatus(errno, "RLIMIT_DATA");
+}
+
+// Asks the kernel, which maps a page more if it fits below a limit: a replica in its sandbox can't
+// read its own figures in /proc.
+uint64_t PrivateMemory() {
+  rlimit original = {};
+  if (getrlimit(RLIMIT_DATA, &original) != 0) return 0;
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const auto fits = [&](uint64_t pages) {
+    const rlimit tried = {.rlim_cur = pages * page, .rlim_max = original.rlim_max};
+    setrlimit(RLIMIT_DATA, &tried);
+    void* const probe =
+        mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (probe == MAP_FAILED) return false;
+    munmap(probe, page);
+    return true;
+  };
+  uint64_t low = 0;  // Doesn't fit; `high` does.
+  uint64_t high = std::min<uint64_t>(original.rlim_max, uint64_t{1} << 47) / page;
+  while (high - low > 1) {
+    const uint64_t middle = low + (high - low) / 2;
+    (fits(middle) ? high : low) = middle;
+  }
+  setrlimit(RLIMIT_DATA, &original);
+  return low * page;
+}
+
+void KeepDescriptors(std::vector<UniqueFd*> fds) {
+  constexpr int kFirst = STDERR_FILENO + 1;
+  const auto beyond = kFirst + static_cast<int>(fds.size());
+  // Moved out of each other's way first.
+  for (UniqueFd* fd : fds) fd->reset(fcntl(fd->get(), F_DUPFD_CLOEXEC, beyond));
+  int next = kFirst;
+  for (UniqueFd* fd : fds) fd->reset(dup3(fd->get(), next++, O_CLOEXEC));
+  closefrom(beyond);
 }
 
 absl::Status PinTo(const std::vector<int>& cpus) {

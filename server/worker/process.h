@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -35,6 +36,17 @@ void VolunteerForOomKiller();
 // Leaves the background (SCHED_IDLE) for an equal share of the cores. Best effort: it takes
 // RLIMIT_NICE, which the server sees to.
 void ComeToForeground();
+
+// Lets this process have at most `bytes` of private memory (RLIMIT_DATA), or as much as it was
+// allowed before where that is less: what it asks for beyond fails. For good, and inherited by
+// forks.
+absl::Status LimitMemory(uint64_t bytes);
+
+// Bytes of private memory that count against LimitMemory().
+uint64_t PrivateMemory();
+
+// Closes every descriptor above the standard ones but `fds`, which become 3, 4, … in this order.
+void KeepDescriptors(std::vector<UniqueFd*> fds);
 
 // Pins this process to `cpus`; floats where that is empty. Call before threads start.
 absl::Status PinTo(const std::vector<int>& cpus);

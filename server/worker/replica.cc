@@ -4,8 +4,10 @@
 
 #include <sys/eventfd.h>
 
+#include <cstdint>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/channel/mailbox.h"
@@ -17,17 +19,33 @@
 namespace millrace {
 namespace {
 
+// Where the config sets no limit, a replica may take twice what it has when it is warm, and so much
+// more.
+constexpr uint64_t kHeadroom = uint64_t{4} << 30;
+
+absl::Status LimitOwnMemory(const LoadCommand& load) {
+  const uint64_t needed = PrivateMemory();
+  if (load.memory_limit_bytes == 0) return LimitMemory(2 * needed + kHeadroom);
+  if (needed <= load.memory_limit_bytes) return LimitMemory(load.memory_limit_bytes);
+  return absl::ResourceExhaustedError(
+      absl::StrCat("once it is warm a replica has ", needed,
+                   " bytes of private memory, but the config's memory_limit_bytes is ",
+                   load.memory_limit_bytes, "; raise it"));
+}
+
 // The device it computes on, once it is ready.
 absl::StatusOr<c10::Device> GetReady(const ReplicaParts& parts, Notes& notes) {
   if (parts.fork.mailbox < 0 ||
       static_cast<size_t>(parts.fork.mailbox) >= parts.memory.mailboxes()) {
     return absl::InternalError("The server named a mailbox that its memory doesn't have.");
   }
+  MILLRACE_RETURN_IF_ERROR(parts.sandbox.Confine(Sandbox::Role::kReplica));
   MILLRACE_RETURN_IF_ERROR(PinTo(parts.fork.cpus));
   StartTeam(parts.fork.threads);
   MILLRACE_ASSIGN_OR_RETURN(const c10::Device device, UseDevice(parts.fork.device_index));
   if (parts.load.on_gpu) MILLRACE_RETURN_IF_ERROR(parts.model.Prepare(device, notes));
   if (!parts.warm) MILLRACE_RETURN_IF_ERROR(parts.model.WarmUp(notes));
+  if (!parts.load.on_gpu) MILLRACE_RETURN_IF_ERROR(LimitOwnMemory(parts.load));
   return device;
 }
 
@@ -52,7 +70,9 @@ void RunReplica(ReplicaParts parts) {
   NameProcess("replica");
   WriteTo(std::move(parts.output));
   if (!DieWithServer(parts.load.server_pid).ok()) return;
-  VolunteerForOomKiller();
+  UniqueFd control = parts.control.release();
+  KeepDescriptors({&control, &parts.completion});
+  parts.control = ControlSocket(std::move(control));
   ReadyReply reply;
   const absl::StatusOr<c10::Device> device = GetReady(parts, reply.notes);
   reply.status = device.status();

@@ -2,17 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/template.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
+#include <sys/stat.h>
 
-#include <cerrno>
+#include <cstdint>
 #include <utility>
-#include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "server/base/status.h"
 #include "server/worker/batch_check.h"
+#include "server/worker/package.h"
 #include "server/worker/process.h"
 #include "server/worker/replica.h"
 #include "server/worker/threading.h"
@@ -20,9 +17,16 @@
 namespace millrace {
 namespace {
 
-absl::Status KeepOnExec(int fd) {
-  if (fcntl(fd, F_SETFD, 0) == 0) return absl::OkStatus();
-  return ErrnoStatus(errno, "keeping a descriptor open");
+// Where the config sets no limit, a template may take so many times the size of the model's file,
+// and so much more.
+constexpr uint64_t kFileSizes = 8;
+constexpr uint64_t kHeadroom = uint64_t{16} << 30;
+
+uint64_t MemoryLimit(const LoadCommand& command, int model_fd) {
+  if (command.memory_limit_bytes > 0) return command.memory_limit_bytes;
+  struct stat file = {};
+  fstat(model_fd, &file);
+  return static_cast<uint64_t>(file.st_size) * kFileSizes + kHeadroom;
 }
 
 }  // namespace
@@ -30,14 +34,22 @@ absl::Status KeepOnExec(int fd) {
 absl::Status Template::Run() {
   NameProcess("template");
   IgnoreStopSignals();
-  MILLRACE_ASSIGN_OR_RETURN(const LoadMessage message, ReceiveLoad());
+  VolunteerForOomKiller();
+  MILLRACE_ASSIGN_OR_RETURN(ControlMessage message, control_.Receive());
+  if (message.fds.size() != 2) {
+    return absl::InternalError("A load command must bring the model file and its memory.");
+  }
   MILLRACE_ASSIGN_OR_RETURN(command_, FromJson<LoadCommand>(message.text));
-  MILLRACE_RETURN_IF_ERROR(DieWithServer(command_.server_pid));
-  LoadedReply loaded;
-  loaded.status = Load(message, loaded.notes);
-  if (loaded.status.ok()) loaded.batching = CheckBatching(loaded.notes);
+  sandbox_.emplace(Sandbox::Options{
+      .mode = command_.sandbox, .on_gpu = command_.on_gpu, .folder = command_.folder});
+  LoadedReply reply;
+  reply.status = Load(message, reply);
+  if (reply.status.ok() && !reply.start_over) reply.batching = CheckBatching(reply.notes);
   if (command_.background) ComeToForeground();
-  MILLRACE_RETURN_IF_ERROR(control_.Send(ToJson(loaded)));
+  reply.warnings = sandbox_->gaps();
+  if (model_ != nullptr) reply.warmup_ns = model_->warmup_ns();
+  message.fds.clear();
+  MILLRACE_RETURN_IF_ERROR(control_.Send(ToJson(reply)));
   for (;;) {
     absl::StatusOr<ControlMessage> next = control_.Receive();
     if (!next.ok()) return absl::OkStatus();  // The server needs this template no longer.
@@ -49,39 +61,45 @@ absl::Status Template::Run() {
   }
 }
 
-absl::StatusOr<LoadMessage> Template::ReceiveLoad() {
-  if (again_) return *std::exchange(again_, std::nullopt);
-  MILLRACE_ASSIGN_OR_RETURN(ControlMessage message, control_.Receive());
-  if (message.fds.size() != 2) {
-    return absl::InternalError("A load command must bring the model file and its memory.");
+absl::Status Template::ShutIn(int model_fd) {
+  MILLRACE_RETURN_IF_ERROR(sandbox_->GiveUpPrivileges());
+  MILLRACE_RETURN_IF_ERROR(DieWithServer(command_.server_pid));
+  if (!command_.on_gpu) {
+    MILLRACE_RETURN_IF_ERROR(LimitMemory(MemoryLimit(command_, model_fd)));
   }
-  return LoadMessage{.text = std::move(message.text),
-                     .model = std::move(message.fds[0]),
-                     .memory = std::move(message.fds[1])};
+  StaySingleThreaded(command_.inter_op_threads);
+  const absl::Status inspected = RunInChild([&] {
+    const absl::Status confined = sandbox_->Confine(Sandbox::Role::kInspector);
+    return confined.ok() ? InspectModelFile(command_, model_fd) : confined;
+  });
+  MILLRACE_RETURN_IF_ERROR(Annotate(inspected, "inspecting the model's file"));
+  return sandbox_->Confine(Sandbox::Role::kTemplate);
 }
 
-absl::Status Template::Load(const LoadMessage& message, Notes& notes) {
-  StaySingleThreaded(command_.inter_op_threads);
-  MILLRACE_ASSIGN_OR_RETURN(memory_, ModelMemory::Open(message.memory.get()));
-  MILLRACE_ASSIGN_OR_RETURN(model_, Model::Open(command_, message.model.get(), notes));
+absl::Status Template::Load(const ControlMessage& message, LoadedReply& reply) {
+  const int model_fd = message.fds[0].get();
+  MILLRACE_ASSIGN_OR_RETURN(memory_, ModelMemory::Open(message.fds[1].get()));
+  MILLRACE_RETURN_IF_ERROR(ShutIn(model_fd));
+  MILLRACE_ASSIGN_OR_RETURN(model_, Model::Open(command_, model_fd, reply.notes));
   if (!command_.on_gpu) {
-    MILLRACE_RETURN_IF_ERROR(model_->Prepare(c10::Device(c10::kCPU), notes));
-    MILLRACE_RETURN_IF_ERROR(WarmUpOrStartOver(message, notes));
+    MILLRACE_RETURN_IF_ERROR(model_->Prepare(c10::Device(c10::kCPU), reply.notes));
+    MILLRACE_RETURN_IF_ERROR(WarmUp(reply));
   }
-  if (ThreadCount() <= 1) return absl::OkStatus();
+  if (ThreadCount() <= 1 || reply.start_over) return absl::OkStatus();
   return absl::FailedPreconditionError(
       "the model starts threads while it is loaded, so replicas can't be forked from it");
 }
 
-absl::Status Template::WarmUpOrStartOver(const LoadMessage& message, Notes& notes) {
-  if (load_only_) {
-    notes.push_back("the model starts threads when it runs, so each replica warms itself");
+absl::Status Template::WarmUp(LoadedReply& reply) {
+  if (command_.load_only) {
+    reply.notes.push_back("the model starts threads when it runs, so each replica warms itself");
     return absl::OkStatus();
   }
   MILLRACE_RETURN_IF_ERROR(model_->CheckConfig());
-  MILLRACE_RETURN_IF_ERROR(model_->WarmUp(notes));
+  MILLRACE_RETURN_IF_ERROR(model_->WarmUp(reply.notes));
   warm_ = true;
-  return ThreadCount() <= 1 ? absl::OkStatus() : StartOver(message);
+  reply.start_over = ThreadCount() > 1;
+  return absl::OkStatus();
 }
 
 absl::Status Template::CheckBatching(Notes& notes) {
@@ -100,24 +118,6 @@ absl::Status Template::CheckBatching(Notes& notes) {
   return absl::OkStatus();
 }
 
-absl::Status Template::StartOver(const LoadMessage& message) {
-  const UniqueFd command(memfd_create("millrace-load-command", 0));
-  if (!command.valid()) return ErrnoStatus(errno, "memfd_create");
-  if (write(command.get(), message.text.data(), message.text.size()) !=
-      static_cast<ssize_t>(message.text.size())) {
-    return ErrnoStatus(errno, "keeping the load command");
-  }
-  for (const int fd : {control_.fd(), message.model.get(), message.memory.get()}) {
-    MILLRACE_RETURN_IF_ERROR(KeepOnExec(fd));
-  }
-  const std::string fds[] = {absl::StrCat(command.get()), absl::StrCat(message.model.get()),
-                             absl::StrCat(message.memory.get())};
-  const char* const arguments[] = {"millrace-worker", "--load-only",  fds[0].c_str(),
-                                   fds[1].c_str(),    fds[2].c_str(), nullptr};
-  execv("/proc/self/exe", const_cast<char* const*>(arguments));
-  return ErrnoStatus(errno, "starting the template over");
-}
-
 absl::StatusOr<pid_t> Template::Fork(ControlMessage message) {
   MILLRACE_ASSIGN_OR_RETURN(const ForkCommand fork, FromJson<ForkCommand>(message.text));
   if (message.fds.size() != 3 || model_ == nullptr) {
@@ -126,33 +126,16 @@ absl::StatusOr<pid_t> Template::Fork(ControlMessage message) {
         "succeeded.");
   }
   return ForkToSubreaper([&] {
-    control_.release();
     RunReplica({.load = command_,
                 .fork = fork,
                 .model = *model_,
                 .memory = *memory_,
+                .sandbox = *sandbox_,
                 .warm = warm_,
                 .control = ControlSocket(std::move(message.fds[0])),
                 .completion = std::move(message.fds[1]),
                 .output = std::move(message.fds[2])});
   });
-}
-
-absl::StatusOr<LoadMessage> TakeOver(const std::string& command, const std::string& model,
-                                     const std::string& memory) {
-  int fds[3];
-  if (!absl::SimpleAtoi(command, &fds[0]) || !absl::SimpleAtoi(model, &fds[1]) ||
-      !absl::SimpleAtoi(memory, &fds[2])) {
-    return absl::InvalidArgumentError("--load-only takes the numbers of three descriptors.");
-  }
-  const UniqueFd text_fd(fds[0]);
-  LoadMessage message = {.text = std::string(ControlSocket::kMostBytes, '\0'),
-                         .model = UniqueFd(fds[1]),
-                         .memory = UniqueFd(fds[2])};
-  const ssize_t size = pread(text_fd.get(), message.text.data(), message.text.size(), 0);
-  if (size < 0) return ErrnoStatus(errno, "reading the load command");
-  message.text.resize(static_cast<size_t>(size));
-  return message;
 }
 
 }  // namespace millrace

@@ -14,6 +14,7 @@
 #include "server/worker/fd_reader.h"
 #include "server/worker/model_error.h"
 #include "server/worker/name_map.h"
+#include "server/worker/package.h"
 #include "server/worker/tensors.h"
 
 namespace millrace {
@@ -188,10 +189,7 @@ absl::StatusOr<Module> ReadModule(int model_fd) {
     return read;
   });
   if (module.ok()) return module;
-  return absl::InvalidArgumentError(
-      absl::StrCat("the file could not be read as TorchScript (expected is what torch.jit.save "
-                   "writes): ",
-                   module.status().message()));
+  return UnreadableFile(EngineKind::kTorchScript, module.status());
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-import uuid
 
 import grpc
 import reference
@@ -69,7 +69,7 @@ class Entry:
         folder = repository / name
         folder.mkdir(parents=True)
         for version in spec.versions:
-            (folder / version).symlink_to(MODELS / spec.folders[0] / self.model / version)
+            link_tree(MODELS / spec.folders[0] / self.model / version, folder / version)
         config = spec.config + self.config
         if self.max_queue_size:
             config += ("dynamic_batching { default_queue_policy { "
@@ -79,6 +79,17 @@ class Entry:
         most = spec.max_batch_size if self.max_batch_size is None else self.max_batch_size
         changed = dataclasses.replace(spec, name=name, max_batch_size=most, config=config)
         (folder / "config.pbtxt").write_text(changed.config_text())
+
+
+def link_tree(source, to):
+    """Copies a folder, by hard links where the file system can: links must not leave a repository,
+    since the server follows none that does."""
+    def link(one, other):
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copy2(one, other)
+    shutil.copytree(source, to, copy_function=link)
 
 
 def make_repository(folder, entries):
@@ -108,8 +119,8 @@ class Server:
     """Runs from construction to stop(); one that a test has ended itself is not stopped again."""
 
     def __init__(self, folder, entries=(), *, repositories=(), flags=(), listen=("127.0.0.1:0",),
-                 awaits=r"\] ready$"):
-        self._token = f"MILLRACE_TEST_RUN={uuid.uuid4()}"
+                 awaits=r"\] ready$", env=None, prefix=()):
+        """`prefix` is a command that ends by running the one that follows it, in its process."""
         self.log = []  # Lines.
         repositories = list(repositories)
         if entries:
@@ -121,10 +132,10 @@ class Server:
                    *server_command("--http-listen", "127.0.0.1:0", *ports, *delay)]
         for repository in repositories:
             command += ["--model-repository", str(repository)]
-        key, _, value = self._token.partition("=")
-        self.process = subprocess.Popen([*command, *map(str, flags)], stderr=subprocess.STDOUT,
-                                        stdout=subprocess.PIPE, text=True, errors="replace",
-                                        env={**os.environ, key: value})
+        self.process = subprocess.Popen([*prefix, *command, *map(str, flags)], text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        errors="replace", env={**os.environ, **(env or {})},
+                                        start_new_session=True)
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         try:
@@ -195,10 +206,10 @@ class Server:
         for folder in pathlib.Path("/proc").iterdir():
             if not folder.name.isdecimal():
                 continue
-            with contextlib.suppress(OSError):
-                if self._token.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-        return [pid for pid in found if (stat := stat_of(pid)) and stat[0] not in "ZX"]
+            stat = stat_of(folder.name)  # State, parent, group, session.
+            if stat and stat[0] not in "ZX" and stat[3] == str(self.pid):
+                found.append(int(folder.name))
+        return found
 
     def replicas(self):
         """The server's children whose main thread is named `replica`."""

@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/base/status.h"
+#include "server/replica/scratch_folder.h"
 
 namespace millrace {
 namespace {
@@ -70,42 +71,53 @@ bool ReplicaEnd::WaitUntilDead() const {
   return WaitForEither(process_.get(), -1) && absl::IsUnavailable(control_.Receive().status());
 }
 
-WorkerHarness::WorkerHarness(size_t buffer_bytes, const std::vector<std::string>& environment) {
+WorkerHarness::WorkerHarness(size_t buffer_bytes) {
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   memory_ = *ModelMemory::Create(
       {.mailboxes = 4, .buffers = 4, .buffer_bytes = kBatchHeaderBytes + buffer_bytes});
+  StartTemplate();
+}
+
+WorkerHarness::~WorkerHarness() { EndTemplate(); }
+
+void WorkerHarness::StartTemplate() {
   auto [ours, theirs] = *ControlSocket::CreatePair();
   control_ = std::make_unique<ControlSocket>(std::move(ours));
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, theirs.fd(), kWorkerControlFd);
-  std::vector<char*> variables;
-  for (char** variable = environ; *variable; ++variable) variables.push_back(*variable);
-  for (const std::string& added : environment)
-    variables.push_back(const_cast<char*>(added.c_str()));
-  variables.push_back(nullptr);
   char name[] = "millrace-worker";
   char* const arguments[] = {name, nullptr};
-  const int error = posix_spawn(&template_pid_, MILLRACE_WORKER_PROGRAM, &actions, nullptr,
-                                arguments, variables.data());
+  const int error =
+      posix_spawn(&template_pid_, MILLRACE_WORKER_PROGRAM, &actions, nullptr, arguments, environ);
   posix_spawn_file_actions_destroy(&actions);
   MILLRACE_CHECK(error == 0, "The worker program must have been built.");
 }
 
-WorkerHarness::~WorkerHarness() {
+void WorkerHarness::EndTemplate() {
   control_.reset();
   waitpid(template_pid_, nullptr, 0);
 }
 
 absl::StatusOr<LoadedReply> WorkerHarness::Load(LoadCommand command, const std::string& file) {
   command.server_pid = getpid();
+  std::unique_ptr<ScratchFolder> folder;
+  if (command.engine == EngineKind::kAotInductor) {
+    MILLRACE_ASSIGN_OR_RETURN(folder, ScratchFolder::Create(kWorkerUid));
+    command.folder = folder->path();
+  }
   signature_ = std::make_unique<ModelSignature>(
       command.model_name, command.version, command.max_batch_size, command.inputs, command.outputs);
   const UniqueFd model(open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!model.valid()) return ErrnoStatus(errno, absl::StrCat("opening ", file));
   MILLRACE_RETURN_IF_ERROR(control_->Send(ToJson(command), {model.get(), memory_->fd()}));
-  MILLRACE_ASSIGN_OR_RETURN(const ControlMessage reply, control_->Receive(kPatience));
-  return FromJson<LoadedReply>(reply.text);
+  MILLRACE_ASSIGN_OR_RETURN(const ControlMessage message, control_->Receive(kPatience));
+  MILLRACE_ASSIGN_OR_RETURN(const LoadedReply reply, FromJson<LoadedReply>(message.text));
+  if (!reply.start_over) return reply;
+  EndTemplate();
+  StartTemplate();
+  command.load_only = true;
+  return Load(std::move(command), file);
 }
 
 absl::StatusOr<std::unique_ptr<ReplicaEnd>> WorkerHarness::Fork(ForkCommand command) {

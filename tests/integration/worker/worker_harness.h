@@ -75,17 +75,16 @@ class ReplicaEnd {
 // the template when it goes; replicas end with the test, or by signals.
 class WorkerHarness {
  public:
-  // Starts the worker with shared memory of 4 mailboxes and 4 buffers of `buffer_bytes`, and
-  // `environment` ("NAME=value") added to this process's own. Makes this process a child
-  // subreaper.
-  explicit WorkerHarness(size_t buffer_bytes = 1 << 20,
-                         const std::vector<std::string>& environment = {});
+  // Starts the worker with shared memory of 4 mailboxes and 4 buffers of `buffer_bytes`. Makes this
+  // process a child subreaper.
+  explicit WorkerHarness(size_t buffer_bytes = 1 << 20);
   ~WorkerHarness();
 
   // The template's process id.
   int template_pid() const { return template_pid_; }
 
-  // Has the template load `file`, and remembers the command's signature for batches.
+  // Has the template load `file`, and another one where that starts threads; remembers the
+  // command's signature for batches. What a package is unpacked to is removed afterwards.
   absl::StatusOr<LoadedReply> Load(LoadCommand command, const std::string& file);
 
   // Has the template fork a replica with `command` and waits until it is ready.
@@ -104,6 +103,9 @@ class WorkerHarness {
   ModelMemory& memory() { return *memory_; }
 
  private:
+  void StartTemplate();
+  void EndTemplate();
+
   std::unique_ptr<ModelMemory> memory_;
   std::unique_ptr<ControlSocket> control_;
   std::unique_ptr<ModelSignature> signature_;

@@ -429,20 +429,6 @@ TEST(Worker, APackageForAnotherInstructionSetIsRefused) {
                     HasSubstr("this machine lacks z")));
 }
 
-TEST(Worker, APackageLeavesNoFilesBehind) {
-  const std::string folder = absl::StrCat(::testing::TempDir(), "/worker-tmp-", getpid());
-  std::filesystem::create_directory(folder);
-  {
-    WorkerHarness worker(1 << 20, {absl::StrCat("TMPDIR=", folder)});
-    MustLoad(worker, OneToOne({64}, {10}, kPackage), "good/mlp_pt2/1/model.pt2");
-    EXPECT_TRUE(std::filesystem::is_empty(folder));
-    const auto replica = MustFork(worker);
-    ASSERT_NE(replica, nullptr);
-    EXPECT_TRUE(worker.Run(*replica, 1, {{{64}, std::string(256, '\0')}}).ok());
-  }
-  EXPECT_TRUE(std::filesystem::remove(folder));
-}
-
 // A process that plays the server, so that the test can kill it.
 void PlayServer(int to_test) {
   WorkerHarness worker;

@@ -32,6 +32,10 @@ LoadCommand Load() {
                      .inputs = {{.name = "x", .dims = {9, 3}, .random = true}},
                      .declared = true}};
   command.on_gpu = true;
+  command.load_only = true;
+  command.sandbox = SandboxMode::kRequired;
+  command.folder = "/tmp/package";
+  command.memory_limit_bytes = uint64_t{1} << 40;
   command.server_pid = 4711;
   return command;
 }
@@ -62,6 +66,10 @@ TEST(WorkerProtocol, LoadCommandComesBackAsItWas) {
   EXPECT_THAT(command->warmup[0].inputs[0].dims, ElementsAre(9, 3));
   EXPECT_TRUE(command->warmup[0].inputs[0].random);
   EXPECT_TRUE(command->on_gpu);
+  EXPECT_TRUE(command->load_only);
+  EXPECT_EQ(command->sandbox, SandboxMode::kRequired);
+  EXPECT_EQ(command->folder, "/tmp/package");
+  EXPECT_EQ(command->memory_limit_bytes, uint64_t{1} << 40);
   EXPECT_EQ(command->server_pid, 4711);
 }
 
@@ -78,13 +86,17 @@ TEST(WorkerProtocol, ForkCommandComesBackAsItWas) {
 TEST(WorkerProtocol, RepliesComeBackAsTheyWere) {
   const auto loaded = FromJson<LoadedReply>(
       ToJson(LoadedReply{.status = absl::InvalidArgumentError(kOddText),
+                         .start_over = true,
                          .notes = {"a", "b"},
+                         .warnings = {"c"},
                          .warmup_ns = {5, 0},
                          .batching = absl::FailedPreconditionError("row 2")}));
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->status, absl::InvalidArgumentError(kOddText));
+  EXPECT_TRUE(loaded->start_over);
   EXPECT_THAT(loaded->notes, ElementsAre("a", "b"));
   EXPECT_EQ(loaded->batching, absl::FailedPreconditionError("row 2"));
+  EXPECT_THAT(loaded->warnings, ElementsAre("c"));
 
   const auto forked =
       FromJson<ForkedReply>(ToJson(ForkedReply{.status = absl::OkStatus(), .pid = 12345}));

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -165,6 +166,33 @@ TEST_F(ChildProcessTest, HasAProcessGroupOfItsOwnAndNoSignalsBlocked) {
   EXPECT_EQ(Hear(), "up\n");
   EXPECT_EQ(SignalsOf(child.pid(), "SigBlk:"), 0);
   EXPECT_EQ(SignalsOf(child.pid(), "SigIgn:") & (uint64_t{1} << (SIGPIPE - 1)), 0);
+}
+
+TEST_F(ChildProcessTest, OfTheServersEnvironmentAChildGetsOnlyWhatItsLibrariesNeed) {
+  setenv("DATABASE_PASSWORD", "hunter2", 1);
+  setenv("OMP_WAIT_POLICY", "active", 1);
+  const ChildProcess child = Shell("env >&3");
+  const std::string environment = Hear();
+  unsetenv("DATABASE_PASSWORD");
+  unsetenv("OMP_WAIT_POLICY");
+  EXPECT_THAT(environment, HasSubstr("OMP_WAIT_POLICY=active"));
+  EXPECT_THAT(environment, testing::Not(HasSubstr("hunter2")));
+}
+
+TEST_F(ChildProcessTest, WhatAChildHasForkedEndsWithItAndIsReaped) {
+  ASSERT_TRUE(BecomeSubreaper().ok());
+  ChildProcess child = Shell("(sleep 60 & echo $! >&3; sleep 60)");
+  const pid_t stray = std::stoi(Hear());
+  EXPECT_THAT(child.KillAndReap(), HasSubstr("killed by signal 9"));
+  EXPECT_EQ(kill(stray, 0), -1);
+  EXPECT_EQ(errno, ESRCH);
+}
+
+TEST_F(ChildProcessTest, DeathOfTheChildIsSeenThoughAnotherHoldsItsSocket) {
+  const ChildProcess child = Shell("(sleep 60 & echo $! >&3; exit)");
+  Hear();
+  pollfd end = {.fd = child.end_fd(), .events = POLLIN, .revents = 0};
+  EXPECT_EQ(poll(&end, 1, 30'000), 1);
 }
 
 TEST_F(ChildProcessTest, DeathOfTheChildIsSeenOnTheSocket) {

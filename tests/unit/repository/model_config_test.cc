@@ -83,7 +83,7 @@ millrace {
     shed_interval_microseconds: 200000
     max_queue_bytes: 1000000
   }
-  supervision { execution_limit_microseconds: 5000000 }
+  supervision { execution_limit_microseconds: 5000000 memory_limit_bytes: 4000000000 }
 }
 )";
 
@@ -120,6 +120,7 @@ TEST(ModelConfig, EverySupportedFieldIsRead) {
   EXPECT_EQ(settings->default_level, 2);
   EXPECT_EQ(settings->starvation_guard, absl::Milliseconds(500));
   EXPECT_EQ(settings->execution_limit, absl::Seconds(5));
+  EXPECT_EQ(settings->memory_limit_bytes, 4'000'000'000u);
   EXPECT_EQ(settings->hold, Hold::kReturners);
   EXPECT_EQ(settings->overflow, Overflow::kDropOldest);
   EXPECT_EQ(settings->shed_target, absl::Milliseconds(10));
@@ -279,6 +280,7 @@ TEST(ModelConfig, TensorsAloneAreEnough) {
   EXPECT_EQ(settings->default_level, 1);
   EXPECT_EQ(settings->starvation_guard, absl::InfiniteDuration());
   EXPECT_EQ(settings->execution_limit, absl::InfiniteDuration());
+  EXPECT_EQ(settings->memory_limit_bytes, 0u);
   EXPECT_EQ(settings->hold, std::nullopt);
   EXPECT_EQ(settings->overflow, Overflow::kBlock);
   EXPECT_EQ(settings->shed_target, absl::InfiniteDuration());
@@ -490,6 +492,7 @@ TEST(ModelConfig, ValuesThatMakeNoSenseAreRefused) {
       {input("dims: [ 1, 1, 1, 1, 1, 1, 1, 1 ]"), "3", "'input[0].dims'", "at most 7"},
       {input("dims: [ 4611686018427387904, 2 ]"), "3", "'input[0].dims'", "addressed"},
       {input("dims: [ 4611686018427387904 ]"), "3", "'input[0].dims'", "addressed"},
+      {input("dims: [ 1099511627776 ]"), "3", "'input[0].dims'", "at most 1099511627776"},
       {"input {\n data_type: TYPE_FP32 dims: 1 }", "1", "'input[0].name'", "missing"},
       {"input { name: \"a\\nb\"\n data_type: TYPE_FP32 dims: 1 }", "1", "'input[0].name'",
        "control characters"},

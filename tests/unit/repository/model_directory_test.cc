@@ -188,14 +188,51 @@ TEST_F(ModelDirectoryTest, TheConfiguredFileMustBeThere) {
   EXPECT_EQ(Scan()[0].versions[0].path, Path("models/a/1/net.pt"));
 }
 
-TEST_F(ModelDirectoryTest, SymbolicLinksAreFollowed) {
-  WriteModel("elsewhere/a");
-  fs::create_directory_symlink(Path("elsewhere/a"), Path("models/linked"));
+TEST_F(ModelDirectoryTest, SymbolicLinksAreFollowedInsideTheRepository) {
+  // As Kubernetes mounts what a ConfigMap or a projected volume holds.
+  WriteModel("models/..2026_11_22/a");
+  fs::create_directory_symlink("..2026_11_22", Path("models/..data"));
+  fs::create_directory_symlink("..data/a", Path("models/a"));
   fs::create_symlink(Path("nowhere"), Path("models/dangling"));
   const std::vector<ModelDirectory> models = Scan();
-  ASSERT_THAT(Names(models), ElementsAre("linked"));
+  ASSERT_THAT(Names(models), ElementsAre("a"));
   EXPECT_TRUE(models[0].status.ok()) << models[0].status;
-  EXPECT_TRUE(models[0].versions[0].status.ok());
+  ASSERT_TRUE(models[0].versions[0].status.ok());
+  const absl::StatusOr<UniqueFd> file = OpenModelFile(models[0].versions[0]);
+  EXPECT_TRUE(file.ok()) << file.status();
+}
+
+TEST_F(ModelDirectoryTest, SymbolicLinksThatLeaveTheRepositoryAreRefused) {
+  WriteModel("elsewhere/a");
+  WriteModel("models/b");
+  fs::create_directory_symlink("../elsewhere/a", Path("models/relative"));
+  fs::create_directory_symlink(Path("elsewhere/a"), Path("models/whole"));
+  fs::remove(Path("models/b/1/model.pt"));
+  fs::create_symlink("../../../elsewhere/a/1/model.pt", Path("models/b/1/model.pt"));
+  const std::vector<ModelDirectory> models = Scan();
+  ASSERT_THAT(Names(models), ElementsAre("b", "relative", "whole"));
+  EXPECT_THAT(Text(models[1].status), HasSubstr("leads out of"));
+  EXPECT_THAT(Text(models[2].status), HasSubstr("leads out of"));
+  EXPECT_THAT(Text(OpenModelFile(models[0].versions[0]).status()), HasSubstr("leads out of"));
+}
+
+TEST_F(ModelDirectoryTest, ManifestsAreEnforcedWhereTheyAre) {
+  WriteModel("models/a");
+  Write("models/a/1/model.pt", "abc");
+  const auto problem = [this] { return Text(OpenModelFile(Scan()[0].versions[0]).status()); };
+  const std::string right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+  const std::string wrong(64, '0');
+  EXPECT_EQ(problem(), "");
+  Write("models/a/1/SHA256SUMS", wrong + "  other.pt\n" + right + "  model.pt\n");
+  EXPECT_EQ(problem(), "");
+  Write("models/a/SHA256SUMS", right + " *./1/model.pt");
+  EXPECT_EQ(problem(), "");
+  Write("models/a/SHA256SUMS", right + "  2/model.pt\n");
+  EXPECT_THAT(problem(), HasSubstr("a/SHA256SUMS doesn't list 1/model.pt"));
+  Write("models/a/SHA256SUMS", wrong + "  1/model.pt\n");
+  EXPECT_THAT(problem(), HasSubstr("has the SHA-256 " + right + ", but a/SHA256SUMS says 0000"));
+  Write("models/a/SHA256SUMS", "");
+  EXPECT_THAT(problem(), HasSubstr("doesn't list"));
 }
 
 TEST_F(ModelDirectoryTest, ANameInTwoRepositoriesIsRefusedAndNamesBoth) {

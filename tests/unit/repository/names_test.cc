@@ -43,5 +43,17 @@ TEST(Names, ANameIsShortAndWithoutControlCharacters) {
   EXPECT_FALSE(IsName("\xff"));
 }
 
+TEST(Names, AModelsNameIsAFilesNameWithoutSurprises) {
+  for (const char* text : {"a", "resnet-50_v2.1", "_private", "7b", "A..B"}) {
+    EXPECT_TRUE(IsModelName(text)) << text;
+  }
+  EXPECT_TRUE(IsModelName(std::string(128, 'a')));
+  EXPECT_FALSE(IsModelName(std::string(129, 'a')));
+  for (const char* text : {"", ".", "..", ".git", "-x", "a/b", "a b", "m\u00fchle", "a\n", "a\\b",
+                           "a:b", "a\"b", "$a", "a*"}) {
+    EXPECT_FALSE(IsModelName(text)) << text;
+  }
+}
+
 }  // namespace
 }  // namespace millrace

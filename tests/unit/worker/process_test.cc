@@ -2,16 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/process.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
-#include <string>
-
-#include "server/worker/temp_dir.h"
 
 namespace millrace {
 namespace {
@@ -49,22 +47,48 @@ TEST(Process, AChildsErrorComesBackAlsoItsDeath) {
   EXPECT_EQ(died, absl::InternalError("exited with 3"));
 }
 
-TEST(TempDir, IsTmpdirWhileItExistsAndTakesItsFilesAlong) {
-  const char* const before = std::getenv("TMPDIR");
-  const std::string outer = before ? before : "";
-  std::string path;
-  {
-    const auto made = TempDir::Create();
-    ASSERT_TRUE(made.ok()) << made.status();
-    path = std::getenv("TMPDIR");
-    EXPECT_NE(path, outer);
-    FILE* const file = std::fopen((path + "/file").c_str(), "w");
-    ASSERT_NE(file, nullptr);
-    std::fclose(file);
-  }
-  EXPECT_NE(access(path.c_str(), F_OK), 0);
-  const char* const after = std::getenv("TMPDIR");
-  EXPECT_EQ(after ? after : "", outer);
+// Private memory of the kernel's, as every allocator gets it; nullptr where there is no more.
+void* Allocate(size_t bytes) {
+  void* const memory =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return memory == MAP_FAILED ? nullptr : memory;
+}
+
+TEST(Process, AskingForMoreMemoryThanIsAllowedFailsAndHarmsNothing) {
+  const absl::Status status = RunInChild([] {
+    constexpr size_t kMebibyte = 1 << 20;
+    const uint64_t before = PrivateMemory();
+    if (before == 0 || before != PrivateMemory()) return absl::InternalError("wrong measure");
+    if (Allocate(64 * kMebibyte) == nullptr) return absl::InternalError("got nothing");
+    if (PrivateMemory() != before + 64 * kMebibyte) return absl::InternalError("wrong difference");
+    absl::Status limited = LimitMemory(PrivateMemory() + 8 * kMebibyte);
+    if (!limited.ok()) return limited;
+    if (Allocate(64 * kMebibyte) != nullptr) return absl::InternalError("got more than allowed");
+    if (Allocate(4 * kMebibyte) == nullptr) return absl::InternalError("got less than allowed");
+    limited = LimitMemory(uint64_t{1} << 40);
+    if (Allocate(64 * kMebibyte) != nullptr) return absl::InternalError("raised its own limit");
+    return limited;
+  });
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST(Process, OnlyTheDescriptorsThatAreKeptStayOpen) {
+  const absl::Status status = RunInChild([] {
+    int fds[2];
+    if (pipe(fds) != 0) return absl::InternalError("pipe");
+    UniqueFd read_end(fds[0]);
+    UniqueFd write_end(fds[1]);
+    KeepDescriptors({&write_end, &read_end});
+    if (write_end.get() != 3 || read_end.get() != 4) return absl::InternalError("wrong numbers");
+    char token = 'x';
+    if (write(3, &token, 1) != 1 || read(4, &token, 1) != 1)
+      return absl::InternalError("wrong ends");
+    for (int fd = 5; fd < 256; ++fd) {
+      if (fcntl(fd, F_GETFD) >= 0) return absl::InternalError("one is left");
+    }
+    _exit(7);  // The pipe to the test is closed, too.
+  });
+  EXPECT_EQ(status, absl::InternalError("exited with 7"));
 }
 
 }  // namespace

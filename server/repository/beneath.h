@@ -1,0 +1,17 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/base/unique_fd.h"
+
+namespace millrace {
+
+// Opens the file `path`, relative to the folder `root`, for reading. Follows symbolic links as long
+// as they stay inside `root`. NOT_FOUND where there is none; PERMISSION_DENIED where a link or the
+// path leads out of `root`, or the file may not be read.
+absl::StatusOr<UniqueFd> OpenBeneath(const std::string& root, const std::string& path);
+
+}  // namespace millrace
