@@ -27,7 +27,8 @@ ModelPlacementConfig Model(const std::string& name, int count, int threads = 1) 
           .version = 1,
           .engine = "torchscript",
           .groups = {group},
-          .intra_op_threads = threads};
+          .intra_op_threads = threads,
+          .range = std::nullopt};
 }
 
 class PlacementBookTest : public testing::Test {
