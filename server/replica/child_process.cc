@@ -28,6 +28,7 @@
 #include "absl/strings/string_view.h"
 #include "server/base/mutex.h"
 #include "server/base/status.h"
+#include "server/base/thread.h"
 #include "server/channel/worker_protocol.h"
 
 extern char** environ;
@@ -127,12 +128,8 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::string& program,
   sigfillset(&signals);
   posix_spawnattr_setsigdefault(&attributes, &signals);
   posix_spawnattr_setpgroup(&attributes, 0);
-  int flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP;
-  if (background && AllowBackground()) {
-    posix_spawnattr_setschedpolicy(&attributes, SCHED_IDLE);
-    flags |= POSIX_SPAWN_SETSCHEDULER;
-  }
-  posix_spawnattr_setflags(&attributes, static_cast<int16_t>(flags));
+  posix_spawnattr_setflags(&attributes,
+                           POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
   pid_t pid = 0;
   int error;
   {
@@ -140,6 +137,10 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::string& program,
     error = posix_spawn(&pid, program.c_str(), &files, &attributes, Pointers(words).data(),
                         Pointers(environment).data());
     if (error == 0) Known().pids.insert(pid);
+  }
+  if (error == 0 && background && AllowBackground()) {
+    const sched_param idle = {};
+    sched_setscheduler(pid, SCHED_IDLE, &idle);  // posix_spawn() itself takes no such policy.
   }
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
@@ -190,13 +191,26 @@ void ChildProcess::BringToForeground() const {
 }
 
 bool AllowBackground() {
-  // What a process that is to leave SCHED_IDLE for niceness 0 needs; see getrlimit(2).
-  constexpr rlim_t kNiceZero = 20;
-  rlimit limit = {};
-  if (getrlimit(RLIMIT_NICE, &limit) != 0) return false;
-  if (limit.rlim_cur >= kNiceZero) return true;
-  const rlimit raised = {.rlim_cur = kNiceZero, .rlim_max = std::max(limit.rlim_max, kNiceZero)};
-  return setrlimit(RLIMIT_NICE, &raised) == 0;
+  static const bool allowed = [] {
+    // What a process without privileges needs to leave SCHED_IDLE for niceness 0; see getrlimit(2).
+    constexpr rlim_t kNiceZero = 20;
+    rlimit limit = {};
+    if (getrlimit(RLIMIT_NICE, &limit) == 0 && limit.rlim_cur < kNiceZero) {
+      const rlimit raised = {.rlim_cur = kNiceZero,
+                             .rlim_max = std::max(limit.rlim_max, kNiceZero)};
+      setrlimit(RLIMIT_NICE, &raised);
+    }
+    bool came_back = false;
+    {
+      const Thread probe("probe", [&] {
+        const sched_param normal = {};
+        came_back = sched_setscheduler(0, SCHED_IDLE, &normal) == 0 &&
+                    sched_setscheduler(0, SCHED_OTHER, &normal) == 0;
+      });
+    }
+    return came_back;
+  }();
+  return allowed;
 }
 
 absl::Status BecomeSubreaper() {

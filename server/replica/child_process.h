@@ -58,8 +58,8 @@ class ChildProcess {
   UniqueFd end_;  // A pidfd.
 };
 
-// Allows this process's children to come back from the background (RLIMIT_NICE). False where that
-// is neither allowed nor may be: then none is started there.
+// Whether this process and its children may come back from the background; raises RLIMIT_NICE for
+// that where it may. False: then no child is started there.
 bool AllowBackground();
 
 // Makes this process the one that orphaned descendants become children of.

@@ -343,7 +343,7 @@ void ModelRepository::Finish(const LoadTask& task,
     counts = table_.Finish(task.model, task.version.number, task.attempt, loaded, released);
   }
   if (counts && loaded.ok()) context_.metrics->AddModel((*loaded)->shared_metrics());
-  if (counts && !loaded.ok()) {
+  if (counts && !loaded.ok() && !absl::IsCancelled(loaded.status())) {
     LogError(NameOf(task), " can't be served: ", std::string(loaded.status().message()));
   }
   Retire(released);

@@ -2,20 +2,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/repository/model_watcher.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/base/log.h"
+#include "server/base/poll.h"
 #include "server/base/status.h"
 
 namespace millrace {
@@ -127,16 +126,9 @@ bool ModelWatcher::WaitForChange() {
   const bool polls = polls_ || unreadable_;
   const absl::Duration sleep = std::min(settler_->next_look() - clock_.Now(),
                                         polls ? options_.poll_interval : absl::InfiniteDuration());
-  const absl::Duration whole =
-      absl::Ceil(std::max(sleep, absl::ZeroDuration()), absl::Milliseconds(1));
-  const int timeout =
-      sleep == absl::InfiniteDuration()
-          ? -1
-          : static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(whole), INT_MAX));
   pollfd entries[] = {{.fd = inotify_.get(), .events = POLLIN, .revents = 0},
                       {.fd = stop_event_.get(), .events = POLLIN, .revents = 0}};
-  while (poll(entries, 2, timeout) < 0 && errno == EINTR) {
-  }
+  Poll(absl::MakeSpan(entries), std::max(sleep, absl::ZeroDuration()));
   if (entries[0].revents != 0) Drain(inotify_.get());
   return entries[1].revents == 0;
 }
