@@ -5,6 +5,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -247,7 +248,7 @@ def test_model_without_a_replica_is_unhealthy_after_a_while_until_it_has_one(tmp
 def test_server_whose_required_model_cant_be_served_is_not_ready(tmp_path):
     repository = make_repository(tmp_path / "repository", ["identity", Entry(
         "identity", "needed", config="millrace { supervision { readiness: REQUIRED } }\n")])
-    (repository / "needed" / "1").unlink()
+    shutil.rmtree(repository / "needed" / "1")
     (repository / "needed" / "1").mkdir()
     (repository / "needed" / "1" / "model.pt").write_bytes(b"nonsense")
     with Server(tmp_path, repositories=[repository], awaits=r"\] not ready: ") as server:
