@@ -37,6 +37,7 @@ Replica::Replica(Options options, Context context)
       context_(std::move(context)),
       mailbox_(context_.memory->mailbox(static_cast<size_t>(options_.index))),
       stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      backoff_(options_.backoff),
       thread_(absl::StrCat("replica-", options_.index), [this] { Live(); }) {
   MILLRACE_CHECK(stop_event_.valid(), "The process has run out of file descriptors.");
 }

@@ -38,6 +38,7 @@ class Replica final : public BatchRunner {
     int index = 0;  // Its number in the pool, and its mailbox.
     ReplicaPlacement placement;
     absl::Duration start_timeout = absl::Minutes(10);
+    RestartBackoff::Options backoff = {};
   };
   // What a replica uses; all of it outlives the replica.
   struct Context {

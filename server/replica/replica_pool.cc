@@ -110,7 +110,8 @@ void ReplicaPool::Add(size_t slot) {
   slots_[slot].replica = std::make_unique<Replica>(
       Replica::Options{.index = static_cast<int>(slot),
                        .placement = options_.replicas[slot],
-                       .start_timeout = options_.load_timeout},
+                       .start_timeout = options_.load_timeout,
+                       .backoff = options_.backoff},
       Replica::Context{
           .signature = options_.signature.get(),
           .memory = memory_.get(),
@@ -222,7 +223,7 @@ void ReplicaPool::Scale(ReplicaScaler& scaler) {
 // ---- The template ----
 
 void ReplicaPool::KeepTemplate() {
-  RestartBackoff backoff;
+  RestartBackoff backoff(options_.backoff);
   absl::BitGen random;
   for (bool first = true;; first = false) {
     const absl::Time started = context_.clock->Now();

@@ -61,6 +61,7 @@ class ReplicaPool {
     int cancel_event = -1;    // An eventfd: once it is readable, Create() gives up. -1: none.
     // How long a batch may run; infinite: see ExecutionLimit.
     absl::Duration execution_limit = absl::InfiniteDuration();
+    RestartBackoff::Options backoff = {};
     // How long there may be no replica that can serve, so that one that is just replaced isn't
     // taken for a failure.
     absl::Duration unhealthy_after = absl::Seconds(2);
