@@ -393,31 +393,24 @@ std::string ReplicaPool::single_rows() const {
 }
 
 absl::Status ReplicaPool::readiness() const {
-  {
-    MutexLock lock(mutex_);
-    if (context_.clock->Now() - unready_since_ >= options_.unhealthy_after) return FirstError();
-  }
-  return Stalled();
+  const Dispatcher::Gauges gauges = dispatcher_->gauges();
+  ModelSigns signs = {.replicas = absl::OkStatus(),
+                      .unready_for = absl::ZeroDuration(),
+                      .oldest_age = gauges.oldest_age,
+                      .silence = context_.clock->Now() - gauges.last_finish,
+                      .replica_due = gauges.replica_due};
+  for (const ReplicaInfo& replica : List()) signs.replica_due |= replica.overdue;
+  const absl::Duration stalled_after = limit_.Usual() + options_.dispatch.policy.max_queue_delay;
+  MutexLock lock(mutex_);
+  signs.replicas = FirstError();
+  signs.unready_for = context_.clock->Now() - unready_since_;
+  return HealthOf(signs,
+                  {.unhealthy_after = options_.unhealthy_after, .stalled_after = stalled_after});
 }
 
 absl::Time ReplicaPool::unready_from() const {
   MutexLock lock(mutex_);
   return unready_since_ + options_.unhealthy_after;
-}
-
-// Hung replicas are found and replaced, so this says that something is wrong with the server
-// itself, or with the machine.
-absl::Status ReplicaPool::Stalled() const {
-  const Dispatcher::Gauges gauges = dispatcher_->gauges();
-  const absl::Duration limit = limit_.Usual() + options_.dispatch.policy.max_queue_delay;
-  const absl::Duration silence = context_.clock->Now() - gauges.last_finish;
-  if (gauges.oldest_age <= limit || silence <= limit) return absl::OkStatus();
-  bool due = gauges.replica_due;
-  for (const ReplicaInfo& replica : List()) due |= replica.overdue;
-  if (!due) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("is stalled: requests have waited for ", absl::FormatDuration(gauges.oldest_age),
-                   ", and no batch was done for ", absl::FormatDuration(silence)));
 }
 
 std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {

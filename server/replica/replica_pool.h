@@ -24,6 +24,7 @@
 #include "server/metrics/model_metrics.h"
 #include "server/placement/placement.h"
 #include "server/replica/execution_limit.h"
+#include "server/replica/model_health.h"
 #include "server/replica/model_template.h"
 #include "server/replica/replica.h"
 #include "server/replica/replica_scaler.h"
@@ -112,9 +113,7 @@ class ReplicaPool {
 
   // How many replicas can serve now.
   int ready_replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // Why requests shouldn't be sent here: no replica has been able to serve for
-  // Options::unhealthy_after, or one should long have served those that wait, and none does. OK
-  // otherwise, however many wait.
+  // Why requests shouldn't be sent here; see HealthOf().
   absl::Status readiness() const ABSL_LOCKS_EXCLUDED(mutex_);
   // When readiness() will be an error, if no replica gets ready until then; InfiniteFuture() where
   // one is.
@@ -146,7 +145,6 @@ class ReplicaPool {
   absl::Status FirstError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A replica has come, gone or changed.
   void NoteReadiness() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Stalled() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A place for a replica.
   struct Slot {
