@@ -17,7 +17,7 @@ class RestartBackoffTest : public testing::Test {
   absl::Duration PauseAfter(absl::Duration lived) { return backoff_.NextPause(lived, random_); }
 
   std::mt19937_64 random_{TestSeed()};
-  const RestartBackoff::Options options_;
+  const RestartBackoff::Options options_ = {};
   RestartBackoff backoff_{options_};
 };
 
