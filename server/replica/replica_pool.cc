@@ -125,7 +125,6 @@ void ReplicaPool::Add(size_t slot) {
                             ReplicaKind kind) { TellCosts(warmup_ns, kind); },
           .on_state = [this](int replica,
                              const absl::Status& state) { SetReplicaState(replica, state); }});
-  count_ = std::max(count_, slot + 1);
 }
 
 absl::Status ReplicaPool::WaitUntilTried(size_t slot, absl::Time deadline) {
@@ -147,7 +146,6 @@ void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
   Slot removed;  // Destroyed without the lock, which the replica's thread takes.
   MutexLock lock(mutex_);
   std::swap(removed, slots_[slot]);
-  count_ = std::min(count_, slot);
   NoteReadiness();
 }
 
@@ -369,16 +367,18 @@ void ReplicaPool::NoteReadiness() {
 
 absl::Status ReplicaPool::FirstError() const {
   absl::Status first = absl::UnavailableError("has no replicas");
-  for (size_t i = count_; i-- > 0;) {
-    if (slots_[i].state.ok()) return absl::OkStatus();
-    first = slots_[i].state;
+  for (auto slot = slots_.rbegin(); slot != slots_.rend(); ++slot) {
+    if (slot->replica == nullptr) continue;
+    if (slot->state.ok()) return absl::OkStatus();
+    first = slot->state;
   }
   return first;
 }
 
 int ReplicaPool::replicas() const {
   MutexLock lock(mutex_);
-  return static_cast<int>(count_);
+  return static_cast<int>(std::count_if(slots_.begin(), slots_.end(),
+                                        [](const Slot& slot) { return slot.replica != nullptr; }));
 }
 
 int ReplicaPool::ready_replicas() const {

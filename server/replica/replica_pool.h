@@ -177,8 +177,7 @@ class ReplicaPool {
   std::string single_rows_ ABSL_GUARDED_BY(mutex_);
   bool loaded_once_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);
-  size_t count_ ABSL_GUARDED_BY(mutex_) = 0;  // The slots in use are the first.
+  std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);  // Those in use are the first.
   // Since when no replica can serve; InfiniteFuture() while one can.
   absl::Time unready_since_ ABSL_GUARDED_BY(mutex_);
 
