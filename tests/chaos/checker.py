@@ -196,7 +196,7 @@ class _Session:
         if code == "OK":
             if open_answers:
                 self.lose(f"{len(open_answers)} requests have no answer", open_answers[0].event,
-                          count=len(open_answers))
+                          count=max(1, len(open_answers)))
         elif code == "UNAVAILABLE" and answered >= 0:
             if self.end.time < self.checker.draining_from or answered != len(self.answers):
                 self.lose(f"{len(self.answers)} answers came, and the server says {answered}")
@@ -215,7 +215,7 @@ class _Session:
                              if word.startswith("deadline=")), None)
             if deadline is None:
                 self.lose("no answer for so long", *(sent.event for sent in open_answers[:1]),
-                          count=len(open_answers))
+                          count=max(1, len(open_answers)))
             elif self.end.time - self.log[0].time < deadline - SLACK:
                 self.lose("ended before its deadline")
         else:

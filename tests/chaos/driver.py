@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import queue
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -219,18 +218,17 @@ class Driver:
 
     def starve_descriptors(self):
         """The server may open no more than it has, for a moment."""
-        limits = resource.prlimit(self.server.pid, resource.RLIMIT_NOFILE)
-        few = len(os.listdir(f"/proc/{self.server.pid}/fd")) + self.random.randint(0, 4)
         if self._is_starved:
             return False
         self._is_starved = True
-        resource.prlimit(self.server.pid, resource.RLIMIT_NOFILE, (few, limits[1]))
+        limited = contextlib.ExitStack()
+        limited.enter_context(self.server.descriptors_left(self.random.randint(0, 4)))
         seconds = self.random.uniform(0.3, 2)
         now = time.monotonic()
         self.checker.connections_fail.append((now, now + seconds + CONNECTIONS_AFTER))
 
         def end():
-            resource.prlimit(self.server.pid, resource.RLIMIT_NOFILE, limits)
+            limited.close()
             self._is_starved = False
         self._undo_after(seconds, end)
         return True
@@ -242,9 +240,11 @@ class Driver:
         host, port = self.server.address.rsplit(":", 1)
         opened = []
         for number in range(self.random.randint(20, 200)):
-            with contextlib.suppress(OSError):
+            try:
                 opened.append(socket.create_connection((host, int(port)), timeout=1))
                 opened[-1].sendall((b"", b"PRI * HTTP/2.0\r\n")[number % 2])
+            except OSError:
+                break
 
         def close():
             for each in opened:
