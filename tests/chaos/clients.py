@@ -1,12 +1,15 @@
 # Copyright The Millrace Authors
 # SPDX-License-Identifier: Apache-2.0
-"""A client process: streams and unary callers that log all they do, until standard input ends.
+"""A client process: streams and unary callers that log all they do, until standard input ends. A
+line of it is an order that one of the next requests gives to its model.
 
     python clients.py ADDRESS LOG TABLE PROFILE NUMBER SEED
 
 Then it opens nothing more, finishes what is open and ends.
 """
 
+import contextlib
+import queue
 import random
 import sys
 import threading
@@ -18,7 +21,7 @@ import wire
 from events import Log
 from tritonclient.grpc import service_pb2_grpc
 
-PATIENCE = 60  # Seconds; what takes longer counts as lost.
+PATIENCE = 120  # Seconds; what takes longer counts as lost.
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
            ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
 CODES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -32,8 +35,6 @@ class Profile:
     streams: int = 3
     callers: int = 1
     models: tuple = ("plain", "work", "release", "mlp_pt2", "narrow")
-    orders: tuple = ()  # What one request in `healthy` orders instead of nothing.
-    healthy: int = 1
     pause: float = 0.01  # Seconds between two requests; the most.
     reading: float = 0  # Seconds that a reader sleeps before each answer; the most.
     hasty: float = 0  # How many requests and streams have a deadline, or are cancelled.
@@ -44,10 +45,8 @@ PROFILES = {
     "victim": Profile(models=("wide", "plain", "work"), pause=0.005),
     "hasty": Profile(callers=2, hasty=0.3),
     "slow": Profile(streams=2, callers=0, models=("wide", "plain"), reading=0.2, pause=0),
-    "poison": Profile(streams=2, models=("poison",), orders=("fail", "crash", "fail", "hang"),
-                      healthy=150),
-    "hungry": Profile(streams=1, callers=0, models=("hungry",), orders=("fill",), healthy=250,
-                      pause=0.02),
+    "poison": Profile(streams=2, models=("poison",)),
+    "hungry": Profile(streams=1, callers=0, models=("hungry",), pause=0.02),
 }
 
 
@@ -56,6 +55,7 @@ class Client:
         self.log, self.table, self.profile = Log(log), wire.Table(table), PROFILES[profile]
         self.number, self.seed, self.address = number, seed, address
         self.stopping = threading.Event()
+        self.orders = queue.SimpleQueue()
         self._sessions = iter(range(1, 1 << 24))
 
     def run(self):
@@ -64,7 +64,8 @@ class Client:
                                                     [Caller] * self.profile.callers)]
         for thread in threads:
             thread.start()
-        sys.stdin.read()
+        for line in sys.stdin:
+            self.orders.put(line.strip())
         self.stopping.set()
         for thread in threads:
             thread.join(2 * PATIENCE)
@@ -94,11 +95,10 @@ class Session:
         return self.random.random() < probability
 
     def request(self, number, timeout):
-        profile = self.profile
-        model, rows = self.random.choice(profile.models), self.random.choice((1, 1, 1, 2, 5))
-        order = "plain"
-        if profile.orders and self.random.randrange(profile.healthy) == 0:
-            order = self.random.choice(profile.orders)
+        model = self.random.choice(self.profile.models)
+        rows, order = self.random.choice((1, 1, 1, 2, 5)), "plain"
+        with contextlib.suppress(queue.Empty):
+            order = self.client.orders.get_nowait()
         if model == "wide":
             rows = 1
         message = wire.make_request(model, order, (self.client.number, self.number), number, rows,

@@ -25,6 +25,7 @@ from tritonclient.grpc import service_pb2
 DECK = {  # How often each fault comes in a round.
     "kill_replica": 6, "stop_replica": 3, "hang_replica": 2, "kill_template": 1, "kill_client": 2,
     "freeze_client": 2, "swap": 2, "bad_swap": 1, "resize": 2, "restart": 1,
+    "payload_fails": 2, "payload_crashes": 1, "payload_hangs": 1, "payload_fills": 1,
     "starve_descriptors": 1, "idle_connections": 1, "starve_cpu": 1}
 HEALTHY = ("plain", "work", "narrow", "release", "wide", "mlp_pt2")
 CALL_SECONDS = 60  # For operators' calls; each ends long before.
@@ -152,6 +153,24 @@ class Driver:
         ending = self.fleet.wake if self.random.random() < 0.5 else self.fleet.kill
         self._undo_after(self.random.uniform(0.5, 4), lambda: ending(member))
         return True
+
+    def payload_fails(self):
+        return self._order("poison", "fail")
+
+    def payload_crashes(self):
+        return self._order("poison", "crash")
+
+    def payload_hangs(self):
+        return self._order("poison", "hang")
+
+    def payload_fills(self):
+        return self._order("hungry", "fill")
+
+    def _order(self, profile, word):
+        found = [member for member in self.fleet.running((profile,)) if not member.stopping]
+        for member in found[:1]:
+            self.fleet.order(member, word)
+        return bool(found)
 
     # ---- Operators ----
 

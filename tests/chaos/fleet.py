@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 PROGRAM = pathlib.Path(__file__).with_name("clients.py")
 LIFE = 20  # Seconds after which a client is replaced; so logs stay short.
-PATIENCE = 130  # Seconds that a client may take to finish what it has open.
+PATIENCE = 150  # Seconds that a client may take to finish what it has open.
 
 
 @dataclass
@@ -85,6 +85,13 @@ class Fleet:
     def kill(member):
         member.killed = True
         member.process.kill()
+
+    @staticmethod
+    def order(member, word):
+        """Has one of its next requests order this."""
+        with contextlib.suppress(BrokenPipeError):
+            member.process.stdin.write(f"{word}\n".encode())
+            member.process.stdin.flush()
 
     @staticmethod
     def freeze(member):
