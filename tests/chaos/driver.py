@@ -30,6 +30,7 @@ DECK = {  # How often each fault comes in a round.
 HEALTHY = ("plain", "work", "narrow", "release", "wide", "mlp_pt2")
 CALL_SECONDS = 60  # For operators' calls; each ends long before.
 HANG_FOUND = obedient.LIMIT_SECONDS + 10  # Seconds until a replica that hangs has been replaced.
+BETWEEN_ORDERS = 20  # Seconds between two requests that kill replicas of a model.
 CONNECTIONS_AFTER = 5  # Seconds that connections may still fail after descriptors were scarce.
 
 
@@ -45,6 +46,7 @@ class Driver:
         self.operator = Operator()
         self.version = 1
         self._deck = []
+        self._next_order = collections.Counter()  # By profile.
         self._later = []  # (when, number, what undoes a fault)
         self._numbers = itertools.count()
         self._taken = set()  # Processes that are stopped or killed.
@@ -167,9 +169,14 @@ class Driver:
         return self._order("hungry", "fill")
 
     def _order(self, profile, word):
+        """Seldom enough that replicas don't count as dying again and again, which is answered by
+        pauses of up to half a minute between their starts."""
+        if time.monotonic() < self._next_order[profile]:
+            return False
         found = [member for member in self.fleet.running((profile,)) if not member.stopping]
         for member in found[:1]:
             self.fleet.order(member, word)
+            self._next_order[profile] = time.monotonic() + BETWEEN_ORDERS
         return bool(found)
 
     # ---- Operators ----
