@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/replica/replica.h"
 
-#include <sys/eventfd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <utility>
@@ -36,10 +34,9 @@ Replica::Replica(Options options, Context context)
     : options_(std::move(options)),
       context_(std::move(context)),
       mailbox_(context_.memory->mailbox(static_cast<size_t>(options_.index))),
-      stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       backoff_(options_.backoff),
       thread_(absl::StrCat("replica-", options_.index), [this] { Live(); }) {
-  MILLRACE_CHECK(stop_event_.valid(), "The process has run out of file descriptors.");
+  MILLRACE_CHECK(options_.stop_event >= 0, "A replica is ended by an event.");
 }
 
 Replica::~Replica() {
@@ -48,14 +45,14 @@ Replica::~Replica() {
     stopping_ = true;
     changed_.NotifyAll();
   }
-  Signal(stop_event_.get());
+  Signal(options_.stop_event);
 }
 
 bool Replica::Retire(absl::Time deadline) {
   MutexLock lock(mutex_);
   retiring_ = true;
   changed_.NotifyAll();
-  Signal(stop_event_.get());
+  Signal(options_.stop_event);
   while (!ended_ && context_.clock->Now() < deadline) {
     context_.clock->WaitUntil(changed_, mutex_, deadline);
   }
@@ -92,6 +89,7 @@ std::optional<absl::Duration> Replica::busy_for() const {
 // ---- The replica's thread ----
 
 void Replica::Live() {
+  Clear(options_.stop_event);  // Who was here before may have left it signalled.
   while (!is_ending()) {
     const absl::Time started = context_.clock->Now();
     absl::Status state = StartProcess();
@@ -151,7 +149,7 @@ bool Replica::WaitForReply() {
   const absl::Time until = context_.clock->Now() + options_.start_timeout;
   for (;;) {
     pollfd entries[] = {{.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
-                        {.fd = stop_event_.get(), .events = POLLIN, .revents = 0},
+                        {.fd = options_.stop_event, .events = POLLIN, .revents = 0},
                         {.fd = process_->output.fd(), .events = POLLIN, .revents = 0}};
     const int ready = Poll(absl::MakeSpan(entries), until - context_.clock->Now());
     if (entries[1].revents != 0) return false;
@@ -180,7 +178,7 @@ bool Replica::WaitForEvent() {
   if (!mailbox_.PrepareToSleep()) return true;
   pollfd entries[] = {{.fd = process_->completion_event.get(), .events = POLLIN, .revents = 0},
                       {.fd = process_->control.fd(), .events = POLLIN, .revents = 0},
-                      {.fd = stop_event_.get(), .events = POLLIN, .revents = 0},
+                      {.fd = options_.stop_event, .events = POLLIN, .revents = 0},
                       {.fd = process_->output.fd(), .events = POLLIN, .revents = 0},
                       {.fd = process_->process.end_fd(), .events = POLLIN, .revents = 0}};
   Poll(absl::MakeSpan(entries), std::min(kMostSleep, TimeLeft()));
@@ -191,7 +189,7 @@ bool Replica::WaitForEvent() {
     return true;  // What completed before a death still counts.
   }
   if (entries[2].revents != 0) {
-    Clear(stop_event_.get());
+    Clear(options_.stop_event);
     if (stopping()) return false;
     leaves_ = true;
     left_ = context_.dispatcher->RetireRunner(this);

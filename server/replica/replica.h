@@ -35,7 +35,8 @@ namespace millrace {
 class Replica final : public BatchRunner {
  public:
   struct Options {
-    int index = 0;  // Its number in the pool, and its mailbox.
+    int index = 0;        // Its number in the pool, and its mailbox.
+    int stop_event = -1;  // An eventfd that outlives it and is nobody else's meanwhile.
     ReplicaPlacement placement;
     absl::Duration start_timeout = absl::Minutes(10);
     RestartBackoff::Options backoff = {};
@@ -105,8 +106,6 @@ class Replica final : public BatchRunner {
   const Options options_;
   const Context context_;
   Mailbox mailbox_;
-  const UniqueFd stop_event_;
-
   // The thread's own.
   std::optional<ForkedReplica> process_;
   bool hangs_ = false;

@@ -45,6 +45,12 @@ size_t BufferBytes(const ModelSignature& signature, size_t most_request_bytes) {
   return kBatchHeaderBytes + std::max(2 * inputs, inputs + outputs) + kPageSize;
 }
 
+absl::StatusOr<UniqueFd> MakeEvent() {
+  UniqueFd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event.valid()) return ErrnoStatus(errno, "eventfd");
+  return event;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ReplicaPool>> ReplicaPool::Create(Options options, Context context) {
@@ -56,13 +62,18 @@ absl::StatusOr<std::unique_ptr<ReplicaPool>> ReplicaPool::Create(Options options
 ReplicaPool::ReplicaPool(Options options, Context context)
     : options_(std::move(options)),
       context_(std::move(context)),
-      stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       limit_({.configured = options_.execution_limit, .first_runs = options_.load_timeout}),
       slots_(options_.replicas.size()),
       unready_since_(context_.clock->Now()) {}
 
 absl::Status ReplicaPool::Start() {
   const size_t count = options_.replicas.size();
+  // All that will be needed, since a replica must be replaced also while descriptors are scarce.
+  MILLRACE_ASSIGN_OR_RETURN(stop_event_, MakeEvent());
+  for (size_t i = 0; i < count; ++i) {
+    MILLRACE_ASSIGN_OR_RETURN(UniqueFd event, MakeEvent());
+    replica_stop_events_.push_back(std::move(event));
+  }
   // One running batch per replica, one staged, and one to spare for a batch that is run again.
   MILLRACE_ASSIGN_OR_RETURN(
       memory_, ModelMemory::Create({.mailboxes = count,
@@ -109,6 +120,7 @@ void ReplicaPool::Add(size_t slot) {
   MutexLock lock(mutex_);  // The replica's thread waits for it before it tells its state.
   slots_[slot].replica = std::make_unique<Replica>(
       Replica::Options{.index = static_cast<int>(slot),
+                       .stop_event = replica_stop_events_[slot].get(),
                        .placement = options_.replicas[slot],
                        .start_timeout = options_.load_timeout,
                        .backoff = options_.backoff},
@@ -237,7 +249,10 @@ void ReplicaPool::KeepTemplate() {
     if (loaded != nullptr) Watch(*loaded);
     MutexLock lock(mutex_);
     template_.reset();
-    if (stopping_) return;
+    if (stopping_) {
+      template_state_ = absl::CancelledError("the pool is being ended");  // To replicas that try.
+      return;
+    }
     if (loaded != nullptr) {
       template_state_ = absl::UnavailableError(
           absl::StrCat("its template process ", loaded->Bury(), " and is loaded again"));

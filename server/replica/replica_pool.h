@@ -165,7 +165,8 @@ class ReplicaPool {
 
   const Options options_;
   const Context context_;
-  const UniqueFd stop_event_;
+  UniqueFd stop_event_;
+  std::vector<UniqueFd> replica_stop_events_;  // One for each place, whoever is there.
   ExecutionLimit limit_;
   std::unique_ptr<ModelMemory> memory_;
   std::shared_ptr<Dispatcher> dispatcher_;

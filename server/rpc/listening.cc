@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "grpcpp/security/server_credentials.h"
+#include "server/rpc/accept.h"
 
 namespace millrace {
 namespace {
@@ -19,6 +20,7 @@ std::string WithPort(const std::string& address, int port) {
 absl::StatusOr<std::unique_ptr<grpc::Server>> Listen(grpc::ServerBuilder& builder,
                                                      absl::Span<const std::string> addresses,
                                                      std::vector<std::string>* bound) {
+  KeepDescriptorForAccepting();
   std::vector<int> ports(addresses.size(), 0);
   for (size_t i = 0; i < addresses.size(); ++i) {
     builder.AddListeningPort(addresses[i], grpc::InsecureServerCredentials(), &ports[i]);

@@ -12,10 +12,12 @@ the models (default: build/models).
 import collections
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -244,6 +246,20 @@ class Server:
         os.kill(random.choice(self.replicas()), signal.SIGKILL)
         eventually(lambda: self.metric("millrace_replica_restarts_total") > restarts)
         eventually(lambda: self.metric("millrace_ready_replicas") >= ready)
+
+    @contextlib.contextmanager
+    def descriptors_left(self, count):
+        """Has it open no more than so many further file descriptors."""
+        open_ones = set(map(int, os.listdir(f"/proc/{self.pid}/fd")))
+        free = (number for number in itertools.count() if number not in open_ones)
+        limit = next(itertools.islice(free, count, None))
+        limits = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (limit, limits[1]))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(self.pid, resource.RLIMIT_NOFILE, limits)
 
     def resident_bytes(self):
         pages = int(pathlib.Path(f"/proc/{self.pid}/statm").read_text().split()[1])

@@ -93,7 +93,10 @@ class ReplicaTest : public testing::Test {
 
   void StartReplica(absl::Duration start_timeout = absl::Minutes(5)) {
     replica_ = std::make_unique<Replica>(
-        Replica::Options{.index = 0, .placement = {}, .start_timeout = start_timeout},
+        Replica::Options{.index = 0,
+                         .stop_event = stop_event_.get(),
+                         .placement = {},
+                         .start_timeout = start_timeout},
         Replica::Context{
             .signature = signature_.get(),
             .memory = memory_.get(),
@@ -187,6 +190,7 @@ class ReplicaTest : public testing::Test {
   size_t workers_seen_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<absl::Status> states_ ABSL_GUARDED_BY(mutex_);
   size_t states_seen_ ABSL_GUARDED_BY(mutex_) = 0;
+  const UniqueFd stop_event_{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   std::unique_ptr<Replica> replica_;
 };
 

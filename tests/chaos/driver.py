@@ -1,0 +1,326 @@
+# Copyright The Millrace Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The faults, dealt from one seed like cards from a deck: every kind comes once in each round."""
+
+import collections
+import contextlib
+import heapq
+import itertools
+import multiprocessing
+import os
+import queue
+import random
+import shutil
+import signal
+import socket
+import threading
+import time
+
+import grpc
+import obedient
+import watch
+from server_process import stat_of
+from tritonclient.grpc import service_pb2
+
+DECK = {  # How often each fault comes in a round.
+    "kill_replica": 6, "stop_replica": 3, "hang_replica": 2, "kill_template": 1, "kill_client": 2,
+    "freeze_client": 2, "swap": 2, "bad_swap": 1, "resize": 2, "restart": 1,
+    "payload_fails": 2, "payload_crashes": 1, "payload_hangs": 1, "payload_fills": 1,
+    "starve_descriptors": 1, "idle_connections": 1, "starve_cpu": 1}
+HEALTHY = ("plain", "work", "narrow", "release", "wide", "mlp_pt2")
+CALL_SECONDS = 60  # For operators' calls; each ends long before.
+HANG_FOUND = obedient.LIMIT_SECONDS + 10  # Seconds until a replica that hangs has been replaced.
+BETWEEN_ORDERS = 20  # Seconds between two requests that kill replicas of a model.
+CONNECTIONS_AFTER = 5  # Seconds that connections may still fail after descriptors were scarce.
+
+
+class Driver:
+    """Confined to the thread that calls step(), but for the calls that Operator makes."""
+
+    def __init__(self, server, admin, fleet, checker, replicas, repository, seed):
+        self.server, self.admin, self.fleet, self.checker = server, admin, fleet, checker
+        self.watch, self.repository = replicas, repository
+        self.random = random.Random(seed)
+        self.count = collections.Counter()  # Faults by kind.
+        self.failures = collections.Counter()  # Operators' calls that weren't done, by kind.
+        self.operator = Operator()
+        self.version = 1
+        self._deck = []
+        self._next_order = collections.Counter()  # By profile.
+        self._later = []  # (when, number, what undoes a fault)
+        self._numbers = itertools.count()
+        self._taken = set()  # Processes that are stopped or killed.
+
+    # ---- Dealing ----
+
+    def step(self):
+        """Injects the next fault."""
+        if not self._deck:
+            self._deck = [fault for fault, times in DECK.items() for _ in range(times)]
+            self.random.shuffle(self._deck)
+        fault = self._deck.pop()
+        if getattr(self, fault)():
+            self.count[fault] += 1
+
+    def undo_due(self, everything=False):
+        """Undoes what is due; with `everything` also what isn't."""
+        while self._later and (everything or self._later[0][0] <= time.monotonic()):
+            heapq.heappop(self._later)[2]()
+
+    def _undo_after(self, seconds, undo):
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), undo))
+
+    def _signal(self, pid, number):
+        """Only to what is, or was, this server's."""
+        stat = stat_of(pid)
+        if stat and stat[3] == str(self.server.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    # ---- Workers ----
+
+    def _replica(self, wanted=lambda replica: True, models=HEALTHY):
+        found = [(model, one.pid) for model, one in self.watch.replicas()
+                 if model in models and one.ready and one.pid not in self._taken and wanted(one)]
+        return self.random.choice(found) if found else None
+
+    def kill_replica(self):
+        if not (found := self._replica()):
+            return False
+        model, pid = found
+        self._taken.add(pid)
+        self.watch.expect_recovery("SIGKILL", model, pid)
+        self._signal(pid, signal.SIGKILL)
+        return True
+
+    def stop_replica(self):
+        """For a moment, as a debugger would, or the kernel where memory is short."""
+        if not (found := self._replica()):
+            return False
+        self._signal(found[1], signal.SIGSTOP)
+        self._undo_after(self.random.uniform(0.05, 1), lambda: self._signal(found[1],
+                                                                           signal.SIGCONT))
+        return True
+
+    def hang_replica(self):
+        """For good: when it has a batch, it must be found and replaced."""
+        if not (found := self._replica()):
+            return False
+        model, pid = found
+        self._taken.add(pid)
+        self._signal(pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+
+        def look_again():
+            one = next((one for _, one in self.watch.replicas() if one.pid == pid), None)
+            if one is None:
+                return
+            if one.busy_ns > HANG_FOUND * 1e9:
+                self.checker.violation(f"process {pid} of model '{model}' has stood for "
+                                       f"{time.monotonic() - stopped:.0f} s with a batch")
+                return
+            if one.busy_ns or time.monotonic() < stopped + HANG_FOUND:
+                self._undo_after(0.5, look_again)
+            else:  # No batch went to it.
+                self._signal(pid, signal.SIGCONT)
+        self._undo_after(1, look_again)
+        return True
+
+    def kill_template(self):
+        found = [pid for pid in watch.templates(self.server) if pid not in self._taken]
+        if not found:
+            return False
+        pid = self.random.choice(found)
+        self._taken.add(pid)
+        self._signal(pid, signal.SIGKILL)
+        return True
+
+    # ---- Clients ----
+
+    def _client(self):
+        found = self.fleet.running(("victim", "steady", "slow"))
+        return self.random.choice(found) if found else None
+
+    def kill_client(self):
+        if not (member := self._client()):
+            return False
+        self.fleet.kill(member)
+        return True
+
+    def freeze_client(self):
+        """Its connections stay open, and nobody reads them."""
+        if not (member := self._client()):
+            return False
+        self.fleet.freeze(member)
+        ending = self.fleet.wake if self.random.random() < 0.5 else self.fleet.kill
+        self._undo_after(self.random.uniform(0.5, 4), lambda: ending(member))
+        return True
+
+    def payload_fails(self):
+        return self._order("poison", "fail")
+
+    def payload_crashes(self):
+        return self._order("poison", "crash")
+
+    def payload_hangs(self):
+        return self._order("poison", "hang")
+
+    def payload_fills(self):
+        return self._order("hungry", "fill")
+
+    def _order(self, profile, word):
+        """Seldom enough that replicas don't count as dying again and again, which is answered by
+        pauses of up to half a minute between their starts."""
+        if time.monotonic() < self._next_order[profile]:
+            return False
+        found = [member for member in self.fleet.running((profile,)) if not member.stopping]
+        for member in found[:1]:
+            self.fleet.order(member, word)
+            self._next_order[profile] = time.monotonic() + BETWEEN_ORDERS
+        return bool(found)
+
+    # ---- Operators ----
+
+    def swap(self):
+        return self.operator.begin(lambda: self._load(broken=False))
+
+    def bad_swap(self):
+        return self.operator.begin(lambda: self._load(broken=True))
+
+    def _load(self, broken):
+        """Puts a new version of `release` into the repository and has it loaded."""
+        self.version += 1
+        version, folder = self.version, self.repository / "release"
+        aside = self.repository.parent / "aside" / str(version)
+        if broken:
+            aside.mkdir(parents=True)
+            (aside / "model.pt").write_bytes(b"no model")
+        else:
+            obedient.save(version, aside / "model.pt")
+        aside.rename(folder / str(version))
+        self.checker.versions.begin(version, time.monotonic())
+        loaded = None
+        try:
+            self.server.stub.RepositoryModelLoad(
+                service_pb2.RepositoryModelLoadRequest(model_name="release"), timeout=CALL_SECONDS)
+            loaded = True
+        except grpc.RpcError as error:
+            self._not_done("load", error)
+            if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                loaded = False
+        self.checker.versions.end(version, time.monotonic(), loaded)
+        if broken and loaded:
+            self.checker.violation(f"version {version} of 'release' is no model and was loaded")
+        for old in folder.iterdir():
+            if old.name.isdecimal() and (
+                    int(old.name) < version if loaded else int(old.name) == version):
+                shutil.rmtree(old)
+
+    def resize(self):
+        replicas = self.random.choice((1, 2))
+        return self.operator.begin(lambda: self._call(
+            "resize", lambda: self.admin.resize(model="work", replicas=replicas,
+                                                timeout=CALL_SECONDS)))
+
+    def restart(self):
+        model = self.random.choice(HEALTHY)
+        return self.operator.begin(lambda: self._call(
+            "restart", lambda: self.admin.restart(model=model, timeout=CALL_SECONDS)))
+
+    def _call(self, what, call):
+        try:
+            call()
+        except grpc.RpcError as error:
+            self._not_done(what, error)
+
+    def _not_done(self, what, error):
+        """Faults hit operators' calls, too; but an answer must come."""
+        self.failures[f"{what} {error.code().name}"] += 1
+        print(f"{what}: {error.code().name}: {error.details()}")
+        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+            self.checker.violation(f"{what} took more than {CALL_SECONDS} s")
+
+    # ---- The machine ----
+
+    def starve_descriptors(self):
+        """The server may open no more than it has, for a moment."""
+        if self._is_starved:
+            return False
+        self._is_starved = True
+        limited = contextlib.ExitStack()
+        limited.enter_context(self.server.descriptors_left(self.random.randint(0, 4)))
+        seconds = self.random.uniform(0.3, 2)
+        now = time.monotonic()
+        self.checker.connections_fail.append((now, now + seconds + CONNECTIONS_AFTER))
+
+        def end():
+            limited.close()
+            self._is_starved = False
+        self._undo_after(seconds, end)
+        return True
+
+    _is_starved = False
+
+    def idle_connections(self):
+        """Peers that connect and say nothing, or half of a word."""
+        host, port = self.server.address.rsplit(":", 1)
+        opened = []
+        for number in range(self.random.randint(20, 200)):
+            try:
+                opened.append(socket.create_connection((host, int(port)), timeout=1))
+                opened[-1].sendall((b"", b"PRI * HTTP/2.0\r\n")[number % 2])
+            except OSError:
+                break
+
+        def close():
+            for each in opened:
+                each.close()
+        self._undo_after(self.random.uniform(0.5, 5), close)
+        return True
+
+    def starve_cpu(self):
+        """Somebody else takes the cores, for two seconds at most."""
+        until = time.monotonic() + self.random.uniform(0.5, 2)
+        busy = [multiprocessing.get_context("spawn").Process(target=burn, args=(until,), daemon=True)
+                for _ in range(2)]
+        for each in busy:
+            each.start()
+        self._undo_after(2.5, lambda: [each.join(10) for each in busy])
+        return True
+
+
+def burn(until):
+    while time.monotonic() < until:
+        pass
+
+
+class Operator:
+    """A thread that makes one slow call at a time, in turn."""
+
+    MOST_WAITING = 3
+
+    def __init__(self):
+        self._calls = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self.error = None
+
+    def begin(self, call):
+        """Has the call made in its turn, or not at all where several wait."""
+        if self._calls.qsize() >= self.MOST_WAITING:
+            return False
+        self._calls.put(call)
+        return True
+
+    def end(self):
+        """Waits for those that were begun; returns what was raised."""
+        self._calls.put(None)
+        self._thread.join(CALL_SECONDS * (self.MOST_WAITING + 1))
+        return self.error if not self._thread.is_alive() else TimeoutError("a call never ended")
+
+    def _run(self):
+        while call := self._calls.get():
+            try:
+                call()
+            except BaseException as error:  # Reported by end().
+                self.error = error

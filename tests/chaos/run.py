@@ -1,0 +1,244 @@
+#!/usr/bin/env python3
+# Copyright The Millrace Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A server under load, and everything that can happen to it at once, from a seed.
+
+    ./dev chaos                       a minute
+    ./dev chaos --minutes 30 --seed 7
+
+Clients log what they send and receive, and a checker proves from the logs that no answer is lost,
+out of order or wrong; the report ends with exit code 1 where it is otherwise.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import random
+import shutil
+import sys
+import tempfile
+import time
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+for each in ("integration", "models"):
+    sys.path.insert(0, str(FOLDER.parent / each))
+
+import numpy  # noqa: E402
+import obedient  # noqa: E402
+import reference  # noqa: E402
+import wire  # noqa: E402
+from admin import Admin  # noqa: E402
+from checker import Checker, Versions  # noqa: E402
+from driver import Driver  # noqa: E402
+from fleet import Fleet  # noqa: E402
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
+from memory_group import MemoryGroup  # noqa: E402
+from server_process import Server, eventually  # noqa: E402
+from watch import Watch, children, templates, wait_until_steady  # noqa: E402
+
+CLIENTS = ("steady", "victim", "victim", "hasty", "slow", "poison", "hungry")
+PERIOD = 0.3  # Seconds between two faults, on average.
+WARM = 3  # Seconds of load before it is measured what the server holds.
+HEALTHY_AFTER = 60  # Seconds from the last fault on.
+ROOM = 600 << 20  # Bytes that the server's cgroup leaves.
+FLAGS = ("--model-control", "explicit", "--load-model", "*", "--admin-listen", "127.0.0.1:0",
+         "--load-timeout", "30s")
+
+
+def make_table(path):
+    """What torch makes of rows for mlp_pt2."""
+    inputs = reference.random_inputs("mlp_pt2", wire.TABLE_ROWS, seed=1)
+    outputs = reference.outputs("mlp_pt2", inputs)
+    numpy.savez(path, inputs=inputs["INPUT__0"].numpy(), outputs=outputs["OUTPUT__0"].numpy())
+
+
+def percentile(values, fraction):
+    return sorted(values)[round(fraction * (len(values) - 1))] if values else 0.0
+
+
+class Run:
+    """One server, from its start to its drain."""
+
+    def __init__(self, folder, seconds, seed):
+        self.folder, self.seconds, self.seed = folder, seconds, seed
+        self.checker = Checker(Versions())
+        self.group = MemoryGroup()
+        self.repository = folder / "repository"
+        self.healthy_after = self.limit = self.before = self.after = None
+
+    def run(self):
+        obedient.write_repository(self.repository, kernel_kills=not self.group.why_not)
+        table = self.folder / "table.npz"
+        make_table(table)
+        scratch = self.folder / "scratch"
+        scratch.mkdir()
+        for each in (self.folder, scratch):  # Workers, who are nobody, unpack packages in there.
+            each.chmod(0o711)
+        server = Server(self.folder, repositories=[self.repository], flags=FLAGS,
+                        prefix=self.group.prefix(), env={"TMPDIR": str(scratch)})
+        admin = Admin(server.logged(r"operators call (\S+)")[0][1])
+        fleet = Fleet(self.folder, self.checker, server.address, table, self.seed)
+        replicas = Watch(admin)
+        self.driver = Driver(server, admin, fleet, self.checker, replicas, self.repository,
+                             self.seed)
+        try:
+            before = self.warm(server, admin, fleet)
+            self.limit = None if self.group.why_not else self.group.leave(ROOM)
+            self.torment(server, fleet)
+            self.recover(server, admin, fleet, replicas, before)
+            self.drain(server, fleet, replicas)
+            if left := list(scratch.iterdir()):
+                self.checker.violation(f"left in the temporary folder: {left}")
+        except Exception as error:  # Most likely since the server has gone.
+            self.checker.violation(f"the run broke off: {error!r}", *server.log[-20:])
+        finally:
+            self.recoveries = replicas.recoveries
+            fleet.end_at_once()
+            if server.process.poll() is None:
+                server.kill()
+            self.group.remove()
+
+    def warm(self, server, admin, fleet):
+        """Some load without faults; returns what the server holds after it."""
+        assert self.serves(server), "not every model is served from the start"
+        self.load(fleet, WARM)
+        fleet.stop()
+        admin.resize(model="work", replicas=1)
+        return wait_until_steady(server.pid)
+
+    def load(self, fleet, seconds, profiles=CLIENTS):
+        fleet.start(profiles)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            fleet.tend()
+            time.sleep(0.05)
+
+    def torment(self, server, fleet):
+        pauses = random.Random(self.seed)
+        now = time.monotonic()
+        until, next_fault, next_tending = now + self.seconds, now + 1, now
+        fleet.start(CLIENTS)
+        while (now := time.monotonic()) < until:
+            assert server.process.poll() is None, "the server has ended"
+            self.driver.undo_due()
+            if now >= next_tending:
+                fleet.tend()
+                next_tending = now + 0.1
+            if now >= next_fault:
+                self.driver.step()
+                next_fault = now + pauses.expovariate(1 / PERIOD)
+            time.sleep(0.005)
+
+    def recover(self, server, admin, fleet, replicas, before):
+        """Nothing more happens, and soon everything is as it was."""
+        self.driver.undo_due(everything=True)
+        if error := self.driver.operator.end():
+            raise error
+        last_fault = time.monotonic()
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: fleet.tend() or (
+                replicas.all_ready() and len(templates(server)) == len(wire.MODELS)
+                and self.serves(server)), seconds=HEALTHY_AFTER)
+            self.healthy_after = time.monotonic() - last_fault
+        if self.healthy_after is None:
+            self.checker.violation(
+                f"after {HEALTHY_AFTER} s without a fault not everything is healthy: "
+                f"{server.http_get('/readyz')}", *replicas.replicas())
+        fleet.stop()
+        for late in replicas.late:
+            self.checker.violation(late)
+        admin.resize(model="work", replicas=1)
+        after = wait_until_steady(server.pid)
+        self.before, self.after = before, after
+        for leak in after.leaks_since(before):
+            self.checker.violation(leak)
+        self.check_nothing_waits(server)
+        if ended := [pid for pid, state in children(server.pid).items() if state in "ZX"]:
+            self.checker.violation(f"zombies: {ended}")
+
+    @staticmethod
+    def serves(server):
+        health = health_pb2_grpc.HealthStub(server.channel)
+        return server.http_get("/readyz")[0] == 200 and all(
+            health.Check(health_pb2.HealthCheckRequest(service=name)).status ==
+            health_pb2.HealthCheckResponse.SERVING for name in ("", *wire.MODELS))
+
+    def check_nothing_waits(self, server):
+        for name in ("millrace_streams", "millrace_in_flight_requests",
+                     "millrace_server_in_flight_requests", "millrace_queue_depth_rows",
+                     "millrace_queue_bytes", "millrace_stream_held_bytes", "millrace_busy_replicas"):
+            try:
+                eventually(lambda name=name: server.metric(name) == 0, seconds=10)
+            except AssertionError:
+                self.checker.violation(f"without a client, {name} is {server.metric(name):g}")
+
+    def drain(self, server, fleet, replicas):
+        """SIGTERM under load."""
+        self.load(fleet, 2)
+        replicas.end()
+        self.checker.draining_from = time.monotonic()
+        server.signal()
+        fleet.wanted = []
+        code = server.wait()
+        fleet.stop()
+        if code != 0:
+            self.checker.violation(f"SIGTERM under load: exit code {code}")
+        if left := server.processes():
+            self.checker.violation(f"processes are left: {left}")
+
+    def holdings(self):
+        before, after = self.before, self.after
+        if after is None:
+            return []
+        return [f"server     descriptors {before.descriptors} to {after.descriptors}, "
+                f"threads {before.threads} to {after.threads}, "
+                f"memory {before.resident >> 20} to {after.resident >> 20} MiB"]
+
+    def report(self):
+        checker, driver = self.checker, self.driver
+
+        def counts(counter):
+            return ", ".join(f"{key if isinstance(key, str) else ' '.join(key)} {number}"
+                             for key, number in sorted(counter.items()))
+        memory = self.group.why_not or f"a cgroup of {(self.limit or 0) >> 20} MiB"
+        healthy = "never" if self.healthy_after is None else f"{self.healthy_after:.1f} s"
+        lines = [
+            f"seed {self.seed}, {self.seconds / 60:g} minutes; memory: {memory}",
+            f"requests   {sum(checker.requests.values())}: {counts(checker.requests)}",
+            f"answers    {sum(checker.answers.values())}: {counts(checker.answers)}",
+            f"sessions   {sum(checker.sessions.values())}: {counts(checker.sessions)}",
+            f"faults     {sum(driver.count.values())}: {counts(driver.count)}",
+            f"not done   operators' calls that faults hit: {counts(driver.failures) or 'none'}",
+            f"lost {checker.lost}, out of order {checker.disordered}, wrong {checker.wrong}",
+            f"recovery   of {len(self.recoveries)} replicas: "
+            f"p50 {percentile(self.recoveries, 0.5) * 1e3:.0f} ms, "
+            f"p99 {percentile(self.recoveries, 0.99) * 1e3:.0f} ms; all healthy {healthy} after "
+            "the last fault",
+            *self.holdings(),
+            "violations " + ("none" if checker.clean else f"(the first {len(checker.violations)})"),
+            *(f"  {number}. {text}" for number, text in enumerate(checker.violations, 1))]
+        return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=1)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--logs", type=pathlib.Path, metavar="DIR",
+                        help="where the logs of a run with violations stay")
+    options = parser.parse_args()
+    print(f"chaos from seed {options.seed} for {options.minutes:g} minutes", flush=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="millrace-chaos-", dir=options.logs))
+    with contextlib.redirect_stderr(open(folder / "server.log", "w", buffering=1)):
+        run = Run(folder, 60 * options.minutes, options.seed)
+        run.run()
+    print(run.report())
+    if run.checker.clean:
+        shutil.rmtree(folder)
+    else:
+        print(f"logs: {folder}")
+    sys.exit(not run.checker.clean)
+
+
+if __name__ == "__main__":
+    main()
