@@ -47,6 +47,7 @@ struct Session {
   int Fail(const absl::Status& status) const;
 };
 
+void AddAdminCommand(Session& session);
 void AddHealthCommand(Session& session);
 void AddModelsCommand(Session& session);
 void AddInferCommand(Session& session);

@@ -34,6 +34,7 @@ Replica::Replica(Options options, Context context)
     : options_(std::move(options)),
       context_(std::move(context)),
       mailbox_(context_.memory->mailbox(static_cast<size_t>(options_.index))),
+      backoff_(options_.backoff),
       thread_(absl::StrCat("replica-", options_.index), [this] { Live(); }) {
   MILLRACE_CHECK(options_.stop_event >= 0, "A replica is ended by an event.");
 }

@@ -39,6 +39,7 @@ class Replica final : public BatchRunner {
     int stop_event = -1;  // An eventfd that outlives it and is nobody else's meanwhile.
     ReplicaPlacement placement;
     absl::Duration start_timeout = absl::Minutes(10);
+    RestartBackoff::Options backoff = {};
   };
   // What a replica uses; all of it outlives the replica.
   struct Context {

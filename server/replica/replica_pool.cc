@@ -122,7 +122,8 @@ void ReplicaPool::Add(size_t slot) {
       Replica::Options{.index = static_cast<int>(slot),
                        .stop_event = replica_stop_events_[slot].get(),
                        .placement = options_.replicas[slot],
-                       .start_timeout = options_.load_timeout},
+                       .start_timeout = options_.load_timeout,
+                       .backoff = options_.backoff},
       Replica::Context{
           .signature = options_.signature.get(),
           .memory = memory_.get(),
@@ -136,7 +137,6 @@ void ReplicaPool::Add(size_t slot) {
                             ReplicaKind kind) { TellCosts(warmup_ns, kind); },
           .on_state = [this](int replica,
                              const absl::Status& state) { SetReplicaState(replica, state); }});
-  count_ = std::max(count_, slot + 1);
 }
 
 absl::Status ReplicaPool::WaitUntilTried(size_t slot, absl::Time deadline) {
@@ -158,7 +158,6 @@ void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
   Slot removed;  // Destroyed without the lock, which the replica's thread takes.
   MutexLock lock(mutex_);
   std::swap(removed, slots_[slot]);
-  count_ = std::min(count_, slot);
   NoteReadiness();
 }
 
@@ -234,7 +233,7 @@ void ReplicaPool::Scale(ReplicaScaler& scaler) {
 // ---- The template ----
 
 void ReplicaPool::KeepTemplate() {
-  RestartBackoff backoff;
+  RestartBackoff backoff(options_.backoff);
   absl::BitGen random;
   for (bool first = true;; first = false) {
     const absl::Time started = context_.clock->Now();
@@ -383,16 +382,18 @@ void ReplicaPool::NoteReadiness() {
 
 absl::Status ReplicaPool::FirstError() const {
   absl::Status first = absl::UnavailableError("has no replicas");
-  for (size_t i = count_; i-- > 0;) {
-    if (slots_[i].state.ok()) return absl::OkStatus();
-    first = slots_[i].state;
+  for (auto slot = slots_.rbegin(); slot != slots_.rend(); ++slot) {
+    if (slot->replica == nullptr) continue;
+    if (slot->state.ok()) return absl::OkStatus();
+    first = slot->state;
   }
   return first;
 }
 
 int ReplicaPool::replicas() const {
   MutexLock lock(mutex_);
-  return static_cast<int>(count_);
+  return static_cast<int>(std::count_if(slots_.begin(), slots_.end(),
+                                        [](const Slot& slot) { return slot.replica != nullptr; }));
 }
 
 int ReplicaPool::ready_replicas() const {
@@ -407,31 +408,24 @@ std::string ReplicaPool::single_rows() const {
 }
 
 absl::Status ReplicaPool::readiness() const {
-  {
-    MutexLock lock(mutex_);
-    if (context_.clock->Now() - unready_since_ >= options_.unhealthy_after) return FirstError();
-  }
-  return Stalled();
+  const Dispatcher::Gauges gauges = dispatcher_->gauges();
+  ModelSigns signs = {.replicas = absl::OkStatus(),
+                      .unready_for = absl::ZeroDuration(),
+                      .oldest_age = gauges.oldest_age,
+                      .silence = context_.clock->Now() - gauges.last_finish,
+                      .replica_due = gauges.replica_due};
+  for (const ReplicaInfo& replica : List()) signs.replica_due |= replica.overdue;
+  const absl::Duration stalled_after = limit_.Usual() + options_.dispatch.policy.max_queue_delay;
+  MutexLock lock(mutex_);
+  signs.replicas = FirstError();
+  signs.unready_for = context_.clock->Now() - unready_since_;
+  return HealthOf(signs,
+                  {.unhealthy_after = options_.unhealthy_after, .stalled_after = stalled_after});
 }
 
 absl::Time ReplicaPool::unready_from() const {
   MutexLock lock(mutex_);
   return unready_since_ + options_.unhealthy_after;
-}
-
-// Hung replicas are found and replaced, so this says that something is wrong with the server
-// itself, or with the machine.
-absl::Status ReplicaPool::Stalled() const {
-  const Dispatcher::Gauges gauges = dispatcher_->gauges();
-  const absl::Duration limit = limit_.Usual() + options_.dispatch.policy.max_queue_delay;
-  const absl::Duration silence = context_.clock->Now() - gauges.last_finish;
-  if (gauges.oldest_age <= limit || silence <= limit) return absl::OkStatus();
-  bool due = gauges.replica_due;
-  for (const ReplicaInfo& replica : List()) due |= replica.overdue;
-  if (!due) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("is stalled: requests have waited for ", absl::FormatDuration(gauges.oldest_age),
-                   ", and no batch was done for ", absl::FormatDuration(silence)));
 }
 
 std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {

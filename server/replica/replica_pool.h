@@ -24,6 +24,7 @@
 #include "server/metrics/model_metrics.h"
 #include "server/placement/placement.h"
 #include "server/replica/execution_limit.h"
+#include "server/replica/model_health.h"
 #include "server/replica/model_template.h"
 #include "server/replica/replica.h"
 #include "server/replica/replica_scaler.h"
@@ -61,6 +62,7 @@ class ReplicaPool {
     int cancel_event = -1;    // An eventfd: once it is readable, Create() gives up. -1: none.
     // How long a batch may run; infinite: see ExecutionLimit.
     absl::Duration execution_limit = absl::InfiniteDuration();
+    RestartBackoff::Options backoff = {};
     // How long there may be no replica that can serve, so that one that is just replaced isn't
     // taken for a failure.
     absl::Duration unhealthy_after = absl::Seconds(2);
@@ -111,9 +113,7 @@ class ReplicaPool {
 
   // How many replicas can serve now.
   int ready_replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // Why requests shouldn't be sent here: no replica has been able to serve for
-  // Options::unhealthy_after, or one should long have served those that wait, and none does. OK
-  // otherwise, however many wait.
+  // Why requests shouldn't be sent here; see HealthOf().
   absl::Status readiness() const ABSL_LOCKS_EXCLUDED(mutex_);
   // When readiness() will be an error, if no replica gets ready until then; InfiniteFuture() where
   // one is.
@@ -145,7 +145,6 @@ class ReplicaPool {
   absl::Status FirstError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A replica has come, gone or changed.
   void NoteReadiness() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Stalled() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A place for a replica.
   struct Slot {
@@ -179,8 +178,7 @@ class ReplicaPool {
   std::string single_rows_ ABSL_GUARDED_BY(mutex_);
   bool loaded_once_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);
-  size_t count_ ABSL_GUARDED_BY(mutex_) = 0;  // The slots in use are the first.
+  std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);  // Those in use are the first.
   // Since when no replica can serve; InfiniteFuture() while one can.
   absl::Time unready_since_ ABSL_GUARDED_BY(mutex_);
 

@@ -9,11 +9,11 @@
 namespace millrace {
 
 absl::Duration RestartBackoff::NextPause(absl::Duration lived, absl::BitGenRef random) {
-  if (lived >= kHealthyAfter) deaths_in_a_row_ = 0;
+  if (lived >= options_.healthy_after) deaths_in_a_row_ = 0;
   ++deaths_in_a_row_;
   if (deaths_in_a_row_ == 1) return absl::ZeroDuration();
   const int doublings = std::min(deaths_in_a_row_ - 2, 16);
-  const absl::Duration step = std::min(kMost, kFirst * (1 << doublings));
+  const absl::Duration step = std::min(options_.most, options_.first * (1 << doublings));
   return step * absl::Uniform(random, 0.5, 1.0);
 }
 

@@ -11,15 +11,20 @@ namespace millrace {
 // and longer while it keeps dying soon after its start. Thread-compatible.
 class RestartBackoff {
  public:
-  static constexpr absl::Duration kFirst = absl::Milliseconds(100);
-  static constexpr absl::Duration kMost = absl::Seconds(30);
-  static constexpr absl::Duration kHealthyAfter = absl::Seconds(10);
+  struct Options {
+    absl::Duration first = absl::Milliseconds(100);
+    absl::Duration most = absl::Seconds(30);
+    absl::Duration healthy_after = absl::Seconds(10);
+  };
+
+  explicit RestartBackoff(Options options) : options_(options) {}
 
   // Takes note of a death (or a failed start) after `lived`, and returns the pause before the next
   // start: half of the step for certain, the rest at random, so that replicas don't start in step.
   absl::Duration NextPause(absl::Duration lived, absl::BitGenRef random);
 
  private:
+  const Options options_;
   int deaths_in_a_row_ = 0;
 };
 

@@ -70,6 +70,12 @@ LANDLOCK = ctypes.CDLL(None).syscall(444, None, 0, 1) > 0  # The same number on 
 pytestmark = pytest.mark.skipif(not LANDLOCK, reason="this kernel has no Landlock, or refuses it")
 
 
+# Where libtorch lies in a folder that only root may pass, workers of root can't leave root.
+STAYS_ROOT = os.geteuid() == 0 and not all(
+    folder.stat().st_mode & 1 for folder in pathlib.Path(torch.__file__).resolve().parents)
+ALL_OF_IT = ["--sandbox", "on" if STAYS_ROOT else "required"]
+
+
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory):
     path = tmp_path_factory.mktemp("secret") / "secret"
@@ -90,7 +96,7 @@ def server(tmp_path_factory, secret):
     hostile_models.write_script(hostile, "fills", hostile_models.FillsInForward(), LIMITS)
     hostile_models.write_script(hostile, "sets", hostile_models.ReadsWhenLoaded(str(secret)))
     with Server(tmp_path_factory.mktemp("server"), ["identity", "mlp_pt2", "fork_model"],
-                repositories=[hostile], flags=["--sandbox", "required"],
+                repositories=[hostile], flags=ALL_OF_IT,
                 env=dict([SECRET.split("=")])) as running:
         yield running
 
@@ -207,7 +213,7 @@ def test_workers_are_nobody_with_nothing_left_to_gain(server):
         assert int(status["Seccomp_filters"]) == 1 + forked
         for kind in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
             assert int(status[kind], 16) == 0
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and not STAYS_ROOT:
             assert status["Uid"].split() == status["Gid"].split() == ["65534"] * 4
             assert status["Groups"].strip() == ""
 
@@ -273,7 +279,7 @@ def test_what_the_kernel_refuses_is_left_out_with_a_warning(tmp_path, what):
         assert warnings.count(landlock) == 2, warnings
         filters = [line for line in warnings if line.startswith("the system call filter: ")]
         assert len(filters) == (2 if what == "all" else 0), warnings
-        assert len(warnings) == 2 + len(filters), warnings
+        assert len(warnings) == 2 + len(filters) + (2 if STAYS_ROOT else 0), warnings
         for model in ("identity", "mlp_pt2"):
             inputs = reference.random_inputs(model, 3)
             client.assert_answers(server.stub.ModelInfer(client.request(model, inputs)), model,
@@ -281,6 +287,7 @@ def test_what_the_kernel_refuses_is_left_out_with_a_warning(tmp_path, what):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86-64")
+@pytest.mark.skipif(STAYS_ROOT, reason="another part would be told first")
 def test_a_model_is_not_served_where_the_sandbox_is_required_and_refused(tmp_path):
     with Server(tmp_path, ["identity"], prefix=refusing("landlock"),
                 flags=["--sandbox", "required"]) as server:

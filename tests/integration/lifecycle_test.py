@@ -455,15 +455,15 @@ def test_half_copied_model_is_tried_again_when_it_is_whole(tmp_path, repository)
 
 def test_swapped_link_is_followed_as_kubernetes_swaps_it(tmp_path, repository):
     for number in (1, 2):
-        volume = tmp_path / "volume" / f"..{number}" / "m"
+        volume = repository.path / f"..{number}" / "m"
         shutil.copytree(MODELS / "lifecycle" / "release" / str(number), volume / "1")
         (volume / "config.pbtxt").write_text(config_of("release"))
-    (tmp_path / "volume" / "..data").symlink_to("..1")
-    (repository.path / "m").symlink_to("../volume/..data/m")
+    (repository.path / "..data").symlink_to("..1")
+    (repository.path / "m").symlink_to("..data/m")
     with start(tmp_path, repository, *WATCH) as server:
         assert answer(server) == (STEP, "1")
-        (tmp_path / "volume" / "..new").symlink_to("..2")
-        (tmp_path / "volume" / "..new").rename(tmp_path / "volume" / "..data")
+        (repository.path / "..new").symlink_to("..2")
+        (repository.path / "..new").rename(repository.path / "..data")
         eventually(lambda: answer(server) == (2 * STEP, "1"))
 
 

@@ -5,6 +5,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import threading
 
@@ -169,6 +170,24 @@ def test_request_that_crashes_replicas_is_given_up_and_its_neighbours_are_not(se
     # The model recovers.
     assert server.stub.ModelInfer(request(0, 9)).id == "9"
     eventually(lambda: server.metric("millrace_ready_replicas", model="crashes") == 2)
+
+
+def test_what_is_given_up_names_an_incident_that_the_log_explains(server):
+    def crash(value):
+        return client.error_of(lambda: server.stub.ModelInfer(client.request(
+            "crashes", {"crash": torch.tensor([[value]], dtype=torch.int32)})))
+
+    first = crash(7)
+    assert first.code() == StatusCode.INTERNAL
+    incident = re.search(r"was killed by signal \d+ \(.+\) \(incident ([0-9a-f]{8})\)$",
+                         first.details())
+    assert incident, first.details()
+    assert server.logged(rf"model 'crashes' .*incident {incident[1]}")
+    restarts = server.metric("millrace_replica_restarts_total", model="crashes")
+    again = crash(7)  # The payload is known, so it costs one replica.
+    assert "of the same payload before" in again.details()
+    eventually(lambda: server.metric("millrace_ready_replicas", model="crashes") == 2)
+    assert server.metric("millrace_replica_restarts_total", model="crashes") == restarts + 1
 
 
 def test_request_that_hangs_replicas_is_given_up_and_its_neighbours_are_not(server):

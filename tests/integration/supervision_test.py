@@ -5,7 +5,9 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
+import subprocess
 import threading
 import time
 
@@ -15,7 +17,7 @@ import reference
 from admin import Admin
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from server_process import Entry, Server, comm_of, eventually, make_repository
+from server_process import BIN, Entry, Server, comm_of, eventually, make_repository
 
 Serving = health_pb2.HealthCheckResponse
 ADMIN = ("--admin-listen", "127.0.0.1:0")
@@ -129,6 +131,23 @@ def test_restart_replaces_every_process_and_loses_nothing(server, admin):
     after = {one.pid for one in replicas(admin, "identity")}
     assert len(after) == 2 and not after & before
     admin.resize(model="identity", replicas=1)
+
+
+def test_command_line_administers(server, admin):
+    def millrace(*arguments):
+        address = server.logged(r"operators call (\S+)")[0][1]
+        ended = subprocess.run([str(BIN / "millrace"), "admin", "--url", address, *arguments],
+                               capture_output=True, text=True, timeout=60, check=False)
+        return ended.returncode, ended.stdout + ended.stderr
+
+    assert millrace("resize", "identity", "2") == (0, "identity: 2 replicas instead of 1\n")
+    code, text = millrace("list", "identity")
+    assert code == 0 and "2 of at most 2 replicas" in text
+    assert all(f"pid {one.pid}" in text for one in replicas(admin, "identity"))
+    assert millrace("restart", "identity") == (0, "identity: 2 replicas restarted\n")
+    assert millrace("resize", "identity", "1")[0] == 0
+    code, text = millrace("resize", "identity", "7")
+    assert code == 3 and "asked for 7" in text
 
 
 @pytest.mark.parametrize("fields, code, text", [
@@ -247,7 +266,7 @@ def test_model_without_a_replica_is_unhealthy_after_a_while_until_it_has_one(tmp
 def test_server_whose_required_model_cant_be_served_is_not_ready(tmp_path):
     repository = make_repository(tmp_path / "repository", ["identity", Entry(
         "identity", "needed", config="millrace { supervision { readiness: REQUIRED } }\n")])
-    (repository / "needed" / "1").unlink()
+    shutil.rmtree(repository / "needed" / "1")
     (repository / "needed" / "1").mkdir()
     (repository / "needed" / "1" / "model.pt").write_bytes(b"nonsense")
     with Server(tmp_path, repositories=[repository], awaits=r"\] not ready: ") as server:

@@ -17,7 +17,8 @@ class RestartBackoffTest : public testing::Test {
   absl::Duration PauseAfter(absl::Duration lived) { return backoff_.NextPause(lived, random_); }
 
   std::mt19937_64 random_{TestSeed()};
-  RestartBackoff backoff_;
+  const RestartBackoff::Options options_ = {};
+  RestartBackoff backoff_{options_};
 };
 
 TEST_F(RestartBackoffTest, FirstDeathIsReplacedAtOnce) {
@@ -26,24 +27,24 @@ TEST_F(RestartBackoffTest, FirstDeathIsReplacedAtOnce) {
 
 TEST_F(RestartBackoffTest, StepsDoubleUpToTheMostAndPausesLieInTheirUpperHalf) {
   PauseAfter(absl::ZeroDuration());
-  absl::Duration step = RestartBackoff::kFirst;
+  absl::Duration step = options_.first;
   for (int death = 2; death < 2000; ++death) {
     const absl::Duration pause = PauseAfter(absl::Milliseconds(1));
     EXPECT_GE(pause, step / 2) << death;
     EXPECT_LE(pause, step) << death;
-    step = std::min(2 * step, RestartBackoff::kMost);
+    step = std::min(2 * step, options_.most);
   }
 }
 
 TEST_F(RestartBackoffTest, LongLifeIsForgiven) {
   for (int i = 0; i < 10; ++i) PauseAfter(absl::Milliseconds(1));
-  EXPECT_GT(PauseAfter(RestartBackoff::kHealthyAfter - absl::Nanoseconds(1)), absl::Seconds(1));
-  EXPECT_EQ(PauseAfter(RestartBackoff::kHealthyAfter), absl::ZeroDuration());
-  EXPECT_LE(PauseAfter(absl::ZeroDuration()), RestartBackoff::kFirst);
+  EXPECT_GT(PauseAfter(options_.healthy_after - absl::Nanoseconds(1)), absl::Seconds(1));
+  EXPECT_EQ(PauseAfter(options_.healthy_after), absl::ZeroDuration());
+  EXPECT_LE(PauseAfter(absl::ZeroDuration()), options_.first);
 }
 
 TEST_F(RestartBackoffTest, ReplicasDoNotStartInStep) {
-  RestartBackoff other;
+  RestartBackoff other{options_};
   PauseAfter(absl::ZeroDuration());
   other.NextPause(absl::ZeroDuration(), random_);
   EXPECT_NE(PauseAfter(absl::ZeroDuration()), other.NextPause(absl::ZeroDuration(), random_));

@@ -1,0 +1,167 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+// A pool of real worker processes: what is left of a thousand that died, and how fast one is added.
+#include "server/replica/replica_pool.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/base/timer_thread.h"
+#include "tests/integration/worker/worker_harness.h"
+
+namespace millrace {
+namespace {
+
+constexpr int kCycles = 1000;
+
+int64_t EntriesOf(const char* folder) {
+  return std::distance(std::filesystem::directory_iterator(folder),
+                       std::filesystem::directory_iterator());
+}
+
+// What this process has of everything that a dead replica could leave behind.
+struct Belongings {
+  int64_t descriptors = EntriesOf("/proc/self/fd");
+  int64_t threads = EntriesOf("/proc/self/task");
+  int64_t mappings = 0;
+  int64_t children = 0;  // Zombies, too.
+  int64_t resident_pages = 0;
+
+  Belongings() {
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) mappings += line.find("memfd:") != line.npos;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+      std::ifstream file(task.path() / "children");
+      for (int pid; file >> pid;) ++children;
+    }
+    int64_t total;
+    std::ifstream("/proc/self/statm") >> total >> resident_pages;
+  }
+};
+
+class ReplicaPoolTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { ASSERT_TRUE(BecomeSubreaper().ok()); }
+
+  void StartPool(int replicas, int most) {
+    ReplicaPool::Options options;
+    options.worker_program = MILLRACE_WORKER_PROGRAM;
+    options.signature = std::make_shared<const ModelSignature>(
+        "identity", 1, 8, std::vector<TensorSpec>{{"INPUT__0", DataType::kFp32, {16}}},
+        std::vector<TensorSpec>{{"OUTPUT__0", DataType::kFp32, {16}}});
+    options.model_file =
+        UniqueFd(open(TestModel("good/identity/1/model.pt").c_str(), O_RDONLY | O_CLOEXEC));
+    options.replicas.resize(static_cast<size_t>(most));
+    options.start = replicas;
+    options.backoff = {.first = absl::ZeroDuration(), .most = absl::ZeroDuration()};
+    auto pool = ReplicaPool::Create(std::move(options), {.clock = &clock_,
+                                                         .timer = &timer_,
+                                                         .leases = &leases_,
+                                                         .memory = nullptr,
+                                                         .metrics = &metrics_,
+                                                         .on_change = nullptr});
+    ASSERT_TRUE(pool.ok()) << pool.status();
+    pool_ = *std::move(pool);
+  }
+
+  // Waits until replica 0 has another process than `before`, and returns it.
+  pid_t NextPid(pid_t before) {
+    const absl::Time latest = clock_.Now() + kPatience;
+    while (clock_.Now() < latest) {
+      const ReplicaPool::ReplicaInfo replica = pool_->List().front();
+      if (replica.pid != 0 && replica.pid != before && replica.state.ok()) return replica.pid;
+      clock_.SleepFor(absl::Microseconds(200));
+    }
+    ADD_FAILURE() << "No process takes the place of " << before;
+    return 0;
+  }
+
+  // Kills the only replica so often, and returns how long it took each time until another served.
+  std::vector<absl::Duration> KillAndWait(int times) {
+    std::vector<absl::Duration> took;
+    pid_t pid = NextPid(0);
+    for (int i = 0; i < times && pid != 0; ++i) {
+      const absl::Time begin = clock_.Now();
+      kill(pid, SIGKILL);
+      pid = NextPid(pid);
+      took.push_back(clock_.Now() - begin);
+    }
+    std::sort(took.begin(), took.end());
+    return took;
+  }
+
+  Clock& clock_ = Clock::Real();
+  TimerThread timer_{clock_};
+  CoreLeases leases_{2};
+  ModelMetrics metrics_{"identity", "1", 8, clock_};
+  std::unique_ptr<ReplicaPool> pool_;
+};
+
+TEST_F(ReplicaPoolTest, AThousandDeathsLeaveNothingBehind) {
+  StartPool(1, 1);
+  KillAndWait(20);
+  const Belongings before;
+  const std::vector<absl::Duration> took = KillAndWait(kCycles);
+  ASSERT_EQ(took.size(), kCycles);
+  const Belongings after;
+  EXPECT_EQ(after.descriptors, before.descriptors);
+  EXPECT_EQ(after.threads, before.threads);
+  EXPECT_EQ(after.mappings, before.mappings);
+  EXPECT_EQ(after.children, before.children) << "zombies, or processes that nobody needs";
+  EXPECT_LT(after.resident_pages - before.resident_pages, (8 << 20) / 4096);
+  std::printf("From a death to the next replica: median %s, 99 %% within %s\n",
+              absl::FormatDuration(took[took.size() / 2]).c_str(),
+              absl::FormatDuration(took[took.size() * 99 / 100]).c_str());
+}
+
+TEST_F(ReplicaPoolTest, GrowsByAForkAndShrinksToNothingLeft) {
+  StartPool(1, 2);
+  ASSERT_TRUE(pool_->Resize(2, kPatience).ok());
+  ASSERT_TRUE(pool_->Resize(1, kPatience).ok());
+  const Belongings before;
+  std::vector<absl::Duration> took;
+  for (int i = 0; i < 50; ++i) {
+    const absl::Time begin = clock_.Now();
+    ASSERT_TRUE(pool_->Resize(2, kPatience).ok());
+    took.push_back(clock_.Now() - begin);
+    EXPECT_EQ(pool_->ready_replicas(), 2);
+    ASSERT_TRUE(pool_->Resize(1, kPatience).ok());
+    EXPECT_EQ(pool_->List().size(), 1);
+  }
+  const Belongings after;
+  EXPECT_EQ(after.descriptors, before.descriptors);
+  EXPECT_EQ(after.threads, before.threads);
+  EXPECT_EQ(after.children, before.children);
+  std::sort(took.begin(), took.end());
+  std::printf("From the decision to a replica more: median %s, all within %s\n",
+              absl::FormatDuration(took[took.size() / 2]).c_str(),
+              absl::FormatDuration(took.back()).c_str());
+}
+
+TEST_F(ReplicaPoolTest, RestartReplacesEveryProcess) {
+  StartPool(2, 2);
+  const auto pids = [&] {
+    std::vector<pid_t> all;
+    for (const ReplicaPool::ReplicaInfo& replica : pool_->List()) all.push_back(replica.pid);
+    return all;
+  };
+  const std::vector<pid_t> before = pids();
+  ASSERT_TRUE(pool_->Restart(kPatience).ok());
+  ASSERT_EQ(pids().size(), 2);
+  for (const pid_t pid : pids()) EXPECT_EQ(std::count(before.begin(), before.end(), pid), 0);
+  EXPECT_EQ(pool_->Resize(3, kPatience).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(pool_->Resize(0, kPatience).code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace millrace
