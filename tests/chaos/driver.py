@@ -157,7 +157,7 @@ class Driver:
         return True
 
     def payload_fails(self):
-        return self._order("poison", "fail")
+        return self._order("poison", "fail", lethal=False)
 
     def payload_crashes(self):
         return self._order("poison", "crash")
@@ -168,15 +168,16 @@ class Driver:
     def payload_fills(self):
         return self._order("hungry", "fill")
 
-    def _order(self, profile, word):
-        """Seldom enough that replicas don't count as dying again and again, which is answered by
+    def _order(self, profile, word, lethal=True):
+        """What kills only seldom enough that replicas don't count as dying again and again, which is answered by
         pauses of up to half a minute between their starts."""
-        if time.monotonic() < self._next_order[profile]:
+        if lethal and time.monotonic() < self._next_order[profile]:
             return False
         found = [member for member in self.fleet.running((profile,)) if not member.stopping]
         for member in found[:1]:
             self.fleet.order(member, word)
-            self._next_order[profile] = time.monotonic() + BETWEEN_ORDERS
+            if lethal:
+                self._next_order[profile] = time.monotonic() + BETWEEN_ORDERS
         return bool(found)
 
     # ---- Operators ----
