@@ -98,8 +98,8 @@ class Driver:
         if not (found := self._replica()):
             return False
         self._signal(found[1], signal.SIGSTOP)
-        self._undo_after(self.random.uniform(0.05, 1), lambda: self._signal(found[1],
-                                                                           signal.SIGCONT))
+        self._undo_after(self.random.uniform(0.05, 1),
+                         lambda: self._signal(found[1], signal.SIGCONT))
         return True
 
     def hang_replica(self):
@@ -282,8 +282,8 @@ class Driver:
     def starve_cpu(self):
         """Somebody else takes the cores, for two seconds at most."""
         until = time.monotonic() + self.random.uniform(0.5, 2)
-        busy = [multiprocessing.get_context("spawn").Process(target=burn, args=(until,), daemon=True)
-                for _ in range(2)]
+        spawn = multiprocessing.get_context("spawn")
+        busy = [spawn.Process(target=burn, args=(until,), daemon=True) for _ in range(2)]
         for each in busy:
             each.start()
         self._undo_after(2.5, lambda: [each.join(10) for each in busy])

@@ -166,7 +166,8 @@ class Run:
     def check_nothing_waits(self, server):
         for name in ("millrace_streams", "millrace_in_flight_requests",
                      "millrace_server_in_flight_requests", "millrace_queue_depth_rows",
-                     "millrace_queue_bytes", "millrace_stream_held_bytes", "millrace_busy_replicas"):
+                     "millrace_queue_bytes", "millrace_stream_held_bytes",
+                     "millrace_busy_replicas"):
             try:
                 eventually(lambda name=name: server.metric(name) == 0, seconds=10)
             except AssertionError:
