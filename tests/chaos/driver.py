@@ -169,8 +169,8 @@ class Driver:
         return self._order("hungry", "fill")
 
     def _order(self, profile, word, lethal=True):
-        """What kills only seldom enough that replicas don't count as dying again and again, which is answered by
-        pauses of up to half a minute between their starts."""
+        """What kills only seldom enough that replicas don't count as dying again and again, which
+        is answered by pauses of up to half a minute between their starts."""
         if lethal and time.monotonic() < self._next_order[profile]:
             return False
         found = [member for member in self.fleet.running((profile,)) if not member.stopping]
