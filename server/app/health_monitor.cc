@@ -49,11 +49,13 @@ void HealthMonitor::Run() {
 
 absl::Time HealthMonitor::Look() {
   MutexLock lock(looking_);
-  absl::Time next = context_.clock->Now() + kInterval;
+  const absl::Time now = context_.clock->Now();
+  absl::Time next = now + kInterval;
   for (const std::string& name : context_.repository->Names()) {
     const absl::StatusOr<std::shared_ptr<ServedModel>> model = context_.repository->Find(name, "");
     context_.tell(name, model.ok() ? (*model)->readiness() : model.status());
-    if (model.ok()) next = std::min(next, (*model)->unready_from());
+    const absl::Time unready = model.ok() ? (*model)->unready_from() : now;
+    if (unready > now) next = std::min(next, unready);  // Else it is told already.
   }
   context_.tell("", context_.server_readiness());
   return next;

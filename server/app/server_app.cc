@@ -152,8 +152,8 @@ void ServerApp::ShowHealth(const std::string& name, const absl::Status& state) {
   rpc_->SetHealth(name, state.ok());
   if (!name.empty()) return;
   rpc_->SetHealth(kServiceName, state.ok());
-  if (!loaded_ || draining_ || shown_ == state) return;
-  shown_ = state;
+  if (!loaded_ || draining_ || shown_ready_ == state.ok()) return;
+  shown_ready_ = state.ok();
   if (state.ok()) {
     LogInfo("ready");
   } else {

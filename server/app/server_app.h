@@ -58,7 +58,7 @@ class ServerApp {
   std::unique_ptr<AdminServer> admin_;  // Null where nobody may administer the server.
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<HealthMonitor> health_;
-  std::optional<absl::Status> shown_;  // As the log says whether the server is ready.
+  std::optional<bool> shown_ready_;  // What the log says last of the server.
   std::atomic<bool> loaded_{false};
   std::atomic<bool> draining_{false};
 };

@@ -102,7 +102,10 @@ void Replica::Live() {
       process_.reset();
     }
     if (is_ending()) break;
-    const absl::Duration pause = backoff_.NextPause(context_.clock->Now() - started, random_);
+    // One that has done its work was well: what it died of came from outside.
+    const absl::Duration lived =
+        std::exchange(served_, false) ? absl::InfiniteDuration() : context_.clock->Now() - started;
+    const absl::Duration pause = backoff_.NextPause(lived, random_);
     const std::string next = absl::StrCat(
         "; the next start is ",
         pause > absl::ZeroDuration()
@@ -221,7 +224,10 @@ bool Replica::FinishBatch() {
   auto& buffer = static_cast<SharedBatchBuffer&>(*batch->buffer());
   const absl::Duration execute = context_.clock->Now() - batch->started;
   const absl::StatusOr<std::vector<OutputView>> outputs = buffer.ReadOutputs();
-  if (outputs.ok()) context_.limit->Ran(batch->shape(), execute);
+  if (outputs.ok()) {
+    context_.limit->Ran(batch->shape(), execute);
+    served_ = true;
+  }
   context_.dispatcher->Finish(this, std::move(batch), outputs, execute, options_.index);
   return true;
 }

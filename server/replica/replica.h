@@ -109,6 +109,7 @@ class Replica final : public BatchRunner {
   // The thread's own.
   std::optional<ForkedReplica> process_;
   bool hangs_ = false;
+  bool served_ = false;  // The process has run a batch without an error.
   bool leaves_ = false;  // It gets no batch after the one that it has.
   bool left_ = false;    // It has none, and gets none.
   RestartBackoff backoff_;

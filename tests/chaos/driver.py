@@ -98,8 +98,8 @@ class Driver:
         if not (found := self._replica()):
             return False
         self._signal(found[1], signal.SIGSTOP)
-        self._undo_after(self.random.uniform(0.05, 1), lambda: self._signal(found[1],
-                                                                           signal.SIGCONT))
+        self._undo_after(self.random.uniform(0.05, 1),
+                         lambda: self._signal(found[1], signal.SIGCONT))
         return True
 
     def hang_replica(self):
@@ -157,7 +157,7 @@ class Driver:
         return True
 
     def payload_fails(self):
-        return self._order("poison", "fail")
+        return self._order("poison", "fail", lethal=False)
 
     def payload_crashes(self):
         return self._order("poison", "crash")
@@ -168,15 +168,16 @@ class Driver:
     def payload_fills(self):
         return self._order("hungry", "fill")
 
-    def _order(self, profile, word):
-        """Seldom enough that replicas don't count as dying again and again, which is answered by
-        pauses of up to half a minute between their starts."""
-        if time.monotonic() < self._next_order[profile]:
+    def _order(self, profile, word, lethal=True):
+        """What kills only seldom enough that replicas don't count as dying again and again, which
+        is answered by pauses of up to half a minute between their starts."""
+        if lethal and time.monotonic() < self._next_order[profile]:
             return False
         found = [member for member in self.fleet.running((profile,)) if not member.stopping]
         for member in found[:1]:
             self.fleet.order(member, word)
-            self._next_order[profile] = time.monotonic() + BETWEEN_ORDERS
+            if lethal:
+                self._next_order[profile] = time.monotonic() + BETWEEN_ORDERS
         return bool(found)
 
     # ---- Operators ----
@@ -281,8 +282,8 @@ class Driver:
     def starve_cpu(self):
         """Somebody else takes the cores, for two seconds at most."""
         until = time.monotonic() + self.random.uniform(0.5, 2)
-        busy = [multiprocessing.get_context("spawn").Process(target=burn, args=(until,), daemon=True)
-                for _ in range(2)]
+        spawn = multiprocessing.get_context("spawn")
+        busy = [spawn.Process(target=burn, args=(until,), daemon=True) for _ in range(2)]
         for each in busy:
             each.start()
         self._undo_after(2.5, lambda: [each.join(10) for each in busy])

@@ -70,10 +70,9 @@ class Run:
         obedient.write_repository(self.repository, kernel_kills=not self.group.why_not)
         table = self.folder / "table.npz"
         make_table(table)
-        scratch = self.folder / "scratch"
-        scratch.mkdir()
-        for each in (self.folder, scratch):  # Workers, who are nobody, unpack packages in there.
-            each.chmod(0o711)
+        # Not in `folder`, which may be root's alone: workers are nobody, and unpack packages there.
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix="millrace-chaos-scratch-"))
+        scratch.chmod(0o711)
         server = Server(self.folder, repositories=[self.repository], flags=FLAGS,
                         prefix=self.group.prefix(), env={"TMPDIR": str(scratch)})
         admin = Admin(server.logged(r"operators call (\S+)")[0][1])
@@ -97,6 +96,7 @@ class Run:
             if server.process.poll() is None:
                 server.kill()
             self.group.remove()
+            shutil.rmtree(scratch)
 
     def warm(self, server, admin, fleet):
         """Some load without faults; returns what the server holds after it."""
@@ -166,7 +166,8 @@ class Run:
     def check_nothing_waits(self, server):
         for name in ("millrace_streams", "millrace_in_flight_requests",
                      "millrace_server_in_flight_requests", "millrace_queue_depth_rows",
-                     "millrace_queue_bytes", "millrace_stream_held_bytes", "millrace_busy_replicas"):
+                     "millrace_queue_bytes", "millrace_stream_held_bytes",
+                     "millrace_busy_replicas"):
             try:
                 eventually(lambda name=name: server.metric(name) == 0, seconds=10)
             except AssertionError:
