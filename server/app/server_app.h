@@ -10,7 +10,6 @@
 #include "absl/status/statusor.h"
 #include "server/app/health_monitor.h"
 #include "server/base/clock.h"
-#include "server/base/mutex.h"
 #include "server/base/timer_thread.h"
 #include "server/config/server_config.h"
 #include "server/http/http_server.h"

@@ -439,12 +439,6 @@ void Dispatcher::AddRunner(BatchRunner* runner) {
   Pump();
 }
 
-bool Dispatcher::RemoveIdleRunner(BatchRunner* runner) {
-  const absl::Time now = clock_.Now();
-  MutexLock lock(mutex_);
-  return runners_.RemoveIdle(runner, now);
-}
-
 bool Dispatcher::RetireRunner(BatchRunner* runner) {
   const absl::Time now = clock_.Now();
   MutexLock lock(mutex_);
@@ -620,7 +614,10 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
     MutexLock lock(mutex_);
     staging_.FreeBuffer(batch.buffer());
     for (auto& [request, answer] : answers) ReleaseBytes(*request, freed);
-    if (innocent) suspects_.Remove(*innocent);
+    if (innocent) {
+      suspects_.Remove(*innocent);
+      has_suspects_.store(!suspects_.empty(), std::memory_order_relaxed);
+    }
   }
   for (auto& [request, answer] : answers) Send(*request, std::move(answer), now);
   Perform(std::move(freed));

@@ -98,10 +98,6 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   // A replica that is ready; it may be given a batch before this returns.
   void AddRunner(BatchRunner* runner) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // A replica that ends; it gets no batch any more after this returns. False when it was not idle:
-  // then it has a batch, or is being given one, and owes Finish() or Requeue().
-  bool RemoveIdleRunner(BatchRunner* runner) ABSL_LOCKS_EXCLUDED(mutex_);
-
   // A replica that is to end gets no batch any more after this returns. True where it was idle: it
   // has left. Else it has a batch, or is being given one, and leaves with Finish() or Requeue().
   bool RetireRunner(BatchRunner* runner) ABSL_LOCKS_EXCLUDED(mutex_);

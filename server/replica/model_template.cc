@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/replica/model_template.h"
 
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/clock.h"
+#include "server/base/event_fd.h"
 #include "server/base/poll.h"
 #include "server/base/status.h"
 
@@ -120,7 +120,7 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(const St
 absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command, std::string name) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
-  UniqueFd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  UniqueFd event = MakeEvent();
   if (!event.valid()) return ErrnoStatus(errno, "eventfd");
   MILLRACE_ASSIGN_OR_RETURN(auto pipe, WorkerOutput::Create(std::move(name)));
   auto& [output, worker_end] = pipe;

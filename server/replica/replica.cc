@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
+#include "server/base/event_fd.h"
 #include "server/base/log.h"
 #include "server/base/poll.h"
 #include "server/base/status.h"
@@ -17,16 +18,6 @@ namespace {
 
 // How often a process that runs is looked after: whoever posts a batch doesn't wake its thread.
 constexpr absl::Duration kMostSleep = absl::Milliseconds(500);
-
-void Signal(int event) {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(event, &one, sizeof(one));
-}
-
-void Clear(int event) {
-  uint64_t count;
-  [[maybe_unused]] const ssize_t got = read(event, &count, sizeof(count));
-}
 
 }  // namespace
 
@@ -45,14 +36,14 @@ Replica::~Replica() {
     stopping_ = true;
     changed_.NotifyAll();
   }
-  Signal(options_.stop_event);
+  SignalEvent(options_.stop_event);
 }
 
 bool Replica::Retire(absl::Time deadline) {
   MutexLock lock(mutex_);
   retiring_ = true;
   changed_.NotifyAll();
-  Signal(options_.stop_event);
+  SignalEvent(options_.stop_event);
   while (!ended_ && context_.clock->Now() < deadline) {
     context_.clock->WaitUntil(changed_, mutex_, deadline);
   }
@@ -89,7 +80,7 @@ std::optional<absl::Duration> Replica::busy_for() const {
 // ---- The replica's thread ----
 
 void Replica::Live() {
-  Clear(options_.stop_event);  // Who was here before may have left it signalled.
+  ClearEvent(options_.stop_event);  // Who was here before may have left it signalled.
   while (!is_ending()) {
     const absl::Time started = context_.clock->Now();
     absl::Status state = StartProcess();
@@ -188,11 +179,11 @@ bool Replica::WaitForEvent() {
   mailbox_.WokeUp();
   if (entries[3].revents != 0) process_->output.Read();
   if (entries[0].revents != 0) {
-    Clear(process_->completion_event.get());
+    ClearEvent(process_->completion_event.get());
     return true;  // What completed before a death still counts.
   }
   if (entries[2].revents != 0) {
-    Clear(options_.stop_event);
+    ClearEvent(options_.stop_event);
     if (stopping()) return false;
     leaves_ = true;
     left_ = context_.dispatcher->RetireRunner(this);
@@ -239,7 +230,7 @@ std::string Replica::BuryProcess() {
     MutexLock lock(mutex_);
     pid_ = 0;
   }
-  if (!left_ && !context_.dispatcher->RemoveIdleRunner(this)) {
+  if (!left_ && !context_.dispatcher->RetireRunner(this)) {
     context_.dispatcher->Requeue(this, TakeBatch(), ending);
   }
   return ending;

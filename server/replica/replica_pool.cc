@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/replica/replica_pool.h"
 
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/event_fd.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 
@@ -45,12 +45,6 @@ size_t BufferBytes(const ModelSignature& signature, size_t most_request_bytes) {
   return kBatchHeaderBytes + std::max(2 * inputs, inputs + outputs) + kPageSize;
 }
 
-absl::StatusOr<UniqueFd> MakeEvent() {
-  UniqueFd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!event.valid()) return ErrnoStatus(errno, "eventfd");
-  return event;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ReplicaPool>> ReplicaPool::Create(Options options, Context context) {
@@ -69,10 +63,11 @@ ReplicaPool::ReplicaPool(Options options, Context context)
 absl::Status ReplicaPool::Start() {
   const size_t count = options_.replicas.size();
   // All that will be needed, since a replica must be replaced also while descriptors are scarce.
-  MILLRACE_ASSIGN_OR_RETURN(stop_event_, MakeEvent());
+  stop_event_ = MakeEvent();
+  if (!stop_event_.valid()) return ErrnoStatus(errno, "eventfd");
   for (size_t i = 0; i < count; ++i) {
-    MILLRACE_ASSIGN_OR_RETURN(UniqueFd event, MakeEvent());
-    replica_stop_events_.push_back(std::move(event));
+    replica_stop_events_.push_back(MakeEvent());
+    if (!replica_stop_events_.back().valid()) return ErrnoStatus(errno, "eventfd");
   }
   // One running batch per replica, one staged, and one to spare for a batch that is run again.
   MILLRACE_ASSIGN_OR_RETURN(
@@ -108,8 +103,7 @@ ReplicaPool::~ReplicaPool() {
     stopping_ = true;
     changed_.NotifyAll();
   }
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(stop_event_.get(), &one, sizeof(one));
+  SignalEvent(stop_event_.get());
   template_thread_.reset();  // Nobody grows the pool any more.
   for (size_t i = 0; i < options_.replicas.size(); ++i) Remove(i, absl::InfinitePast());
 }
@@ -434,9 +428,12 @@ std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {
   for (size_t i = 0; i < slots_.size(); ++i) {
     const Slot& slot = slots_[i];
     if (slot.replica == nullptr) continue;
+    const pid_t pid = slot.replica->pid();  // 0 for a moment before its state says so.
     list.push_back({.index = static_cast<int>(i),
-                    .pid = slot.replica->pid(),
-                    .state = slot.state,
+                    .pid = pid,
+                    .state = pid > 0 || !slot.state.ok()
+                                 ? slot.state
+                                 : absl::UnavailableError("its process has ended"),
                     .busy_for = slot.replica->busy_for(),
                     .overdue = slot.replica->overdue(),
                     .placement = options_.replicas[i]});

@@ -3,7 +3,6 @@
 #include "server/repository/model_loader.h"
 
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
+#include "server/base/event_fd.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/repository/file_stamp.h"
@@ -44,16 +44,11 @@ absl::Status CheckUnchanged(const std::string& path, const FileStamp& before) {
 }  // namespace
 
 ModelLoader::ModelLoader(Options options, Context context)
-    : options_(std::move(options)),
-      context_(std::move(context)),
-      cancel_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    : options_(std::move(options)), context_(std::move(context)), cancel_event_(MakeEvent()) {
   MILLRACE_CHECK(cancel_event_.valid(), "The process has run out of file descriptors.");
 }
 
-void ModelLoader::Cancel() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(cancel_event_.get(), &one, sizeof(one));
-}
+void ModelLoader::Cancel() { SignalEvent(cancel_event_.get()); }
 
 absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& task,
                                                                const ServedModel* predecessor,

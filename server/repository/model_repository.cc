@@ -248,10 +248,10 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
     }
   }
   Retire(released);
+  if (tasks.empty()) return Tell();
   std::vector<ModelPlacementConfig> configs;
   for (const LoadTask& task : tasks) configs.push_back(PlacementConfigOf(task));
-  auto places = tasks.empty() ? decltype(places_.Place({}, {}))()
-                              : places_.Place(configs, PlacesLeftBy(tasks));
+  auto places = places_.Place(configs, PlacesLeftBy(tasks));
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (!places[i].ok()) {
       Finish(tasks[i], places[i].status());

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/repository/model_watcher.h"
 
-#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/vfs.h>
 
@@ -13,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
+#include "server/base/event_fd.h"
 #include "server/base/log.h"
 #include "server/base/poll.h"
 #include "server/base/status.h"
@@ -65,16 +65,13 @@ ModelWatcher::ModelWatcher(Options options, Clock& clock, OnSettled on_settled)
     : options_(std::move(options)),
       clock_(clock),
       on_settled_(std::move(on_settled)),
-      stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      stop_event_(MakeEvent()),
       inotify_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)),
       polls_(!inotify_.valid()) {
   MILLRACE_CHECK(stop_event_.valid(), "The process has run out of file descriptors.");
 }
 
-ModelWatcher::~ModelWatcher() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(stop_event_.get(), &one, sizeof(one));
-}
+ModelWatcher::~ModelWatcher() { SignalEvent(stop_event_.get()); }
 
 bool ModelWatcher::Follow(const std::set<std::string>& directories) {
   std::string why;

@@ -146,13 +146,6 @@ class ControlService::Methods {
   }
 
  private:
-  // What the generated Request… methods look like.
-  template <typename Declaring, typename Request, typename Response>
-  using RequestMethod = void (Declaring::*)(grpc::ServerContext*, Request*,
-                                            grpc::ServerAsyncResponseWriter<Response>*,
-                                            grpc::CompletionQueue*, grpc::ServerCompletionQueue*,
-                                            void*);
-
   template <typename Declaring, typename Request, typename Response>
   void Offer(CallGate& gate, Service& service, RequestMethod<Declaring, Request, Response> method,
              Answer<Request, Response> answer) {

@@ -14,6 +14,13 @@
 
 namespace millrace {
 
+// What the generated Request… methods of an asynchronous service look like.
+template <typename Declaring, typename Request, typename Response>
+using RequestMethod = void (Declaring::*)(grpc::ServerContext*, Request*,
+                                          grpc::ServerAsyncResponseWriter<Response>*,
+                                          grpc::CompletionQueue*, grpc::ServerCompletionQueue*,
+                                          void*);
+
 // A unary method with typed messages on a completion queue. Thread-safe after construction.
 // Outlives its calls: destroy it after the gate was closed.
 template <typename Request, typename Response>
@@ -31,11 +38,7 @@ class UnaryMethod {
   // `request_method` is the generated &Service::Request… of an asynchronous `service`.
   template <typename Service, typename Declaring>
   UnaryMethod(CallGate& gate, Service& service,
-              void (Declaring::*request_method)(grpc::ServerContext*, Request*,
-                                                grpc::ServerAsyncResponseWriter<Response>*,
-                                                grpc::CompletionQueue*,
-                                                grpc::ServerCompletionQueue*, void*),
-              LaterAnswer answer)
+              RequestMethod<Declaring, Request, Response> request_method, LaterAnswer answer)
       : gate_(gate),
         accept_([&service, request_method](Call& call, grpc::ServerCompletionQueue* queue) {
           (service.*request_method)(&call.context, &call.request, &call.writer, queue, queue,
@@ -45,11 +48,7 @@ class UnaryMethod {
 
   template <typename Service, typename Declaring>
   UnaryMethod(CallGate& gate, Service& service,
-              void (Declaring::*request_method)(grpc::ServerContext*, Request*,
-                                                grpc::ServerAsyncResponseWriter<Response>*,
-                                                grpc::CompletionQueue*,
-                                                grpc::ServerCompletionQueue*, void*),
-              Answer answer)
+              RequestMethod<Declaring, Request, Response> request_method, Answer answer)
       : UnaryMethod(gate, service, request_method,
                     LaterAnswer([answer = std::move(answer)](const Request& request, Reply reply) {
                       Response response;

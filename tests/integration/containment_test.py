@@ -8,7 +8,6 @@ import os
 import pathlib
 import platform
 import re
-import signal
 import sys
 
 import client
@@ -226,7 +225,7 @@ def test_what_a_template_forks_on_its_own_ends_with_it(tmp_path, secret):
     assert strays, "the hostile code forked nothing"
     parents = {int(stat_of(pid)[1]) for pid in strays}
     for parent in parents:
-        os.kill(parent, signal.SIGKILL)
+        server.signal_worker(parent)
     eventually(lambda: not set(strays) & set(server.processes()))
     server.stop()  # And sees that nothing is left.
 

@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import threading
 import time
 
@@ -653,9 +652,9 @@ def test_old_version_that_cant_answer_any_more_doesnt_keep_its_requests(tmp_path
             eventually(lambda: server.metric("millrace_in_flight_requests", model="m") == 1)
             os.truncate(repository.path / "m" / "1" / "model.pt", 0)  # No template comes after it.
             workers = {pid: comm_of(pid) for pid in server.processes() if pid != server.pid}
-            os.kill(next(pid for pid in workers if pid not in replicas), signal.SIGKILL)
+            server.signal_worker(next(pid for pid in workers if pid not in replicas))
             eventually(lambda: server.logged("template process was killed"))
-            os.kill(replicas[0], signal.SIGKILL)
+            server.signal_worker(replicas[0])
         eventually(lambda: state(server) == "UNAVAILABLE")
         repository.put("m", 2, source=2)
         load(server, "m")

@@ -3,10 +3,8 @@
 """Replicas that are killed, that crash or hang, and models that raise: what clients see of it."""
 
 import contextlib
-import os
 import random
 import re
-import signal
 import threading
 
 import client
@@ -121,7 +119,7 @@ def test_replica_that_is_killed_in_the_middle_of_a_batch_is_replaced_and_the_bat
         eventually(lambda: server.metric("millrace_busy_replicas", model="slow") == 1)
         restarts = server.metric("millrace_replica_restarts_total", model="slow")
         for pid in frozen:  # Whoever runs it is among them.
-            os.kill(pid, signal.SIGKILL)
+            server.signal_worker(pid)
         eventually(lambda: server.metric("millrace_replica_restarts_total",
                                          model="slow") == restarts + 2)
     client.assert_answers(stream.rest()[0].infer_response, "slow", inputs)
@@ -140,7 +138,7 @@ def test_killed_templates_are_loaded_again_and_replicas_go_on(server):
 
     before = eventually(lambda: found if len(found := templates()) == 7 else None)
     for pid in before:
-        os.kill(pid, signal.SIGKILL)
+        server.signal_worker(pid)
     for model in ("identity", "mlp_pt2"):
         inputs = reference.random_inputs(model, 3)
         client.assert_answers(server.stub.ModelInfer(client.request(model, inputs)), model, inputs)
@@ -182,7 +180,7 @@ def test_what_is_given_up_names_an_incident_that_the_log_explains(server):
     incident = re.search(r"was killed by signal \d+ \(.+\) \(incident ([0-9a-f]{8})\)$",
                          first.details())
     assert incident, first.details()
-    assert server.logged(rf"model 'crashes' .*incident {incident[1]}")
+    eventually(lambda: server.logged(rf"model 'crashes' .*incident {incident[1]}"))
     restarts = server.metric("millrace_replica_restarts_total", model="crashes")
     again = crash(7)  # The payload is known, so it costs one replica.
     assert "of the same payload before" in again.details()

@@ -226,24 +226,29 @@ class Server:
             groups[re.search(r"(\d+) +/memfd:millrace-model", maps)[1]].append(pid)
         return list(groups.values())
 
+    def signal_worker(self, pid, number=signal.SIGKILL):
+        """To a worker that may have ended; without a process id it would go to the tests' group."""
+        assert pid > 0, "a worker that has no process"
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
     @contextlib.contextmanager
     def frozen_replicas(self, pids=None):
         """Stops replicas as a debugger would, so that running batches don't end meanwhile."""
         pids = self.replicas() if pids is None else pids
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            self.signal_worker(pid, signal.SIGSTOP)
         try:
             yield pids
         finally:
             for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+                self.signal_worker(pid, signal.SIGCONT)
 
     def kill_a_replica(self, random):
         """Ends one with SIGKILL and waits until as many as before serve again."""
         ready = self.metric("millrace_ready_replicas")
         restarts = self.metric("millrace_replica_restarts_total")
-        os.kill(random.choice(self.replicas()), signal.SIGKILL)
+        self.signal_worker(random.choice(self.replicas()))
         eventually(lambda: self.metric("millrace_replica_restarts_total") > restarts)
         eventually(lambda: self.metric("millrace_ready_replicas") >= ready)
 
@@ -294,8 +299,7 @@ class Server:
         self.process.kill()
         self.process.wait(PATIENCE)
         for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            self.signal_worker(pid)
 
 
 def refusal_to_start(*flags, timeout=PATIENCE):

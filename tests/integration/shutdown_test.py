@@ -124,7 +124,7 @@ def test_what_is_not_answered_in_time_is_cancelled(tmp_path):
         assert client.error_of(call.result).code() in (StatusCode.UNAVAILABLE,
                                                        StatusCode.CANCELLED)
         assert server.wait() == 1
-    assert server.processes() == []
+    eventually(lambda: server.processes() == [], seconds=WITHIN)
 
 
 def test_serving_goes_on_during_the_drain_delay(tmp_path):

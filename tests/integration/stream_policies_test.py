@@ -246,7 +246,8 @@ def test_quota_of_all_connections_ends_streams_and_the_server_goes_on(tmp_path):
                 stream.send(*(sized(number, MEGABYTE) for number in range(30)))
             eventually(lambda: not all(stream.call.is_active() for stream in streams))
         ended = next(stream for stream in streams if not stream.call.is_active())
-        assert ended.call.code() == StatusCode.RESOURCE_EXHAUSTED
+        # Or, where the whole connection was closed, what gRPC makes of that.
+        assert ended.call.code() in (StatusCode.RESOURCE_EXHAUSTED, StatusCode.UNAVAILABLE)
         for stream in streams:
             stream.cancel()
         eventually(lambda: small.metric("millrace_streams") == 0)

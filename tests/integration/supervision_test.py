@@ -3,10 +3,8 @@
 """Pools that grow, shrink and restart while they serve, and health that tells the truth."""
 
 import contextlib
-import os
 import re
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -226,7 +224,7 @@ def test_replica_that_is_replaced_makes_nobody_unhealthy(server, admin):
     watches = [Watched(server, service) for service in ("", "identity")]
     for _ in range(3):
         [replica] = replicas(admin, "identity")
-        os.kill(replica.pid, signal.SIGKILL)
+        server.signal_worker(replica.pid)
         eventually(lambda: [one.pid for one in replicas(admin, "identity") if one.ready]
                    not in ([], [replica.pid]))
     assert server.http_get("/readyz")[0] == 200
@@ -248,8 +246,8 @@ def test_model_without_a_replica_is_unhealthy_after_a_while_until_it_has_one(tmp
             template = next(pid for pid in server.processes() if comm_of(pid) == "template"
                             and f"{memory} " in open(f"/proc/{pid}/maps").read())
             watches = [Watched(server, service) for service in (model, "")]
-            os.kill(template, signal.SIGKILL)  # Loading takes longer than the patience.
-            os.kill(replica.pid, signal.SIGKILL)
+            server.signal_worker(template)  # Loading takes longer than the patience.
+            server.signal_worker(replica.pid)
             died = time.monotonic()
             eventually(lambda: Serving.NOT_SERVING in watches[0].statuses())
             noticed = watches[0].changes[1][0] - died

@@ -90,7 +90,8 @@ class ReplicaPoolTest : public testing::Test {
     const absl::Time latest = clock_.Now() + kPatience;
     while (clock_.Now() < latest) {
       const ReplicaPool::ReplicaInfo replica = pool_->List().front();
-      if (replica.pid != 0 && replica.pid != before && replica.state.ok()) return replica.pid;
+      EXPECT_TRUE(replica.pid > 0 || !replica.state.ok()) << "It serves without a process.";
+      if (replica.state.ok() && replica.pid != before) return replica.pid;
       clock_.SleepFor(absl::Microseconds(200));
     }
     ADD_FAILURE() << "No process takes the place of " << before;

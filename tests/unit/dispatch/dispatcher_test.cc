@@ -882,12 +882,12 @@ TEST_F(DispatcherTest, CancelledRequestOfADeadReplicaIsNotRunAgain) {
 TEST_F(DispatcherTest, RemovedIdleRunnerGetsNoBatch) {
   EchoPool& pool = Pool();
   HandDrivenRunner& runner = pool.AddRunner();
-  EXPECT_TRUE(pool.dispatcher().RemoveIdleRunner(&runner));
+  EXPECT_TRUE(pool.dispatcher().RetireRunner(&runner));
   const uint64_t place = Submit(pool, {1});
   EXPECT_FALSE(runner.busy());
   pool.dispatcher().AddRunner(&runner);
   EXPECT_TRUE(runner.busy());
-  EXPECT_FALSE(pool.dispatcher().RemoveIdleRunner(&runner));
+  EXPECT_FALSE(pool.dispatcher().RetireRunner(&runner));
   runner.Complete();
   EXPECT_THAT(OutputOf(place), ElementsAre(3));
 }
