@@ -92,6 +92,7 @@ class ReplicaTest : public testing::Test {
   }
 
   void StartReplica(absl::Duration start_timeout = absl::Minutes(5)) {
+    replica_.reset();  // First: its end signals the event that the next one heeds.
     replica_ = std::make_unique<Replica>(
         Replica::Options{.index = 0,
                          .stop_event = stop_event_.get(),
