@@ -30,7 +30,7 @@ def run(server, *flags, model="tiny_mlp"):
     """Its report; the windows are short, since nobody wants to know how fast it is."""
     ended = subprocess.run(
         [str(PROGRAM), "-m", model, "-u", server.address, "-i", "grpc", "--measurement-mode",
-         "count_windows", "--measurement-request-count", "60", "--max-trials", "3",
+         "count_windows", "--measurement-request-count", "60", "--max-trials", "20",
          "--stability-percentage", "999", *flags],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout

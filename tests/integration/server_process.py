@@ -252,12 +252,17 @@ class Server:
         eventually(lambda: self.metric("millrace_replica_restarts_total") > restarts)
         eventually(lambda: self.metric("millrace_ready_replicas") >= ready)
 
-    @contextlib.contextmanager
+    def descriptors(self):
+        return set(map(int, os.listdir(f"/proc/{self.pid}/fd")))
+
     def descriptors_left(self, count):
         """Has it open no more than so many further file descriptors."""
-        open_ones = set(map(int, os.listdir(f"/proc/{self.pid}/fd")))
+        open_ones = self.descriptors()
         free = (number for number in itertools.count() if number not in open_ones)
-        limit = next(itertools.islice(free, count, None))
+        return self.descriptors_below(next(itertools.islice(free, count, None)))
+
+    @contextlib.contextmanager
+    def descriptors_below(self, limit):
         limits = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (limit, limits[1]))
         try:
