@@ -228,6 +228,8 @@ def main():
     parser.add_argument("--logs", type=pathlib.Path, metavar="DIR",
                         help="where the logs of a run with violations stay")
     options = parser.parse_args()
+    if options.logs:
+        options.logs.mkdir(parents=True, exist_ok=True)
     print(f"chaos from seed {options.seed} for {options.minutes:g} minutes", flush=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="millrace-chaos-", dir=options.logs))
     with contextlib.redirect_stderr(open(folder / "server.log", "w", buffering=1)):
