@@ -29,6 +29,9 @@ struct Request {
   std::vector<Tensor> inputs = {};
   // The outputs wanted, by name; none means all.
   std::vector<std::string> outputs = {};
+  // In place of each of `outputs`, its so many best classes: BYTES elements "value:index:label".
+  // Zero: the outputs themselves.
+  int64_t classes = 0;
 };
 
 }  // namespace client

@@ -43,11 +43,12 @@ constexpr const char* DatatypeOf() {
 // INVALID_ARGUMENT with what came and what it expected.
 struct Tensor {
   std::string name;
-  // BOOL, UINT8 … UINT64, INT8 … INT64, FP16, BF16, FP32, FP64.
+  // BOOL, UINT8 … UINT64, INT8 … INT64, FP16, BF16, FP32, FP64; or BYTES.
   std::string datatype;
   // With a batching model (max_batch_size > 0) the first dimension counts the rows.
   std::vector<int64_t> shape;
-  // The elements, row-major and little-endian, without padding.
+  // The elements, row-major and little-endian, without padding; of BYTES each is its length in
+  // 4 bytes, then its bytes.
   std::string data;
 
   // A tensor of `values`; its datatype follows from T.

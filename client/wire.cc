@@ -63,7 +63,13 @@ inference::ModelInferRequest ToMessage(Request request) {
     tensor->mutable_shape()->Assign(input.shape.begin(), input.shape.end());
     message.add_raw_input_contents(std::move(input.data));
   }
-  for (std::string& output : request.outputs) message.add_outputs()->set_name(std::move(output));
+  for (std::string& output : request.outputs) {
+    auto* wanted = message.add_outputs();
+    wanted->set_name(std::move(output));
+    if (request.classes > 0) {
+      (*wanted->mutable_parameters())["classification"].set_int64_param(request.classes);
+    }
+  }
   return message;
 }
 

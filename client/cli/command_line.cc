@@ -36,6 +36,7 @@ int RunCommandLine(std::vector<std::string> arguments, std::ostream& out, std::o
   AddModelsCommand(session);
   AddInferCommand(session);
   AddStreamCommand(session);
+  AddMapCommand(session);
   AddAdminCommand(session);
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
   try {

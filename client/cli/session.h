@@ -52,6 +52,7 @@ void AddHealthCommand(Session& session);
 void AddModelsCommand(Session& session);
 void AddInferCommand(Session& session);
 void AddStreamCommand(Session& session);
+void AddMapCommand(Session& session);
 
 }  // namespace client
 }  // namespace millrace

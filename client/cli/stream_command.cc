@@ -124,7 +124,9 @@ std::string JsonLine(const SentFrame& frame, absl::Duration latency, const Answe
 class FrameLog {
  public:
   FrameLog(const Session& session, bool json, int64_t total)
-      : session_(session), json_(json), progress_(session.err, session.err_is_terminal, total) {}
+      : session_(session),
+        json_(json),
+        progress_(session.err, session.err_is_terminal, "frames", total) {}
 
   void Sent(const VideoFrame& frame) {
     std::lock_guard lock(mutex_);

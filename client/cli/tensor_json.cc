@@ -140,6 +140,16 @@ absl::StatusOr<Tensor> ParseJsonTensor(const std::string& text, const std::strin
 
 Json ElementsToJson(const Tensor& tensor) {
   Json array = Json::array();
+  if (tensor.datatype == "BYTES") {
+    for (size_t at = 0; at + sizeof(uint32_t) <= tensor.data.size();) {
+      uint32_t length = 0;
+      std::memcpy(&length, tensor.data.data() + at, sizeof(length));
+      at += sizeof(length);
+      array.push_back(tensor.data.substr(at, length));
+      at += length;
+    }
+    return array;
+  }
   WithElementType(tensor.datatype, [&](auto value) {
     for (size_t at = 0; at + sizeof(value) <= tensor.data.size(); at += sizeof(value)) {
       std::memcpy(&value, tensor.data.data() + at, sizeof(value));

@@ -17,8 +17,8 @@ inline namespace client {
 // FP16, BF16 and BYTES, which have no JSON form.
 absl::StatusOr<Tensor> ParseJsonTensor(const std::string& text, const std::string& datatype);
 
-// {"name", "datatype", "shape", "data": [flat]}. FP16 and BF16 become numbers; elements of an
-// unknown datatype are left out.
+// {"name", "datatype", "shape", "data": [flat]}. FP16 and BF16 become numbers, BYTES strings;
+// elements of an unknown datatype are left out.
 nlohmann::ordered_json ToJson(const Tensor& tensor);
 
 // The elements alone, in a flat array.

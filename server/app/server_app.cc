@@ -69,6 +69,9 @@ absl::Status ServerApp::Build() {
           worker.libtorch_version);
   LogInfo(DescribeHardware(hardware));
 
+  const int slots = hardware.cpu.slots();
+  transforms_ = std::make_unique<TransformStage>(TransformStage::Options{
+      .workers = config_.transform_workers > 0 ? config_.transform_workers : slots, .cpus = {}});
   const auto max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
   repository_ = std::make_unique<ModelRepository>(
       ModelRepository::Options{.directories = config_.model_repositories,
@@ -82,11 +85,12 @@ absl::Status ServerApp::Build() {
                                .required_models = config_.required_models,
                                .placement = {.pin = config_.pin}},
       hardware,
-      ModelRepository::Context{
-          .clock = &Clock::Real(), .timer = &timer_, .metrics = &registry_, .on_change = [this] {
-            health_->Poke();
-          }});
-  MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, hardware.cpu.slots()));
+      ModelRepository::Context{.clock = &Clock::Real(),
+                               .timer = &timer_,
+                               .metrics = &registry_,
+                               .preparers = transforms_.get(),
+                               .on_change = [this] { health_->Poke(); }});
+  MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, slots));
   ShowMetrics(std::min(hardware.cpu.quota, static_cast<double>(hardware.cpu.cpus.size())));
 
   MILLRACE_RETURN_IF_ERROR(repository_->Start());

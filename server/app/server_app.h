@@ -18,6 +18,7 @@
 #include "server/repository/model_repository.h"
 #include "server/rpc/admin_server.h"
 #include "server/rpc/rpc_server.h"
+#include "server/transform/transform_stage.h"
 
 namespace millrace {
 
@@ -52,6 +53,7 @@ class ServerApp {
   TimerThread timer_;
   MetricsRegistry registry_;
   std::unique_ptr<ServerMetrics> metrics_;
+  std::unique_ptr<TransformStage> transforms_;
   std::unique_ptr<ModelRepository> repository_;
   std::unique_ptr<RpcServer> rpc_;
   std::unique_ptr<AdminServer> admin_;  // Null where nobody may administer the server.

@@ -105,6 +105,10 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
                  "Threads that read and write connections; 0: one per four budgeted cores")
       ->check(CLI::Range(0, 64))
       ->capture_default_str();
+  app.add_option("--transform-workers", config.transform_workers,
+                 "Threads that decode pictures, apart from the replicas; 0: one per budgeted core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
   app.add_option("--max-message-bytes", config.max_message_bytes,
                  "The largest message that gRPC takes; a larger one ends its stream")
       ->check(CLI::Range(1 << 10, 1 << 30))

@@ -41,12 +41,6 @@ std::vector<int64_t> MostRows(const Dispatcher::Options& options) {
   return most;
 }
 
-int64_t BytesOf(const PendingRequest& request) {
-  size_t row = 0;
-  for (const size_t bytes : request.row_shape()->row_bytes) row += bytes;
-  return static_cast<int64_t>(row) * request.rows();
-}
-
 bool DropsOldest(const PendingRequest& request) {
   return request.overflow == Overflow::kDropOldest || request.overflow == Overflow::kLatest;
 }
@@ -294,7 +288,7 @@ void Dispatcher::LetInParked(Actions& actions) {
 }
 
 bool Dispatcher::TakeBytes(PendingRequest& request, Actions& actions) {
-  const int64_t bytes = BytesOf(request);
+  const int64_t bytes = request.input_bytes();
   MemoryBudget* const memory = options_.memory;
   const auto try_to = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (!BytesFit(bytes, held_bytes_)) return false;
@@ -333,7 +327,7 @@ Refusal Dispatcher::QueueFull(const std::string& why, absl::Time now) const {
 
 std::string Dispatcher::WhatIsFull(const PendingRequest& request) const {
   if (!room_.HasRoom(request)) return RowsThatWait(request.level);
-  const int64_t bytes = BytesOf(request);
+  const int64_t bytes = request.input_bytes();
   if (!BytesFit(bytes, held_bytes_)) {
     return absl::StrCat("the request has ", bytes, " bytes, and model '", signature_->model_name(),
                         "' holds ", held_bytes_, " of at most ", options_.max_queue_bytes);
@@ -398,6 +392,40 @@ bool Dispatcher::CanMakeIt(const PendingRequest& request, absl::Time now) const 
       queue.RowsUpTo(level - 1) + std::min(room_.RowsWithDeadline(level), in_turn);
   const Forecast forecast = Foresee(&request.flow(), level, request.rows(), most_ahead, now);
   return now + forecast.wait + costs_.Predict(shape, forecast.batch_rows) <= request.deadline;
+}
+
+// ---- Preparing them ----
+
+absl::AnyInvocable<void()> Dispatcher::NextPreparation() {
+  MutexLock lock(mutex_);
+  PreparationQueue& preparations = room_.preparations();
+  if (!preparations.HasWork(options_.prepare_ahead)) return {};
+  PendingRequest& request = preparations.Take();
+  const auto job = [self = shared_from_this(), request = request.self,
+                    row = request.rows_taken - 1] { self->Prepare(request, row); };
+  return job;
+}
+
+void Dispatcher::Prepare(const std::shared_ptr<PendingRequest>& request, int64_t row) {
+  const absl::Time begin = clock_.Now();
+  const absl::Status status =
+      request->answered() ? absl::OkStatus() : request->filler().Prepare(row);
+  const absl::Time now = clock_.Now();
+  metrics_.RecordPreparation(begin - request->arrival, now - begin);
+  Actions actions;
+  {
+    MutexLock lock(mutex_);
+    request->prepare_time += now - begin;
+    ++request->rows_prepared;
+    if (!status.ok()) {
+      // It may have been dropped meanwhile.
+      if (request->places > 0) Drop(*request, {status, Rejection::kInvalid}, actions);
+    } else if (request->prepared()) {
+      room_.Prepared(*request);
+    }
+    Collect(now, actions);
+  }
+  Perform(std::move(actions));
 }
 
 // ---- Giving requests up ----
@@ -591,6 +619,7 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
   for (const Batch::Member& member : batch.members()) {
     const absl::Duration waited = batch.started - member.request->arrival - batch.fill_time();
     const Timings timings = {.queue = std::max(absl::ZeroDuration(), waited),
+                             .prepare = member.request->prepare_time,
                              .fill = batch.fill_time(),
                              .execute = execute,
                              .batch_rows = batch.rows(),
@@ -691,6 +720,7 @@ void Dispatcher::Perform(Actions actions) {
     if (actions.leased_cores > 0) leases_.Release(actions.leased_cores);
     if (actions.wake_other_models) leases_.WakeFirst();
     if (actions.freed_bytes > 0) options_.memory->GiveBack(actions.freed_bytes);
+    if (actions.rows_to_prepare) options_.preparers->WorkWaits(shared_from_this());
     actions = PerformFills(actions.fills);
   }
 }
@@ -709,6 +739,7 @@ Dispatcher::Actions Dispatcher::PerformFills(absl::Span<const StagingArea::Fill>
     absl::Status status =
         fill.batch->Fill(*fill.request, fill.first_row, fill.rows, fill.batch_row);
     end = clock_.Now();
+    if (fill.request->needs_preparation()) metrics_.RecordPreparedFill(fill.rows, end - begin);
     outcomes.push_back({std::move(status), end - begin});
   }
   MutexLock lock(mutex_);
@@ -729,6 +760,7 @@ void Dispatcher::Collect(absl::Time now, Actions& actions) {
   do {  // The start of a staged batch leaves its place to the next.
     CollectStaging(now, actions);
   } while (CollectStart(now, actions));
+  actions.rows_to_prepare = room_.preparations().HasWork(options_.prepare_ahead);
   WakeAt(std::min(room_.next_expiry(), staging_.next_expiry()));
 }
 
@@ -859,7 +891,8 @@ PendingRequest* Dispatcher::NextUrgent(absl::Time now) const {
       level, one_shape ? has_to_go_by(*first, batch_of(*first)) : absl::InfiniteFuture(),
       [&](const PendingRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
         const absl::Duration one_batch = batch_of(request);
-        return request.line->credit > -absl::ToDoubleNanoseconds(one_batch) &&
+        return FairQueue::FirstInLine(request).prepared() &&
+               request.line->credit > -absl::ToDoubleNanoseconds(one_batch) &&
                (one_shape || request.latest_start < has_to_go_by(request, one_batch));
       });
   return urgent == nullptr ? nullptr : &FairQueue::FirstInLine(*urgent);
@@ -868,7 +901,9 @@ PendingRequest* Dispatcher::NextUrgent(absl::Time now) const {
 PendingRequest* Dispatcher::NextOverdue(absl::Time now) const {
   if (!GuardAllows()) return nullptr;
   PendingRequest* const overdue = room_.queue().Overdue(now - options_.starvation_guard);
-  return overdue == nullptr ? nullptr : &FairQueue::FirstInLine(*overdue);
+  if (overdue == nullptr) return nullptr;
+  PendingRequest& next = FairQueue::FirstInLine(*overdue);
+  return next.prepared() ? &next : nullptr;
 }
 
 bool Dispatcher::GuardAllows() const {

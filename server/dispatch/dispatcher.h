@@ -32,6 +32,7 @@
 #include "server/dispatch/suspect_payloads.h"
 #include "server/dispatch/waiting_flows.h"
 #include "server/dispatch/waiting_room.h"
+#include "server/inference/preparation.h"
 #include "server/metrics/model_metrics.h"
 
 namespace millrace {
@@ -50,7 +51,9 @@ namespace millrace {
 //     it. A free replica never waits while a batch may go.
 //  4. A buffer is free as soon as its outputs are copied out, before any answer is sent.
 //  5. Nothing outside is called under the lock.
-class Dispatcher final : public Claimant, public std::enable_shared_from_this<Dispatcher> {
+class Dispatcher final : public Claimant,
+                         public PreparationSource,
+                         public std::enable_shared_from_this<Dispatcher> {
  public:
   struct Options {
     int64_t max_queue_rows = 128;  // Of each priority level that has no limit of its own.
@@ -64,6 +67,10 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
     MemoryBudget* memory = nullptr;  // The same over all models; null: no limit.
     // Replicas that may die while they run a request alone, until it is given up.
     int max_deaths = 3;
+    // Prepare requests that need it; REQUIRED where any does. Rows of those in the queue are
+    // prepared ahead up to `prepare_ahead`, and then as replicas take them.
+    Preparers* preparers = nullptr;
+    int64_t prepare_ahead = 1;
 
     // Rows that a level's queue holds, and all of them together.
     int64_t queue_rows(const QueuePolicy& level) const {
@@ -130,6 +137,9 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   // Claimant.
   void TryAgain() override { Pump(); }
 
+  // PreparationSource: a row of a request in the queue.
+  absl::AnyInvocable<void()> NextPreparation() override ABSL_LOCKS_EXCLUDED(mutex_);
+
   struct Gauges {
     int64_t queued_rows = 0;
     absl::Duration oldest_age;  // Of a request that no replica has taken yet.
@@ -173,9 +183,10 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
     int64_t freed_bytes = 0;  // Of Options::memory.
     int leased_cores = 0;     // That no batch needs after all.
     bool wake_other_models = false;
+    bool rows_to_prepare = false;
     bool empty() const {
       return starts.empty() && failures.empty() && door_moves.empty() && fills.empty() &&
-             freed_bytes == 0 && leased_cores == 0 && !wake_other_models;
+             freed_bytes == 0 && leased_cores == 0 && !wake_other_models && !rows_to_prepare;
     }
   };
 
@@ -240,6 +251,12 @@ class Dispatcher final : public Claimant, public std::enable_shared_from_this<Di
   // Whether it will probably make its deadline.
   bool CanMakeIt(const PendingRequest& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- Preparing them ----
+
+  // Prepares a row that NextPreparation() took.
+  void Prepare(const std::shared_ptr<PendingRequest>& request, int64_t row)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- Giving requests up ----
 

@@ -38,7 +38,9 @@ bool ShapeGroup::ComesBefore(const ShapeGroup& other) const {
   return ring(tier()).served < other.ring(tier()).served;
 }
 
-FairQueue::FairQueue(int levels) : tiers_(static_cast<size_t>(2 * levels)) {}
+FairQueue::FairQueue(int levels) : tiers_(static_cast<size_t>(2 * levels)) {
+  unprepared_.rings.resize(tiers_.size());
+}
 
 // ---- Entering and leaving ----
 
@@ -68,6 +70,13 @@ void FairQueue::Refund(const PendingRequest& request, double cost) {
   line.in_turn = true;  // The turn that it had is its turn again.
   ring.lines.Remove(line);
   ring.lines.PushFront(line);
+}
+
+void FairQueue::Prepared(PendingRequest& request) {
+  FairLine& line = *request.line;
+  if (line.requests.front() != &request) return;
+  Deactivate(line);
+  Activate(line);
 }
 
 void FairQueue::Remove(PendingRequest& request) {
@@ -122,9 +131,7 @@ void FairQueue::Leave(PendingRequest& request) {
   line.requests.Remove(request);
   request.line = nullptr;
   if (!first) return;
-  if (!line.requests.empty() && SameShape(line.requests.front()->row_shape(), line.group->shape)) {
-    return;
-  }
+  if (!line.requests.empty() && &GroupFor(*line.requests.front()) == line.group) return;
   Deactivate(line);
   if (!line.requests.empty()) return Activate(line);
   line.in_turn = false;
@@ -171,7 +178,9 @@ FairLine& FairQueue::LineFor(const Flow& flow, int tier) {
   return line;
 }
 
-ShapeGroup& FairQueue::GroupFor(const std::shared_ptr<const RowShape>& shape) {
+ShapeGroup& FairQueue::GroupFor(const PendingRequest& request) {
+  if (!request.prepared()) return unprepared_;
+  const std::shared_ptr<const RowShape>& shape = request.row_shape();
   if (last_group_ != nullptr && SameShape(last_group_->shape, shape)) return *last_group_;
   const auto [entry, is_new] = group_of_.try_emplace(*shape, nullptr);
   if (is_new) {
@@ -197,10 +206,10 @@ void FairQueue::ForgetIdleGroups() {
 }
 
 void FairQueue::Activate(FairLine& line) {
-  ShapeGroup& group = GroupFor(line.requests.front()->row_shape());
+  ShapeGroup& group = GroupFor(*line.requests.front());
   ShapeGroup::Ring& ring = group.ring(line.tier);
   Tier& tier = At(line.tier);
-  if (group.lines++ == 0) ++shapes_;
+  if (group.lines++ == 0 && &group != &unprepared_) ++shapes_;
   if (ring.size++ == 0) ring.served = std::max({ring.served, tier.served, line.finish});
   ring.weight += line.weight;
   ring.lines.PushBack(line);
@@ -212,7 +221,7 @@ void FairQueue::Activate(FairLine& line) {
 void FairQueue::Deactivate(FairLine& line) {
   ShapeGroup& group = *line.group;
   ShapeGroup::Ring& ring = group.ring(line.tier);
-  if (--group.lines == 0) --shapes_;
+  if (--group.lines == 0 && &group != &unprepared_) --shapes_;
   line.group = nullptr;
   ring.lines.Remove(line);
   ring.weight -= line.weight;
@@ -359,15 +368,17 @@ absl::Span<PendingRequest* const> FairQueue::TurnOutFor(const Flow& flow, int64_
     if (left >= wanted) candidates_.push_back({last, left});
   };
   const auto has_less = [](const Candidate& a, const Candidate& b) { return a.left < b.left; };
-  for (const ShapeGroup* const group : groups_) {
+  const auto consider_lines = [&](const ShapeGroup& group) {
     for (const bool is_delayed : {false, true}) {
-      const ShapeGroup::Ring& ring = group->ring(TierOf(level, is_delayed));
+      const ShapeGroup::Ring& ring = group.ring(TierOf(level, is_delayed));
       for (FairLine* line = ring.lines.front(); line != nullptr; line = ring.lines.Next(*line)) {
         if (line->flow == flow.id()) continue;
         consider(line->requests.back(), static_cast<double>(line->rows) / line->weight);
       }
     }
-  }
+  };
+  for (const ShapeGroup* const group : groups_) consider_lines(*group);
+  consider_lines(unprepared_);
   std::make_heap(candidates_.begin(), candidates_.end(), has_less);
   while (missing > 0 && !candidates_.empty()) {
     std::pop_heap(candidates_.begin(), candidates_.end(), has_less);

@@ -65,6 +65,8 @@ struct ShapeGroup {
 // nothing once it has been as full. Holds no reference: a request outlives its wait.
 // Thread-compatible: the dispatcher guards it.
 //
+// A line whose first request isn't prepared waits in a group of its own, from which nobody is next.
+//
 // Invariants:
 //  1. Within a line, rows are claimed in order.
 //  2. A line that has used more than its share pays for it before it is served again, also when it
@@ -86,6 +88,9 @@ class FairQueue {
 
   // Gives the cost of rows back to the flow of a request that has left, for rows that never ran.
   void Refund(const PendingRequest& request, double cost);
+
+  // Says that a request in the queue is prepared now.
+  void Prepared(PendingRequest& request);
 
   // Takes a request out, wherever it stands.
   void Remove(PendingRequest& request);
@@ -172,7 +177,7 @@ class FairQueue {
   template <typename T>
   T SumUpTo(int level, T Tier::*what) const;
   FairLine& LineFor(const Flow& flow, int tier);
-  ShapeGroup& GroupFor(const std::shared_ptr<const RowShape>& shape);
+  ShapeGroup& GroupFor(const PendingRequest& request);
   void ForgetIdleGroups();
   // Enters and leaves the ring of its first request's shape.
   void Activate(FairLine& line);
@@ -201,6 +206,7 @@ class FairQueue {
   std::vector<ShapeGroup*> groups_;  // All that were used lately.
   absl::flat_hash_map<RowShape, ShapeGroup*> group_of_;
   ShapeGroup* last_group_ = nullptr;
+  ShapeGroup unprepared_;  // Has no shape, and is none of groups_.
 
   // Scratch of TurnOutFor().
   struct Candidate {

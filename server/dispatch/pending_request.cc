@@ -124,6 +124,11 @@ absl::Status PendingRequest::CopyRows(const ModelSignature& signature,
 
 PendingRequest::Answer PendingRequest::TakeAnswer(const ModelSignature& signature) {
   answered_.store(true, std::memory_order_release);
+  response_.parameters = std::move(echoes);
+  if (response_.status.ok() && needs_preparation_) filler().Annotate(response_.parameters);
+  if (response_.status.ok() && !checked_.classes.empty()) {
+    Classify(checked_.classes, signature.batched(), response_);
+  }
   response_.model_name = signature.model_name();
   response_.model_version = signature.version();
   response_.id = id;

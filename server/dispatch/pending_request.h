@@ -31,11 +31,13 @@ class PendingRequest {
  public:
   PendingRequest(CheckedRequest checked, Responder responder, std::shared_ptr<const Caller> caller)
       : checked_(std::move(checked)),
+        needs_preparation_(checked_.filler != nullptr && checked_.filler->needs_preparation()),
         caller_(std::move(caller)),
         responder_(std::move(responder)) {}
 
   // Set before Submit().
   std::string id;
+  Parameters echoes;  // Of the request, for the answer.
   bool wants_timings = false;
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();
@@ -46,21 +48,25 @@ class PendingRequest {
   std::shared_ptr<const void> model;      // Keeps alive what runs it; gone with the request.
 
   // The dispatcher's, under its lock.
-  int64_t rows_claimed = 0;  // Rows that found their place in a batch.
-  int deaths = 0;            // Replicas that died while they ran it alone.
-  int places = 0;            // Where it waits: the queue or the door, and batches not yet taken.
-  bool started = false;      // A replica has taken rows of it.
-  bool suspect = false;      // A replica died of its payload once, so it is run alone.
-  bool out_of_turn = false;  // It was staged before those whose turn it was.
-  std::shared_ptr<PendingRequest> self;  // Itself, while it waits somewhere.
-  ListHook<PendingRequest> in_line;      // Of its flow in the queue, or of those at the door.
-  ListHook<PendingRequest> by_arrival;   // In the queue, among those of its tier.
-  ListHook<PendingRequest> in_flow;      // Among all of its flow that wait.
-  ListHook<PendingRequest> in_caller;    // Among all of its caller that wait.
-  FairLine* line = nullptr;              // Its flow's in the queue; null while it isn't there.
-  int tier = 0;                          // See FairQueue.
-  double row_cost = 0;                   // What a row cost when it came; see CostTable::RowCost().
-  int64_t held_bytes = 0;                // Of its payload, while they count; see MemoryBudget.
+  int64_t rows_claimed = 0;     // Rows that found their place in a batch.
+  int64_t rows_taken = 0;       // Rows that somebody has begun to prepare.
+  int64_t rows_prepared = 0;    // Rows that are.
+  absl::Duration prepare_time;  // Of all rows together.
+  int deaths = 0;               // Replicas that died while they ran it alone.
+  int places = 0;               // Where it waits: the queue or the door, and batches not yet taken.
+  bool started = false;         // A replica has taken rows of it.
+  bool suspect = false;         // A replica died of its payload once, so it is run alone.
+  bool out_of_turn = false;     // It was staged before those whose turn it was.
+  std::shared_ptr<PendingRequest> self;     // Itself, while it waits somewhere.
+  ListHook<PendingRequest> in_line;         // Of its flow in the queue, or of those at the door.
+  ListHook<PendingRequest> by_arrival;      // In the queue, among those of its tier.
+  ListHook<PendingRequest> in_flow;         // Among all of its flow that wait.
+  ListHook<PendingRequest> in_caller;       // Among all of its caller that wait.
+  ListHook<PendingRequest> in_preparation;  // In the queue, while rows are to be taken.
+  FairLine* line = nullptr;                 // Its flow's in the queue; null while it isn't there.
+  int tier = 0;                             // See FairQueue.
+  double row_cost = 0;     // What a row cost when it came; see CostTable::RowCost().
+  int64_t held_bytes = 0;  // Of its payload, while they count; see MemoryBudget.
   // Until when a replica must take it, and until when it must so that it makes its deadline.
   absl::Time expiry = absl::InfiniteFuture();
   absl::Time latest_start = absl::InfiniteFuture();
@@ -70,7 +76,12 @@ class PendingRequest {
 
   int64_t rows() const { return checked_.rows; }
   const std::shared_ptr<const RowShape>& row_shape() const { return checked_.row_shape; }
-  const Filler& filler() const { return *checked_.filler; }
+  // Bytes that its inputs take.
+  int64_t input_bytes() const { return checked_.held_bytes; }
+  Filler& filler() const { return *checked_.filler; }
+  bool needs_preparation() const { return needs_preparation_; }
+  // Whether its rows may join batches.
+  bool prepared() const { return !needs_preparation_ || rows_prepared == rows(); }
   const Caller& caller() const { return *caller_; }
   const Flow& flow() const { return caller_->flow(); }
 
@@ -104,6 +115,7 @@ class PendingRequest {
   Answer TakeAnswer(const ModelSignature& signature) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CheckedRequest checked_;
+  const bool needs_preparation_;
   const std::shared_ptr<const Caller> caller_;
 
   mutable Mutex mutex_;

@@ -15,6 +15,7 @@ constexpr int kMostPassedOver = 32;
 WaitingRoom::WaitingRoom(std::vector<int64_t> most_rows)
     : most_rows_(std::move(most_rows)),
       queue_(static_cast<int>(most_rows_.size())),
+      preparations_(queue_.tiers()),
       doors_(most_rows_.size()),
       urgent_(most_rows_.size()) {}
 
@@ -25,11 +26,13 @@ bool WaitingRoom::HasRoom(const PendingRequest& request) const {
 
 void WaitingRoom::Enter(PendingRequest& request) {
   queue_.Push(request);
+  preparations_.Enter(request);
   Watch(request);
 }
 
 void WaitingRoom::PutBack(PendingRequest& request, double cost) {
   queue_.PutBack(request, cost);
+  preparations_.Enter(request);
   Watch(request);
 }
 
@@ -45,13 +48,20 @@ void WaitingRoom::Remove(PendingRequest& request) {
     door(request).Remove(request);
     --parked_count_;
   } else {
+    preparations_.Leave(request);
     queue_.Remove(request);
   }
 }
 
 void WaitingRoom::Claim(PendingRequest& request, int64_t rows, double cost) {
   queue_.Claim(request, rows, cost);
-  if (!Holds(request)) Unwatch(request);
+  if (Holds(request)) return;
+  preparations_.Leave(request);
+  Unwatch(request);
+}
+
+void WaitingRoom::Prepared(PendingRequest& request) {
+  if (Holds(request) && !IsParked(request)) queue_.Prepared(request);
 }
 
 PendingRequest* WaitingRoom::FirstToLetIn() const {

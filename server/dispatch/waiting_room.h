@@ -11,6 +11,7 @@
 #include "server/base/intrusive_list.h"
 #include "server/dispatch/fair_queue.h"
 #include "server/dispatch/pending_request.h"
+#include "server/dispatch/preparation_queue.h"
 #include "server/dispatch/time_heap.h"
 
 namespace millrace {
@@ -36,6 +37,9 @@ class WaitingRoom {
   void PutBack(PendingRequest& request, double cost);
   // Waits at the door of its level: at its end, or before `place`.
   void Park(PendingRequest& request, PendingRequest* place = nullptr);
+
+  // Says that the last row of a request is prepared.
+  void Prepared(PendingRequest& request);
 
   // Takes a request out of the queue or away from the door.
   void Remove(PendingRequest& request);
@@ -68,6 +72,7 @@ class WaitingRoom {
   // Lets those of the request's level that aren't delayed go before it.
   void Delay(PendingRequest& request);
 
+  PreparationQueue& preparations() { return preparations_; }
   FairQueue& queue() { return queue_; }
   const FairQueue& queue() const { return queue_; }
   int64_t parked() const { return parked_count_; }
@@ -94,6 +99,7 @@ class WaitingRoom {
 
   const std::vector<int64_t> most_rows_;
   FairQueue queue_;
+  PreparationQueue preparations_;
   std::vector<Door> doors_;
   int64_t parked_count_ = 0;
   Expiries expiries_;

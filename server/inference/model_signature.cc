@@ -15,19 +15,48 @@
 namespace millrace {
 namespace {
 
-// Copies rows out of the payloads of a checked request.
-class PayloadFiller final : public Filler {
+// The payloads of a checked request's inputs, and what is made of those that are transformed.
+class InputsFiller final : public Filler {
  public:
-  PayloadFiller(absl::InlinedVector<Payload, 1> payloads, std::shared_ptr<const RowShape> shape,
-                std::shared_ptr<const void> owner)
-      : payloads_(std::move(payloads)), shape_(std::move(shape)), owner_(std::move(owner)) {}
+  using Transformed = absl::InlinedVector<std::unique_ptr<TransformedInput>, 1>;
 
-  absl::Status Fill(int64_t first_row, int64_t /*rows*/,
-                    absl::Span<const absl::Span<std::byte>> areas) const override {
-    for (size_t i = 0; i < areas.size(); ++i) {
-      payloads_[i].CopyTo(static_cast<size_t>(first_row) * shape_->row_bytes[i], areas[i]);
+  // `transformed` is empty, or holds null for inputs whose payload is copied.
+  InputsFiller(absl::InlinedVector<Payload, 1> payloads, Transformed transformed,
+               std::shared_ptr<const RowShape> shape, std::shared_ptr<const void> owner)
+      : payloads_(std::move(payloads)),
+        transformed_(std::move(transformed)),
+        shape_(std::move(shape)),
+        owner_(std::move(owner)) {}
+
+  bool needs_preparation() const override { return !transformed_.empty(); }
+
+  absl::Status Prepare(int64_t row) override {
+    for (const auto& input : transformed_) {
+      if (input != nullptr) MILLRACE_RETURN_IF_ERROR(input->Prepare(row));
     }
     return absl::OkStatus();
+  }
+
+  absl::Status Fill(int64_t first_row, int64_t rows,
+                    absl::Span<const absl::Span<std::byte>> areas) const override {
+    for (size_t i = 0; i < areas.size(); ++i) {
+      const size_t row_bytes = shape_->row_bytes[i];
+      if (transformed_.empty() || transformed_[i] == nullptr) {
+        payloads_[i].CopyTo(static_cast<size_t>(first_row) * row_bytes, areas[i]);
+        continue;
+      }
+      for (int64_t row = 0; row < rows; ++row) {
+        transformed_[i]->Write(first_row + row,
+                               areas[i].subspan(static_cast<size_t>(row) * row_bytes, row_bytes));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  void Annotate(Parameters& parameters) const override {
+    for (const auto& input : transformed_) {
+      if (input != nullptr) input->Annotate(parameters);
+    }
   }
 
   uint64_t Fingerprint() const override {
@@ -50,6 +79,7 @@ class PayloadFiller final : public Filler {
 
  private:
   const absl::InlinedVector<Payload, 1> payloads_;
+  const Transformed transformed_;
   const std::shared_ptr<const RowShape> shape_;
   const std::shared_ptr<const void> owner_;
 };
@@ -116,17 +146,32 @@ absl::StatusOr<CheckedRequest> ModelSignature::Check(Request request) const {
   MILLRACE_ASSIGN_OR_RETURN(const Order order, InputOrder(request));
   CheckedRequest checked;
   checked.rows = batched() ? -1 : 1;
+  InputsFiller::Transformed transformed;
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const InputTensor& input = request.inputs[order[i]];
-    MILLRACE_RETURN_IF_ERROR(CheckInput(inputs_[i], input, &checked.rows));
+    if (inputs_[i].transform == nullptr) {
+      MILLRACE_RETURN_IF_ERROR(CheckInput(inputs_[i], input, &checked.rows));
+      continue;
+    }
+    transformed.resize(inputs_.size());
+    MILLRACE_ASSIGN_OR_RETURN(transformed[i],
+                              Transform(inputs_[i], input, request.parameters, &checked.rows));
   }
-  MILLRACE_ASSIGN_OR_RETURN(checked.outputs, SelectOutputs(request));
+  MILLRACE_RETURN_IF_ERROR(SelectOutputs(request, checked));
   checked.row_shape = fixed_row_shape_ ? fixed_row_shape_ : RowShapeOf(request, order);
   MILLRACE_RETURN_IF_ERROR(CheckRows(checked));
   absl::InlinedVector<Payload, 1> payloads;
-  for (const int index : order) payloads.push_back(std::move(request.inputs[index].payload));
-  checked.filler = std::make_unique<PayloadFiller>(std::move(payloads), checked.row_shape,
-                                                   std::move(request.payload_owner));
+  for (const int index : order) {
+    Payload& payload = request.inputs[index].payload;
+    checked.held_bytes += static_cast<int64_t>(payload.size());
+    payloads.push_back(std::move(payload));
+  }
+  for (const auto& input : transformed) {
+    if (input != nullptr) checked.held_bytes += input->held_bytes();
+  }
+  checked.filler =
+      std::make_unique<InputsFiller>(std::move(payloads), std::move(transformed), checked.row_shape,
+                                     std::move(request.payload_owner));
   return checked;
 }
 
@@ -158,12 +203,33 @@ absl::StatusOr<absl::InlinedVector<int, 1>> ModelSignature::InputOrder(
   return order;
 }
 
+template <typename... Pieces>
+absl::Status ModelSignature::Wrong(const TensorSpec& spec, const Pieces&... pieces) const {
+  return absl::InvalidArgumentError(
+      absl::StrCat("input '", spec.name, "' for model '", model_name_, "': ", pieces...));
+}
+
+absl::Status ModelSignature::CountRows(const TensorSpec& spec, int64_t came, int64_t* rows) const {
+  if (!batched()) return absl::OkStatus();
+  if (*rows >= 0 && *rows != came) {
+    return Wrong(spec, came, " rows came, but another input of the request has ", *rows);
+  }
+  *rows = came;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<TransformedInput>> ModelSignature::Transform(
+    const TensorSpec& spec, const InputTensor& input, const Parameters& parameters,
+    int64_t* rows) const {
+  auto transformed = spec.transform->Take(input, parameters, batched());
+  if (!transformed.ok()) return Wrong(spec, transformed.status().message());
+  MILLRACE_RETURN_IF_ERROR(CountRows(spec, (*transformed)->rows(), rows));
+  return transformed;
+}
+
 absl::Status ModelSignature::CheckInput(const TensorSpec& spec, const InputTensor& input,
                                         int64_t* rows) const {
-  const auto error = [&](const auto&... pieces) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("input '", spec.name, "' for model '", model_name_, "': ", pieces...));
-  };
+  const auto error = [&](const auto&... pieces) { return Wrong(spec, pieces...); };
   if (input.data_type != WireName(spec.data_type)) {
     return error("data type ", Quoted(input.data_type), " came, expected '",
                  WireName(spec.data_type), "'");
@@ -174,13 +240,10 @@ absl::Status ModelSignature::CheckInput(const TensorSpec& spec, const InputTenso
   if (!Matches(expected, dims)) {
     return error("shape ", ShapeText(dims), " came, expected ", ToString(expected));
   }
-  if (batched()) {
-    if (dims[0] < 1) return error("shape ", ToString(dims), " has no rows; send at least 1");
-    if (*rows >= 0 && *rows != dims[0]) {
-      return error(dims[0], " rows came, but another input of the request has ", *rows);
-    }
-    *rows = dims[0];
+  if (batched() && dims[0] < 1) {
+    return error("shape ", ToString(dims), " has no rows; send at least 1");
   }
+  MILLRACE_RETURN_IF_ERROR(CountRows(spec, batched() ? dims[0] : 1, rows));
   const std::optional<int64_t> elements = ElementCount(dims);
   int64_t bytes = 0;
   if (!elements || __builtin_mul_overflow(
@@ -204,29 +267,38 @@ absl::Status ModelSignature::CheckRows(const CheckedRequest& checked) const {
                                                  max_batch_size_));
 }
 
-absl::StatusOr<absl::InlinedVector<int, 1>> ModelSignature::SelectOutputs(
-    const Request& request) const {
-  absl::InlinedVector<int, 1> selected;
+absl::Status ModelSignature::SelectOutputs(const Request& request, CheckedRequest& checked) const {
   if (request.requested_outputs.empty()) {
-    for (size_t i = 0; i < outputs_.size(); ++i) selected.push_back(static_cast<int>(i));
-    return selected;
+    for (size_t i = 0; i < outputs_.size(); ++i) checked.outputs.push_back(static_cast<int>(i));
+    return absl::OkStatus();
   }
-  for (const std::string& name : request.requested_outputs) {
+  for (const auto& [name, classes] : request.requested_outputs) {
     const std::optional<int> index = IndexOf(outputs_, name);
     if (!index) {
       return absl::InvalidArgumentError(absl::StrCat("unexpected requested output ", Quoted(name),
                                                      " for model '", model_name_, "'; it returns ",
                                                      Names(outputs_)));
     }
-    for (const int earlier : selected) {
+    for (const int earlier : checked.outputs) {
       if (earlier == *index) {
         return absl::InvalidArgumentError(
             absl::StrCat("output '", name, "' of model '", model_name_, "' is requested twice"));
       }
     }
-    selected.push_back(*index);
+    checked.outputs.push_back(*index);
+    const TensorSpec& output = outputs_[static_cast<size_t>(*index)];
+    if (classes == 0) continue;
+    if (!CanBeClassified(output.data_type)) {
+      return absl::InvalidArgumentError(absl::StrCat("output '", name, "' of model '", model_name_,
+                                                     "' is ", WireName(output.data_type),
+                                                     ", which has no classes; classification takes "
+                                                     "integers, FP32 and FP64"));
+    }
+    checked.classes.resize(checked.outputs.size());
+    checked.classes.back() = {.most = classes, .labels = output.labels};
   }
-  return selected;
+  if (!checked.classes.empty()) checked.classes.resize(checked.outputs.size());
+  return absl::OkStatus();
 }
 
 std::shared_ptr<const RowShape> ModelSignature::RowShapeOf(
@@ -234,7 +306,8 @@ std::shared_ptr<const RowShape> ModelSignature::RowShapeOf(
   auto shape = std::make_shared<RowShape>();
   for (size_t i = 0; i < inputs_.size(); ++i) {
     const Shape& dims = request.inputs[order[i]].shape;
-    Shape row(dims.begin() + (batched() ? 1 : 0), dims.end());
+    Shape row = inputs_[i].dims;
+    if (inputs_[i].transform == nullptr) row.assign(dims.begin() + (batched() ? 1 : 0), dims.end());
     const int64_t elements = *ElementCount(row);
     shape->row_bytes.push_back(static_cast<size_t>(elements) * ElementSize(inputs_[i].data_type));
     shape->dims.push_back(std::move(row));

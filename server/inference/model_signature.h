@@ -9,8 +9,10 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
+#include "server/inference/classification.h"
 #include "server/inference/data_type.h"
 #include "server/inference/filler.h"
+#include "server/inference/input_transform.h"
 #include "server/inference/request.h"
 #include "server/inference/row_shape.h"
 #include "server/inference/shape.h"
@@ -22,14 +24,24 @@ struct TensorSpec {
   std::string name;
   DataType data_type = DataType::kInvalid;
   Shape dims;  // Without the batch dimension; -1 stands for any size.
+  // Makes rows of an input of something else that clients send; null where they send the tensor.
+  std::shared_ptr<const InputTransform> transform = nullptr;
+
+  std::shared_ptr<const Labels> labels = nullptr;  // Of an output's classes; null: none.
+
+  // What clients send or get: dims without the batch dimension.
+  DataType wire_data_type() const { return transform ? transform->wire_data_type() : data_type; }
+  const Shape& wire_dims() const { return transform ? transform->wire_dims() : dims; }
 };
 
 // A request that fits a model.
 struct CheckedRequest {
   int64_t rows = 1;
   std::shared_ptr<const RowShape> row_shape;
-  std::unique_ptr<const Filler> filler;
-  absl::InlinedVector<int, 1> outputs;  // Indices into the signature's outputs, as asked for.
+  int64_t held_bytes = 0;  // That its inputs take until it is answered.
+  std::unique_ptr<Filler> filler;
+  absl::InlinedVector<int, 1> outputs;      // Indices into the signature's outputs, as asked for.
+  absl::InlinedVector<Classes, 1> classes;  // For each of them; empty: no classes are asked for.
 };
 
 // What a model version takes and returns. Immutable, hence thread-safe.
@@ -57,8 +69,16 @@ class ModelSignature {
 
  private:
   absl::StatusOr<absl::InlinedVector<int, 1>> InputOrder(const Request& request) const;
-  absl::StatusOr<absl::InlinedVector<int, 1>> SelectOutputs(const Request& request) const;
+  absl::Status SelectOutputs(const Request& request, CheckedRequest& checked) const;
   absl::Status CheckInput(const TensorSpec& spec, const InputTensor& input, int64_t* rows) const;
+  absl::StatusOr<std::unique_ptr<TransformedInput>> Transform(const TensorSpec& spec,
+                                                              const InputTensor& input,
+                                                              const Parameters& parameters,
+                                                              int64_t* rows) const;
+  // Sees that an input of `came` rows has as many as those before; `rows` is below 0 before any.
+  absl::Status CountRows(const TensorSpec& spec, int64_t came, int64_t* rows) const;
+  template <typename... Pieces>
+  absl::Status Wrong(const TensorSpec& spec, const Pieces&... pieces) const;
   absl::Status CheckRows(const CheckedRequest& checked) const;
   std::shared_ptr<const RowShape> RowShapeOf(const Request& request,
                                              const absl::InlinedVector<int, 1>& order) const;

@@ -9,6 +9,23 @@
 
 namespace millrace {
 
+Payload Payload::Part(size_t offset, size_t size) const {
+  MILLRACE_CHECK(offset + size <= size_, "The range must lie inside the payload.");
+  Payload part;
+  for (const absl::Span<const std::byte> piece : pieces_) {
+    if (size == 0) break;
+    if (offset >= piece.size()) {
+      offset -= piece.size();
+      continue;
+    }
+    const auto taken = piece.subspan(offset, std::min(size, piece.size() - offset));
+    part.Append(taken);
+    size -= taken.size();
+    offset = 0;
+  }
+  return part;
+}
+
 void Payload::CopyTo(size_t offset, absl::Span<std::byte> into) const {
   MILLRACE_CHECK(offset + into.size() <= size_, "The range must lie inside the payload.");
   std::byte* to = into.data();

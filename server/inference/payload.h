@@ -28,6 +28,10 @@ class Payload {
 
   absl::Span<const absl::Span<const std::byte>> pieces() const { return pieces_; }
 
+  // The bytes [offset, offset + size) as a payload of their own, of the same memory.
+  // REQUIRES: offset + size <= size().
+  Payload Part(size_t offset, size_t size) const;
+
   // Copies the bytes [offset, offset + into.size()) to `into`.
   // REQUIRES: offset + into.size() <= size().
   void CopyTo(size_t offset, absl::Span<std::byte> into) const;

@@ -8,7 +8,7 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/time/time.h"
-#include "server/inference/data_type.h"
+#include "server/inference/parameter.h"
 #include "server/inference/payload.h"
 #include "server/inference/shape.h"
 
@@ -22,17 +22,25 @@ struct InputTensor {
   Payload payload;        // Elements in row-major order, little-endian, without gaps.
 };
 
+// An output that the client asks for.
+struct RequestedOutput {
+  std::string name;
+  int64_t classes = 0;  // In place of the tensor its best so many classes; see Classify().
+};
+
 // An inference request as the client sent it, not yet checked against any model.
 struct Request {
   std::string model_name;
   std::string model_version;  // Empty: the newest.
   std::string id;             // Echoed; empty where the client gave none.
   absl::InlinedVector<InputTensor, 1> inputs;
-  absl::InlinedVector<std::string, 1> requested_outputs;  // Empty: all, in the model's order.
-  std::optional<absl::Duration> timeout;                  // From arrival; the client's own limit.
-  uint64_t priority = 0;                                  // 1 is the highest; 0: the model's.
-  bool wants_timings = false;                             // Asked for `millrace_timings`.
-  std::shared_ptr<const void> payload_owner;              // Keeps what the payloads point to.
+  absl::InlinedVector<RequestedOutput, 1> requested_outputs;  // Empty: all, in the model's order.
+  std::optional<absl::Duration> timeout;      // From arrival; the client's own limit.
+  uint64_t priority = 0;                      // 1 is the highest; 0: the model's.
+  Parameters parameters;                      // For input transforms.
+  Parameters echoes;                          // To be in the answer, as they came.
+  bool wants_timings = false;                 // Asked for `millrace_timings`.
+  std::shared_ptr<const void> payload_owner;  // Keeps what the payloads point to.
 };
 
 }  // namespace millrace

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "server/inference/data_type.h"
+#include "server/inference/parameter.h"
 #include "server/inference/shape.h"
 
 namespace millrace {
@@ -27,6 +28,7 @@ struct OutputTensor {
 // What a request met on its way, for metrics and for clients that ask.
 struct Timings {
   absl::Duration queue;    // Arrival to the start of the (last) batch, less `fill`.
+  absl::Duration prepare;  // Preparing it, added up over its rows; part of `queue`, too.
   absl::Duration fill;     // Writing the request into its batch.
   absl::Duration execute;  // The batch in the replica.
   int64_t batch_rows = 0;
@@ -42,6 +44,7 @@ struct Response {
   absl::InlinedVector<OutputTensor, 1> outputs;
   std::unique_ptr<std::byte[]> memory;  // The reply's own memory, never shared with a replica.
   size_t memory_size = 0;               // Bytes in `memory`.
+  Parameters parameters;
   Timings timings;
   bool wants_timings = false;
   // With RESOURCE_EXHAUSTED: when the caller should try again.

@@ -30,6 +30,9 @@ ModelMetrics::Shard::Shard(size_t batch_sizes)
       fill(kDurationBounds),
       execute(kDurationBounds),
       batch_rows(kRowBounds),
+      transform_wait(kDurationBounds),
+      transform_decode(kDurationBounds),
+      transform_resize(kDurationBounds),
       by_size(batch_sizes) {}
 
 ModelMetrics::ModelMetrics(std::string model, std::string version, int64_t max_batch_size,
@@ -81,6 +84,17 @@ void ModelMetrics::RecordBatch(const BatchRecord& record) {
   shard.busy_ns.Add(static_cast<uint64_t>(execute + output));
   shard.busy.Add(now, absl::Nanoseconds(execute + output));
   shard.last_batch_ns.store(absl::ToUnixNanos(now), std::memory_order_relaxed);
+}
+
+void ModelMetrics::RecordPreparation(absl::Duration wait, absl::Duration took) {
+  Shard& shard = shards_.Local();
+  shard.transform_wait.Observe(NonNegativeNs(wait));
+  shard.transform_decode.Observe(NonNegativeNs(took));
+}
+
+void ModelMetrics::RecordPreparedFill(int64_t rows, absl::Duration took) {
+  Histogram& resize = shards_.Local().transform_resize;
+  for (int64_t row = 0; row < rows; ++row) resize.Observe(NonNegativeNs(took / rows));
 }
 
 void ModelMetrics::RecordRejection(Rejection reason) {
@@ -184,6 +198,9 @@ void ModelMetrics::CollectHistograms(std::vector<Sample>& samples) const {
   collect(kQueueWait, &Shard::queue, kSecondsPerNanosecond);
   collect(kFill, &Shard::fill, kSecondsPerNanosecond);
   collect(kExecute, &Shard::execute, kSecondsPerNanosecond);
+  collect(kTransformWait, &Shard::transform_wait, kSecondsPerNanosecond);
+  collect(kTransformDecode, &Shard::transform_decode, kSecondsPerNanosecond);
+  collect(kTransformResize, &Shard::transform_resize, kSecondsPerNanosecond);
   collect(kBatchRows, &Shard::batch_rows, 1);
 }
 

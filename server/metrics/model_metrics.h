@@ -103,6 +103,12 @@ class ModelMetrics {
   // Counts a batch that has run just now. Its rows count as max_batch_size where there are more.
   void RecordBatch(const BatchRecord& record);
 
+  // Counts a row whose input was prepared before it could join a batch.
+  void RecordPreparation(absl::Duration wait, absl::Duration took);
+
+  // Counts such rows that were written into a batch, `took` being the time for all of them.
+  void RecordPreparedFill(int64_t rows, absl::Duration took);
+
   // Counts why a request was refused; its answer is counted by RecordRequest.
   void RecordRejection(Rejection reason);
 
@@ -149,6 +155,7 @@ class ModelMetrics {
     Counter restarts;
     Counter rows, success_ns, fail_ns, queue_ns, input_ns, infer_ns, output_ns;  // By requests.
     Histogram request, queue, fill, execute, batch_rows;
+    Histogram transform_wait, transform_decode, transform_resize;
     Counter busy_ns;
     BusyWindow busy;
     std::atomic<int64_t> last_batch_ns{0};  // The clock's time since its origin; 0: none yet.

@@ -73,6 +73,7 @@ class ReplicaPool {
     Timer* timer;
     CoreLeases* leases;
     MemoryBudget* memory;  // Of Dispatcher::Options::memory, too.
+    Preparers* preparers;  // Of Dispatcher::Options::preparers, too.
     ModelMetrics* metrics;
     // A replica can serve, or can't any more. Must not block. May be empty.
     std::function<void()> on_change;

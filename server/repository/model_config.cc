@@ -17,6 +17,8 @@
 #include "server/repository/config_text.h"
 #include "server/repository/names.h"
 #include "server/repository/supported_fields.h"
+#include "server/repository/transform_config.h"
+#include "server/transform/image_input.h"
 
 namespace millrace {
 namespace {
@@ -51,6 +53,12 @@ std::optional<EngineKind> EngineOfFilename(const std::string& name) {
   if (absl::EndsWith(name, ".pt2")) return EngineKind::kAotInductor;
   if (absl::EndsWith(name, ".pt")) return EngineKind::kTorchScript;
   return std::nullopt;
+}
+
+constexpr char kFileNameExpected[] = "expected the name of a file, without a path";
+
+bool IsFileName(const std::string& name) {
+  return IsName(name) && !absl::StrContains(name, "/") && name != "." && name != "..";
 }
 
 std::optional<bool> ParseBool(const std::string& text) {
@@ -105,10 +113,7 @@ class ConfigReader {
     MILLRACE_RETURN_IF_ERROR(ReadNamedEngine("backend", config_.backend()));
     const std::string& filename = config_.default_model_filename();
     if (filename.empty()) return absl::OkStatus();
-    if (!IsName(filename) || absl::StrContains(filename, "/") || filename == "." ||
-        filename == "..") {
-      return root_.Error("default_model_filename", "expected the name of a file, without a path");
-    }
+    if (!IsFileName(filename)) return root_.Error("default_model_filename", kFileNameExpected);
     settings_.filename = filename;
     MILLRACE_RETURN_IF_ERROR(Agree("default_model_filename", filename, EngineOfFilename(filename)));
     if (!settings_.engine) {
@@ -149,6 +154,11 @@ class ConfigReader {
     settings_.max_batch_size = config_.max_batch_size();
     MILLRACE_ASSIGN_OR_RETURN(settings_.inputs, ReadSpecs("input", config_.input()));
     MILLRACE_ASSIGN_OR_RETURN(settings_.outputs, ReadSpecs("output", config_.output()));
+    for (int i = 0; i < config_.output_size(); ++i) {
+      const std::string& labels = config_.output(i).label_filename();
+      if (labels.empty() || IsFileName(labels)) continue;
+      return root_.Child("output", i).Error("label_filename", kFileNameExpected);
+    }
     return absl::OkStatus();
   }
 
@@ -361,6 +371,7 @@ class ConfigReader {
     MILLRACE_RETURN_IF_ERROR(ReadShedding(node, batching));
     MILLRACE_RETURN_IF_ERROR(ReadCheck(node, batching));
     MILLRACE_RETURN_IF_ERROR(ReadSwap());
+    MILLRACE_RETURN_IF_ERROR(ReadTransform());
     if (batching.max_queue_bytes() > std::numeric_limits<int64_t>::max()) {
       return node.Error("max_queue_bytes", absl::StrCat(batching.max_queue_bytes(),
                                                         " came, more than can be addressed"));
@@ -375,6 +386,31 @@ class ConfigReader {
     settings_.memory_limit_bytes = config_.millrace().supervision().memory_limit_bytes();
     MILLRACE_RETURN_IF_ERROR(ReadReadiness());
     return ReadReplicas();
+  }
+
+  absl::Status ReadTransform() {
+    const inference::Millrace::Transform& transform = config_.millrace().transform();
+    if (!transform.has_image()) return absl::OkStatus();
+    const ConfigNode node = root_.Child("millrace").Child("transform").Child("image");
+    const std::string& name = transform.image().input();
+    const auto spec = name.empty() && settings_.inputs.size() == 1
+                          ? settings_.inputs.begin()
+                          : std::find_if(settings_.inputs.begin(), settings_.inputs.end(),
+                                         [&](const TensorSpec& each) { return each.name == name; });
+    if (spec == settings_.inputs.end()) {
+      return node.Error("input", name.empty() ? "missing; the model has several inputs"
+                                              : "the model has no input of this name");
+    }
+    const auto index = static_cast<int>(spec - settings_.inputs.begin());
+    MILLRACE_ASSIGN_OR_RETURN(
+        const ImageTransform image,
+        ReadImageTransform(node, transform.image(), root_.Child("input", index),
+                           config_.input(index).format(), *spec));
+    if (const absl::Status status = CheckImageTransform(image); !status.ok()) {
+      return root_.Child("millrace").Child("transform").Error("image", status.message());
+    }
+    spec->transform = std::make_shared<const ImageInput>(image);
+    return absl::OkStatus();
   }
 
   absl::Status ReadReadiness() {

@@ -18,6 +18,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/repository/beneath.h"
@@ -32,6 +34,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMostConfigBytes = 1 << 20;
+constexpr size_t kMostLabelBytes = 4 << 20;
 constexpr char kStartingConfig[] =
     "max_batch_size: 8 "
     "input [ { name: \"INPUT__0\" data_type: TYPE_FP32 dims: [ 3, 224, 224 ] } ] "
@@ -69,14 +72,11 @@ struct Place {
   fs::path path;  // In it.
 };
 
-absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
-  if (!IsFile(path)) {
-    return absl::NotFoundError(absl::StrCat(
-        path, ": no such file; start from this one and adapt types and dims: ", kStartingConfig));
-  }
+// Reads a file of a model's directory of at most `most` bytes.
+absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t most) {
   const Place place(path, /*depth=*/2);
   MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file, OpenBeneath(place.repository, place.path));
-  std::string text(kMostConfigBytes + 1, '\0');
+  std::string text(most + 1, '\0');
   size_t size = 0;
   while (size < text.size()) {
     const ssize_t got = read(file.get(), text.data() + size, text.size() - size);
@@ -86,11 +86,48 @@ absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
     size += static_cast<size_t>(got);
   }
   text.resize(size);
-  if (text.size() > kMostConfigBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": larger than ", kMostConfigBytes, " bytes; this is no config.pbtxt"));
+  if (text.size() > most) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": larger than ", most, " bytes; this is no ", place.path.filename().string()));
   }
   return text;
+}
+
+absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
+  if (!IsFile(path)) {
+    return absl::NotFoundError(absl::StrCat(
+        path, ": no such file; start from this one and adapt types and dims: ", kStartingConfig));
+  }
+  return ReadTextFile(path, kMostConfigBytes);
+}
+
+// The lines of a file, the names of classes 0, 1 and so on.
+absl::StatusOr<std::shared_ptr<const Labels>> ReadLabels(const std::string& path) {
+  if (!IsFile(path)) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": no such file, but label_filename in config.pbtxt names it"));
+  }
+  MILLRACE_ASSIGN_OR_RETURN(std::string text, ReadTextFile(path, kMostLabelBytes));
+  if (!IsUtf8(text)) return absl::InvalidArgumentError(absl::StrCat(path, " is not valid UTF-8"));
+  if (absl::EndsWith(text, "\n")) text.pop_back();
+  auto labels = std::make_shared<Labels>();
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    labels->emplace_back(absl::StripSuffix(line, "\r"));
+  }
+  return labels;
+}
+
+// Reads the labels of the outputs that have some, and notes in `stamp` which files these are.
+absl::Status ReadLabelFiles(const std::string& directory, ModelSettings& settings,
+                            std::string& stamp) {
+  for (size_t i = 0; i < settings.outputs.size(); ++i) {
+    const std::string& name = settings.config.output(static_cast<int>(i)).label_filename();
+    if (name.empty()) continue;
+    const std::string path = absl::StrCat(directory, "/", name);
+    MILLRACE_ASSIGN_OR_RETURN(settings.outputs[i].labels, ReadLabels(path));
+    absl::StrAppend(&stamp, "\n", FileStamp::Of(path).ToString());
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<int64_t>> VersionsIn(const std::string& path) {
@@ -151,8 +188,9 @@ absl::Status ReadInto(ModelDirectory* model, const std::optional<std::string>& c
   if (!config) {
     MILLRACE_ASSIGN_OR_RETURN(text, ReadConfigFile(config_path));
   }
-  MILLRACE_ASSIGN_OR_RETURN(const ModelSettings settings,
+  MILLRACE_ASSIGN_OR_RETURN(ModelSettings settings,
                             ParseModelConfig(text, config_path, model->name));
+  MILLRACE_RETURN_IF_ERROR(ReadLabelFiles(model->path, settings, text));
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<int64_t> available, VersionsIn(model->path));
   for (const int64_t number : SelectVersions(settings.version_policy, available)) {
     ModelVersion version;
@@ -166,7 +204,7 @@ absl::Status ReadInto(ModelDirectory* model, const std::optional<std::string>& c
                                             " has no version; put the model's file at ",
                                             model->path, "/1/model.pt (or model.pt2)"));
   }
-  model->settings = settings;
+  model->settings = std::move(settings);
   return absl::OkStatus();
 }
 

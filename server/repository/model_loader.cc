@@ -106,6 +106,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
                                                .timer = context_.timer,
                                                .leases = context_.leases,
                                                .memory = context_.memory,
+                                               .preparers = context_.preparers,
                                                .metrics = nullptr,
                                                .on_change = context_.on_change}));
   MILLRACE_RETURN_IF_ERROR(CheckUnchanged(path, before));

@@ -48,6 +48,7 @@ class ModelLoader {
     Timer* timer;
     CoreLeases* leases;
     MemoryBudget* memory;
+    Preparers* preparers;
     std::function<void()> on_change;  // See ReplicaPool.
   };
 

@@ -66,6 +66,7 @@ ModelRepository::ModelRepository(Options options, Hardware hardware, Context con
                                 .timer = context_.timer,
                                 .leases = &leases_,
                                 .memory = &memory_,
+                                .preparers = context_.preparers,
                                 .on_change = [this] { Tell(); }}),
       reaper_(std::make_unique<ModelReaper>(*context_.clock, *context_.timer)),
       loaders_(std::make_unique<WorkQueue>("loader", kParallelLoads)),

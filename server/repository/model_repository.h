@@ -55,6 +55,7 @@ class ModelRepository {
     Clock* clock;
     Timer* timer;
     MetricsRegistry* metrics;
+    Preparers* preparers;  // Of the inputs of models with a transform.
     // A model may have become ready or unready. Called on any thread; must not block. May be empty.
     std::function<void()> on_change;
   };

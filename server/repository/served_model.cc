@@ -22,7 +22,8 @@ int64_t AutomaticRows(const ModelSettings& settings, size_t replicas) {
 }
 
 Dispatcher::Options DispatchOptions(const ModelSettings& settings, size_t replicas,
-                                    MemoryBudget* memory) {
+                                    const ReplicaPool::Context& context) {
+  MemoryBudget* const memory = context.memory;
   Dispatcher::Options options;
   options.max_queue_rows = AutomaticRows(settings, replicas);
   options.policy.preferred_sizes = settings.preferred_batch_sizes;
@@ -32,6 +33,10 @@ Dispatcher::Options DispatchOptions(const ModelSettings& settings, size_t replic
   options.starvation_guard = settings.starvation_guard;
   options.overload = {.target = settings.shed_target, .interval = settings.shed_interval};
   options.memory = memory;
+  options.preparers = context.preparers;
+  // A batch for every replica, besides the one that is staged.
+  options.prepare_ahead =
+      std::max<int64_t>(1, settings.max_batch_size) * static_cast<int64_t>(replicas);
   if (settings.max_queue_bytes > 0) {
     options.max_queue_bytes = settings.max_queue_bytes;
   } else if (memory != nullptr) {
@@ -72,7 +77,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   auto signature = std::make_shared<const ModelSignature>(settings.SignatureOf(version));
   replicas.signature = signature;
   replicas.engine = engine;
-  replicas.dispatch = DispatchOptions(settings, replicas.replicas.size(), context.memory);
+  replicas.dispatch = DispatchOptions(settings, replicas.replicas.size(), context);
   const int64_t queue_limit = replicas.dispatch.queue_rows();
   const int64_t bytes_limit = replicas.dispatch.max_queue_bytes;
   context.metrics = metrics.get();
@@ -113,6 +118,7 @@ void ServedModel::ShowGauges(int64_t queue_limit, int64_t bytes_limit) {
 void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<const Caller> caller,
                          Terms terms) {
   std::string id = request.id;
+  Parameters echoes = std::move(request.echoes);
   const bool wants_timings = request.wants_timings;
   const int level = settings_.LevelOf(request.priority);
   const std::optional<absl::Duration> timeout = request.timeout;
@@ -127,11 +133,13 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
     response.model_name = signature_->model_name();
     response.model_version = signature_->version();
     response.id = std::move(id);
+    response.parameters = std::move(echoes);
     return responder.Respond(std::move(response));
   }
   auto pending = std::make_shared<PendingRequest>(*std::move(checked), std::move(responder),
                                                   std::move(caller));
   pending->id = std::move(id);
+  pending->echoes = std::move(echoes);
   pending->wants_timings = wants_timings;
   pending->arrival = terms.arrival;
   pending->deadline = terms.deadline;

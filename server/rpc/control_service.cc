@@ -100,9 +100,9 @@ void FillTensors(const std::vector<TensorSpec>& specs, bool batched, TensorList*
   for (const TensorSpec& spec : specs) {
     auto& tensor = *to->Add();
     tensor.set_name(spec.name);
-    tensor.set_datatype(std::string(WireName(spec.data_type)));
+    tensor.set_datatype(std::string(WireName(spec.wire_data_type())));
     if (batched) tensor.add_shape(-1);
-    for (const int64_t dim : spec.dims) tensor.add_shape(dim);
+    for (const int64_t dim : spec.wire_dims()) tensor.add_shape(dim);
   }
 }
 

@@ -62,7 +62,12 @@ class ReceivedMessage {
   std::vector<std::unique_ptr<std::byte[]>> converted_;
 };
 
-// The value of an inference.InferParameter; of a string only the length is kept, in `bits`.
+// What a request may say to input transforms, and what it may have echoed: so many parameters, each
+// of so many bytes at most.
+constexpr size_t kMostKept = 32;
+constexpr size_t kMostKeptBytes = 256;
+
+// The value of an inference.InferParameter; a string's is its length, and the text is in `text_`.
 struct ParameterValue {
   enum Kind : uint8_t { kAbsent, kUnset, kBool, kInt64, kString, kDouble, kUint64 };
   Kind kind = kAbsent;
@@ -129,7 +134,9 @@ class RequestDecoder {
   bool ReadParameterValue(ParameterValue* value);
   bool ReadUtf8(std::string* text);
   bool ReadRequestParameter();
-  bool ReadTensorParameter(bool output);
+  bool Keep(const ParameterValue& value, Parameters* parameters);
+  // Of an input where `output` is null.
+  bool ReadTensorParameter(RequestedOutput* output);
 
   bool CheckCount(size_t count, size_t most, const char* what);
   void Refuse(absl::Status why);
@@ -211,7 +218,7 @@ bool RequestDecoder::ReadInput() {
         read = ReadShape(tag, &input.shape);
         break;
       case LengthTag(4):
-        read = ReadTensorParameter(/*output=*/false);
+        read = ReadTensorParameter(nullptr);
         break;
       case LengthTag(5):
         contents.typed = true;
@@ -248,12 +255,12 @@ bool RequestDecoder::ReadRequestedOutput() {
       !in_.Enter(&outer)) {
     return false;
   }
-  std::string& name = request_.requested_outputs.emplace_back();
+  RequestedOutput& output = request_.requested_outputs.emplace_back();
   while (!in_.AtEnd()) {
     uint32_t tag = 0;
     if (!in_.ReadTag(&tag)) return false;
-    const bool read = tag == LengthTag(1)   ? ReadText("a requested output's name", &name)
-                      : tag == LengthTag(2) ? ReadTensorParameter(/*output=*/true)
+    const bool read = tag == LengthTag(1)   ? ReadText("a requested output's name", &output.name)
+                      : tag == LengthTag(2) ? ReadTensorParameter(&output)
                                             : in_.SkipField(tag);
     if (!read) return false;
   }
@@ -357,6 +364,8 @@ bool RequestDecoder::ReadRequestParameter() {
       return true;
     }
   }
+  if (absl::StartsWith(key_, "millrace_image_")) return Keep(value, &request_.parameters);
+  if (absl::StartsWith(key_, "millrace_echo_")) return Keep(value, &request_.echoes);
   if (IsReserved(key_)) {
     Refuse(absl::InvalidArgumentError(absl::StrCat(
         "parameter '", key_.substr(0, 128),
@@ -367,18 +376,41 @@ bool RequestDecoder::ReadRequestParameter() {
   return true;
 }
 
-bool RequestDecoder::ReadTensorParameter(bool output) {
+bool RequestDecoder::Keep(const ParameterValue& value, Parameters* parameters) {
+  auto same = std::find_if(parameters->begin(), parameters->end(),
+                           [&](const Parameter& each) { return each.name == key_; });
+  if (same == parameters->end()) {
+    if (!CheckCount(parameters->size() + 1, kMostKept, "millrace_ parameters")) return false;
+    same = parameters->insert(same, {.name = key_, .value = false});
+  }
+  switch (value.kind) {
+    case ParameterValue::kInt64:
+    case ParameterValue::kUint64:
+      same->value = static_cast<int64_t>(value.bits);
+      break;
+    case ParameterValue::kDouble:
+      same->value = std::bit_cast<double>(value.bits);
+      break;
+    case ParameterValue::kString:
+      same->value = text_;
+      break;
+    default:
+      same->value = value.bits != 0;
+  }
+  return true;
+}
+
+bool RequestDecoder::ReadTensorParameter(RequestedOutput* output) {
   ParameterValue value;
   if (!ReadParameter(&value)) return false;
-  const char* const where = output ? "output" : "input";
+  const char* const where = output == nullptr ? "input" : "output";
   if (absl::StartsWith(key_, "shared_memory_")) {
     Refuse(absl::InvalidArgumentError(
         absl::StrCat("shared memory (", where, " parameter '", key_.substr(0, 128),
                      "') is not supported yet; send and receive tensors in the messages")));
-  } else if (output && key_ == "classification") {
-    Refuse(absl::InvalidArgumentError(
-        "classification (output parameter 'classification') is not supported yet; ask for the "
-        "tensor itself"));
+  } else if (output != nullptr && key_ == "classification") {
+    const auto classes = static_cast<int64_t>(value.bits);
+    output->classes = value.kind == ParameterValue::kInt64 && classes > 0 ? classes : -1;
   }
   return true;
 }
@@ -433,6 +465,23 @@ absl::Status RequestDecoder::ApplyParameters() {
   if (parameters_[kTimeout].bits != 0) {
     request_.timeout = absl::Microseconds(static_cast<int64_t>(parameters_[kTimeout].bits));
   }
+  for (const RequestedOutput& output : request_.requested_outputs) {
+    if (output.classes < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("invalid value for the parameter 'classification' of output '", output.name,
+                       "', expected an int64_param of 1 or more"));
+    }
+  }
+  for (const Parameters* const kept : {&request_.parameters, &request_.echoes}) {
+    for (const auto& [name, value] : *kept) {
+      const auto* const text = std::get_if<std::string>(&value);
+      const size_t bytes = name.size() + (text == nullptr ? 0 : text->size());
+      if (bytes <= kMostKeptBytes) continue;
+      return absl::InvalidArgumentError(absl::StrCat("parameter '", name.substr(0, 128), "' has ",
+                                                     bytes, " bytes with its name; at most ",
+                                                     kMostKeptBytes, " are taken"));
+    }
+  }
   request_.priority = parameters_[kPriority].bits;
   request_.wants_timings = parameters_[kMillraceTimings].bits != 0;
   return absl::OkStatus();
@@ -443,10 +492,6 @@ absl::Status RequestDecoder::ResolveTensors() {
   bool typed = false;
   for (size_t i = 0; i < request_.inputs.size(); ++i) {
     const InputTensor& input = request_.inputs[i];
-    if (input.data_type == WireName(DataType::kBytes)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("input '", input.name, "': data type BYTES is not supported yet"));
-    }
     if (!contents_[i].typed) continue;
     typed = true;
     if (!raw_.empty()) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/string_view.h"
@@ -36,21 +37,51 @@ constexpr uint32_t kEntryKey = 1;
 constexpr uint32_t kEntryValue = 2;
 constexpr uint32_t kBoolParam = 1;
 constexpr uint32_t kInt64Param = 2;
+constexpr uint32_t kStringParam = 3;
+constexpr uint32_t kDoubleParam = 4;
+
+// A parameter; `write(out)` writes its InferParameter.
+template <typename Out, typename Write>
+void WriteEntry(Out& out, absl::string_view key, Write write) {
+  WriteMessage(out, kParameters, [&](auto& entry) {
+    WriteText(entry, kEntryKey, key);
+    WriteMessage(entry, kEntryValue, write);
+  });
+}
 
 // A parameter whose value is the varint `value` in field `kind` of an InferParameter.
 template <typename Out>
 void WriteParameter(Out& out, absl::string_view key, uint32_t kind, int64_t value) {
-  WriteMessage(out, kParameters, [&](auto& entry) {
-    WriteText(entry, kEntryKey, key);
-    WriteMessage(entry, kEntryValue, [&](auto& parameter) {
-      WriteVarintField(parameter, kind, static_cast<uint64_t>(value));
-    });
+  WriteEntry(out, key, [&](auto& parameter) {
+    WriteVarintField(parameter, kind, static_cast<uint64_t>(value));
   });
+}
+
+template <typename Out>
+void WriteParameter(Out& out, const Parameter& parameter) {
+  const absl::string_view key = parameter.name;
+  if (const bool* const flag = std::get_if<bool>(&parameter.value)) {
+    WriteParameter(out, key, kBoolParam, *flag ? 1 : 0);
+  } else if (const int64_t* const number = std::get_if<int64_t>(&parameter.value)) {
+    WriteParameter(out, key, kInt64Param, *number);
+  } else if (const double* const real = std::get_if<double>(&parameter.value)) {
+    WriteEntry(out, key, [&](auto& to) { WriteDoubleField(to, kDoubleParam, *real); });
+  } else {
+    const std::string& text = std::get<std::string>(parameter.value);
+    WriteEntry(out, key, [&](auto& to) {  // An empty one is there all the same: it is in a oneof.
+      WriteLengthPrefix(to, kStringParam, text.size());
+      to.Bytes(text.data(), text.size());
+    });
+  }
 }
 
 template <typename Out>
 void WriteTimings(Out& out, const Timings& timings) {
   WriteParameter(out, "millrace_queue_us", kInt64Param, absl::ToInt64Microseconds(timings.queue));
+  if (timings.prepare > absl::ZeroDuration()) {
+    WriteParameter(out, "millrace_transform_us", kInt64Param,
+                   absl::ToInt64Microseconds(timings.prepare));
+  }
   WriteParameter(out, "millrace_execute_us", kInt64Param,
                  absl::ToInt64Microseconds(timings.execute));
   WriteParameter(out, "millrace_batch_size", kInt64Param, timings.batch_rows);
@@ -76,6 +107,7 @@ void WriteHead(Out& out, const Response& response, bool streamed) {
   WriteText(out, kModelVersion, response.model_version);
   WriteText(out, kId, response.id);
   if (streamed) WriteParameter(out, "triton_final_response", kBoolParam, 1);
+  for (const Parameter& parameter : response.parameters) WriteParameter(out, parameter);
   if (!response.status.ok()) {
     WriteParameter(out, "millrace_status_code", kInt64Param,
                    static_cast<int64_t>(response.status.code()));

@@ -188,6 +188,7 @@ void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
     response.id = std::move(request.id);
     response.model_name = std::move(request.model_name);
     response.model_version = std::move(request.model_version);
+    response.parameters = std::move(request.echoes);
     return responder.Respond(std::move(response));
   }
   Remember(*model);

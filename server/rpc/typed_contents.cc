@@ -62,6 +62,8 @@ Field FieldOf(DataType type) {
       return kFp32Contents;
     case DataType::kFp64:
       return kFp64Contents;
+    case DataType::kBytes:
+      return kBytesContents;
     default:
       return kNone;
   }
@@ -153,6 +155,62 @@ absl::Status CheckCounts(const TypedCounts& counts, Field wanted, size_t element
   return absl::OkStatus();
 }
 
+// Calls read(in) at each of the contents of an InferInputTensor, which were read before.
+template <typename Read>
+void ForEachContents(WireReader& tensor, Read read) {
+  while (!tensor.AtEnd()) {
+    uint32_t tag = 0;
+    size_t outer = 0;
+    const bool good =
+        tensor.ReadTag(&tag) &&
+        (tag == kTensorContentsTag ? tensor.Enter(&outer) && read(tensor) && tensor.Leave(outer)
+                                   : tensor.SkipField(tag));
+    MILLRACE_CHECK(good, "The contents were counted, so they can be read.");
+  }
+}
+
+// Calls on_element(payload) for each of bytes_contents.
+template <typename OnElement>
+bool WalkBytes(WireReader& in, OnElement on_element) {
+  while (!in.AtEnd()) {
+    uint32_t tag = 0;
+    if (!in.ReadTag(&tag)) return false;
+    if (tag != (kBytesContents << 3 | 2)) {
+      if (!in.SkipField(tag)) return false;
+      continue;
+    }
+    size_t length = 0;
+    Payload element;
+    if (!in.ReadLength(&length) || !in.ReadPayload(length, &element)) return false;
+    on_element(element);
+  }
+  return true;
+}
+
+// Each element behind its length, as in raw_input_contents.
+TensorBytes ConvertBytes(const WireReader& tensor) {
+  constexpr size_t kLengthBytes = sizeof(uint32_t);
+  TensorBytes result;
+  WireReader reader = tensor;
+  ForEachContents(reader, [&](WireReader& in) {
+    return WalkBytes(in,
+                     [&](const Payload& element) { result.size += kLengthBytes + element.size(); });
+  });
+  result.bytes.reset(new std::byte[result.size]);
+  std::byte* to = result.bytes.get();
+  reader = tensor;
+  ForEachContents(reader, [&](WireReader& in) {
+    return WalkBytes(in, [&](const Payload& element) {
+      const auto length =
+          static_cast<uint32_t>(element.size());  // A message is smaller than 4 GiB.
+      std::memcpy(to, &length, kLengthBytes);
+      element.CopyTo(0, absl::MakeSpan(to + kLengthBytes, element.size()));
+      to += kLengthBytes + element.size();
+    });
+  });
+  return result;
+}
+
 }  // namespace
 
 bool CountTypedContents(WireReader& in, TypedCounts* counts) {
@@ -168,6 +226,7 @@ absl::StatusOr<TensorBytes> ConvertTypedContents(WireReader tensor, const TypedC
         absl::StrCat(name, " has no typed contents; send the tensor in raw_input_contents"));
   }
   MILLRACE_RETURN_IF_ERROR(CheckCounts(counts, wanted, elements));
+  if (type == DataType::kBytes) return ConvertBytes(tensor);
   const size_t width = ElementSize(type);
   TensorBytes result{std::make_unique<std::byte[]>(elements * width), elements * width};
   std::byte* to = result.bytes.get();
@@ -179,16 +238,7 @@ absl::StatusOr<TensorBytes> ConvertTypedContents(WireReader tensor, const TypedC
     std::memcpy(to, &bits, width);  // The low bytes come first: the machine is little-endian.
     to += width;
   };
-  while (!tensor.AtEnd()) {
-    uint32_t tag = 0;
-    size_t outer = 0;
-    const bool read =
-        tensor.ReadTag(&tag) &&
-        (tag == kTensorContentsTag
-             ? tensor.Enter(&outer) && WalkContents(tensor, append) && tensor.Leave(outer)
-             : tensor.SkipField(tag));
-    MILLRACE_CHECK(read, "The contents were counted, so they can be read.");
-  }
+  ForEachContents(tensor, [&](WireReader& in) { return WalkContents(in, append); });
   if (misfit != elements) {
     return absl::InvalidArgumentError(absl::StrCat("element ", misfit, " of ", kFieldNames[wanted],
                                                    " does not fit ", WireName(type)));

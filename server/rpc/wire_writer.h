@@ -59,6 +59,13 @@ void WriteVarintField(Out& out, uint32_t field, uint64_t value) {
   WriteVarint(out, value);
 }
 
+// A double field, little-endian as the machine.
+template <typename Out>
+void WriteDoubleField(Out& out, uint32_t field, double value) {
+  WriteVarint(out, field << 3 | 1);
+  out.Bytes(&value, sizeof(value));
+}
+
 // A string field; nothing where it is empty.
 template <typename Out>
 void WriteText(Out& out, uint32_t field, absl::string_view text) {

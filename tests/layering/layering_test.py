@@ -46,7 +46,10 @@ LIBRARIES = [
     (r"openssl/", "libcrypto"),
     (r"seccomp\.h$", "libseccomp"),
     (r"lib(av\w+|sw\w+)/", "libav"),
-    (r"(turbojpeg|jpeglib|png)\.h$", "an image library"),
+    (r"(jpeglib|jerror|turbojpeg)\.h$", "libjpeg-turbo"),
+    (r"png\.h$", "libpng"),
+    (r"webp/", "libwebp"),
+    (r"libexif/", "libexif"),
     (r"(zlib|zip)\.h$", "a compression library"),
     (r"(cuda\w*|nvml)\.h$", "CUDA"),
 ]
@@ -252,6 +255,8 @@ SELF_TESTS = [
     ("server/base/a.cc", 'std::cout << "hello";\n', "'std::cout'"),
     ("server/extra/a.h", "#pragma once\n", "extra/ has no row"),
     ("client/a.cc", '#include "server/base/b.h"\n', "client/ may not include base/"),
+    ("server/base/a.cc", "#include <jpeglib.h>\n", "may not include libjpeg-turbo"),
+    ("server/base/a.cc", "#include <libexif/exif-data.h>\n", "may not include libexif"),
     ("client/a.cc", "#include <libavutil/avutil.h>\n", "client/ may not include libav"),
 ]
 

@@ -124,6 +124,8 @@ MODELS: Sequence[Model] = (
     Model("list_out", {"1": modules.ListOut}, [TensorSpec("INPUT__0", "FP32", [3])],
           [TensorSpec(f"OUTPUT__{i}", "FP32", [3]) for i in range(3)],
           config='parameters { key: "INTRA_OP_THREAD_COUNT" value { string_value: "1" } }\n'),
+    one_to_one("pixels", modules.Identity, [3, 48, 64]),
+    one_to_one("channel_means", modules.ChannelMeans, [3, 48, 64], [3]),
     one_to_one("fork_model", modules.Forking, [16]),
     Model("slow", {"1": modules.Slow}, [TensorSpec("loops", "INT32", [1])],
           [TensorSpec("done", "INT32", [1])]),

@@ -22,6 +22,13 @@ class Identity(nn.Module):
         return x
 
 
+class ChannelMeans(nn.Module):
+    """The mean of each channel of pictures: which of three colours they have most of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=[2, 3])
+
+
 class Add(nn.Module):
     def __init__(self, amount: int):
         super().__init__()

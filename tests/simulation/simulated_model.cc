@@ -119,6 +119,9 @@ std::shared_ptr<PendingRequest> SimulatedModel::MakeRequest(
   CheckedRequest checked;
   checked.rows = rows;
   checked.row_shape = shapes_[static_cast<size_t>(shape)];
+  for (const size_t bytes : checked.row_shape->row_bytes) {
+    checked.held_bytes += static_cast<int64_t>(bytes) * rows;
+  }
   checked.filler = std::make_unique<EmptyFiller>();
   checked.outputs.push_back(0);
   auto request =

@@ -79,6 +79,7 @@ class ReplicaPoolTest : public testing::Test {
                                                          .timer = &timer_,
                                                          .leases = &leases_,
                                                          .memory = nullptr,
+                                                         .preparers = nullptr,
                                                          .metrics = &metrics_,
                                                          .on_change = nullptr});
     ASSERT_TRUE(pool.ok()) << pool.status();

@@ -58,7 +58,7 @@ class PendingRequestTest : public testing::Test {
   std::unique_ptr<PendingRequest> Rows(int64_t rows, std::vector<std::string> outputs = {}) {
     Request request =
         EchoRequest(Signature(), std::vector<int32_t>(static_cast<size_t>(rows)), rows);
-    request.requested_outputs.assign(outputs.begin(), outputs.end());
+    for (const auto& output : outputs) request.requested_outputs.push_back({output});
     auto checked = Signature().Check(std::move(request));
     EXPECT_TRUE(checked.ok()) << checked.status();
     return std::make_unique<PendingRequest>(*std::move(checked), book_->Expect(),

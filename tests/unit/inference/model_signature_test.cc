@@ -113,7 +113,7 @@ TEST(ModelSignature, FillerKeepsTheReceivedBytes) {
 
 TEST(ModelSignature, SelectsOutputsInTheOrderAsked) {
   Request request = Fitting();
-  request.requested_outputs = {"box", "text"};
+  request.requested_outputs = {{"box"}, {"text"}};
   const auto checked = Batched().Check(std::move(request));
   ASSERT_TRUE(checked.ok()) << checked.status();
   EXPECT_THAT(checked->outputs, ElementsAre(2, 0));
@@ -203,11 +203,11 @@ TEST(ModelSignature, RefusesWhatDoesNotFitAndSaysWhatCameAndWhatWasExpected) {
        "has more elements than can be addressed"},
       {"more bytes than a number holds", [](Request& r) { r.inputs[1].shape = {int64_t{1} << 62}; },
        "4611686018427387904 rows came, but another input of the request has 3"},
-      {"an unknown output", [](Request& r) { r.requested_outputs = {"texts"}; },
+      {"an unknown output", [](Request& r) { r.requested_outputs = {{"texts"}}; },
        "unexpected requested output 'texts' for model 'ocr'; it returns 'text', 'score', 'box'"},
       {"an output asked for twice",
        [](Request& r) {
-         r.requested_outputs = {"text", "box", "text"};
+         r.requested_outputs = {{"text"}, {"box"}, {"text"}};
        },
        "output 'text' of model 'ocr' is requested twice"},
   };

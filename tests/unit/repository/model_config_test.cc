@@ -440,14 +440,62 @@ TEST(ModelConfig, WhatIsNotActedOnIsRefusedByName) {
       {"input [\n { name: \"A\" },\n { name: \"B\"\n   optional: true } ]", "4",
        "'input[1].optional'", "yet"},
       {"input {\n reshape { shape: [ 1 ] } }", "2", "'input[0].reshape.shape'", "yet"},
-      {"input {\n format: FORMAT_NCHW }", "2", "'input[0].format'", "by this server"},
-      {"output {\n label_filename: \"l.txt\" }", "2", "'output[0].label_filename'", "yet"},
       {"output {\n data_type: TYPE_STRING name: \"x\" } input { name: \"i\" data_type: TYPE_FP32 "
        "dims: 1 }",
        "2", "'output[0].data_type'", "not supported yet"},
       {with("parameters { key: \"ENABLE_JIT_PROFILING\" value { string_value: \"true\" } }"), "4",
        "'parameters['ENABLE_JIT_PROFILING']'", "INTRA_OP_THREAD_COUNT"},
   });
+}
+
+// A model of pictures, with `image` in its transform.
+std::string OfPictures(const std::string& image, const std::string& dims = "3, 48, 64",
+                       const std::string& more = "") {
+  return absl::StrCat("max_batch_size: 8 input { name: \"IN\" data_type: TYPE_FP32 dims: [", dims,
+                      "] ", more, " }\noutput { name: \"OUT\" data_type: TYPE_FP32 dims: 1 }\n",
+                      "millrace { transform { image { ", image, " } } }");
+}
+
+TEST(ModelConfig, TransformIsReadWithSizeAndLayoutOfTheDims) {
+  const auto input_of = [](const std::string& text) {
+    const absl::StatusOr<ModelSettings> settings = Parse(text);
+    EXPECT_TRUE(settings.ok()) << settings.status();
+    return settings.ok() ? settings->inputs[0] : TensorSpec();
+  };
+  const TensorSpec input = input_of(OfPictures("fit: LETTERBOX mean: 0.5 std: [0.1, 0.2, 0.3]"));
+  ASSERT_NE(input.transform, nullptr);
+  EXPECT_EQ(input.wire_data_type(), DataType::kBytes);
+  EXPECT_THAT(input.wire_dims(), ElementsAre(1));
+  EXPECT_THAT(input.dims, ElementsAre(3, 48, 64));
+  for (const char* dims : {"48, 64, 3", "1, 48, 64", "48, 64, 1"}) {
+    EXPECT_NE(input_of(OfPictures("", dims)).transform, nullptr) << dims;
+  }
+  EXPECT_NE(input_of(OfPictures("", "3, 48, 3", "format: FORMAT_NHWC")).transform, nullptr);
+}
+
+TEST(ModelConfig, TransformThatCantBeIsRefusedByName) {
+  const std::string image = "'millrace.transform.image";
+  ExpectErrors({
+      {OfPictures("input: \"X\""), "3", image + ".input'", "no input of this name"},
+      {OfPictures("", "3, -1, 64"), "1", "'input[0].dims'", "sides of 1"},
+      {OfPictures("", "4, 48, 64"), "1", "'input[0].dims'", "expected [3,height,width]"},
+      {OfPictures("", "3, 48, 3"), "1", "'input[0].format'", "FORMAT_NCHW or FORMAT_NHWC"},
+      {OfPictures("fill: 3"), "3", image + ".fill'", "only LETTERBOX"},
+      {OfPictures("fit: LETTERBOX fill: 256"), "3", image, "fill: 256 came, expected 0 to 255"},
+      {OfPictures("mean: [1, 2]"), "3", image + ".mean'", "2 values came"},
+      {OfPictures("std: 0"), "3", image, "std[0]: 0 came"},
+      {OfPictures("formats: [JPEG, FORMAT_UNSPECIFIED]"), "3", image + ".formats[1]'",
+       "expected JPEG"},
+      {OfPictures("color_order: BGR", "1, 48, 64"), "3", image + ".color_order'", "one channel"},
+      {OfPictures("shorter_side: 100"), "3", image, "0 but for CENTER_CROP"},
+  });
+}
+
+TEST(ModelConfig, LabelFileIsANameWithoutAPath) {
+  ExpectErrors(
+      {{"max_batch_size: 1 input { name: \"i\" data_type: TYPE_FP32 dims: 1 }\noutput { "
+        "name: \"o\" data_type: TYPE_FP32 dims: 1 label_filename: \"../x\" }",
+        "2", "'output[0].label_filename'", "without a path"}});
 }
 
 TEST(ModelConfig, UnsupportedFieldsThatAskForNothingPass) {

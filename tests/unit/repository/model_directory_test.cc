@@ -112,6 +112,24 @@ TEST_F(ModelDirectoryTest, AFaultInTheConfigNamesFileAndLine) {
               HasSubstr(absl::StrCat(Path("models/a/config.pbtxt"), ":2: ")));
 }
 
+TEST_F(ModelDirectoryTest, LabelsAreTheLinesOfTheirFile) {
+  const std::string config = absl::StrCat(kConfig,
+                                          "\noutput { name: \"more\" data_type: TYPE_FP32 "
+                                          "dims: 1 label_filename: \"labels.txt\" }");
+  WriteModel("models/a", config);
+  const ModelDirectory without = Scan()[0];
+  EXPECT_EQ(without.status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(without.status.message()), HasSubstr("labels.txt: no such file"));
+  Write("models/a/labels.txt", "red\r\nlight green\n\nblue\n");
+  const ModelDirectory with = Scan()[0];
+  ASSERT_TRUE(with.status.ok()) << with.status;
+  EXPECT_THAT(*with.settings->outputs.back().labels, ElementsAre("red", "light green", "", "blue"));
+  Write("models/a/labels.txt", "other");
+  EXPECT_NE(Scan()[0].versions[0].stamp, with.versions[0].stamp) << "So a change is noticed.";
+  Write("models/a/labels.txt", "\xff");
+  EXPECT_THAT(std::string(Scan()[0].status.message()), HasSubstr("is not valid UTF-8"));
+}
+
 TEST_F(ModelDirectoryTest, AConfigOfMoreThanAMegabyteIsRefused) {
   WriteModel("models/a", std::string((1 << 20) + 1, '\n'));
   EXPECT_THAT(Text(Scan()[0].status), HasSubstr("larger than 1048576 bytes"));

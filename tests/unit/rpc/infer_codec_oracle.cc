@@ -68,7 +68,9 @@ bool TensorParametersAreGood(const ModelInferRequest& request) {
     if (shared(input.parameters())) return false;
   }
   for (const auto& output : request.outputs()) {
-    if (shared(output.parameters()) || output.parameters().contains("classification")) return false;
+    if (shared(output.parameters())) return false;
+    const auto classes = output.parameters().find("classification");
+    if (classes != output.parameters().end() && classes->second.int64_param() < 1) return false;
   }
   return true;
 }
@@ -116,6 +118,14 @@ std::optional<std::string> TypedBytes(const ModelInferRequest::InferInputTensor&
   if (type == "UINT64") return Bytes<uint64_t>(contents.uint64_contents(), n);
   if (type == "FP32") return Bytes<float>(contents.fp32_contents(), n);
   if (type == "FP64") return Bytes<double>(contents.fp64_contents(), n);
+  if (type == "BYTES" && contents.bytes_contents_size() == n) {
+    std::string bytes;
+    for (const std::string& element : contents.bytes_contents()) {
+      const auto length = static_cast<uint32_t>(element.size());
+      bytes.append(reinterpret_cast<const char*>(&length), sizeof(length)).append(element);
+    }
+    return bytes;
+  }
   return std::nullopt;
 }
 
@@ -123,7 +133,6 @@ std::optional<std::string> TypedBytes(const ModelInferRequest::InferInputTensor&
 std::optional<std::vector<std::string>> Tensors(const ModelInferRequest& request) {
   int typed = 0;
   for (const auto& input : request.inputs()) {
-    if (input.datatype() == "BYTES") return std::nullopt;
     typed += input.has_contents();
   }
   std::vector<std::string> tensors;
@@ -141,8 +150,19 @@ std::optional<std::vector<std::string>> Tensors(const ModelInferRequest& request
   return tensors;
 }
 
+// Parameters that are kept are few and short.
+bool KeepsFew(const ModelInferRequest& request, const char* prefix) {
+  int kept = 0;
+  for (const auto& [name, value] : request.parameters()) {
+    if (!absl::StartsWith(name, prefix)) continue;
+    if (++kept > 32 || name.size() + value.string_param().size() > 256) return false;
+  }
+  return true;
+}
+
 bool WithinLimits(const ModelInferRequest& request) {
-  return request.inputs_size() <= 256 && request.outputs_size() <= 256 &&
+  return KeepsFew(request, "millrace_image_") && KeepsFew(request, "millrace_echo_") &&
+         request.inputs_size() <= 256 && request.outputs_size() <= 256 &&
          request.raw_input_contents_size() <= 256 &&
          std::all_of(request.inputs().begin(), request.inputs().end(),
                      [](const auto& input) { return input.shape_size() <= 64; });
@@ -155,7 +175,12 @@ std::string Difference(const Request& ours, const ModelInferRequest& theirs,
     return "number of outputs";
   }
   for (int i = 0; i < theirs.outputs_size(); ++i) {
-    if (ours.requested_outputs[i] != theirs.outputs(i).name()) return "an output's name";
+    if (ours.requested_outputs[i].name != theirs.outputs(i).name()) return "an output's name";
+    const auto classes = theirs.outputs(i).parameters().find("classification");
+    const bool none = classes == theirs.outputs(i).parameters().end();
+    if (ours.requested_outputs[i].classes != (none ? 0 : classes->second.int64_param())) {
+      return "an output's classes";
+    }
   }
   const int64_t timeout = Parameter(theirs, "timeout").int64_param();
   const std::optional<absl::Duration> limit =

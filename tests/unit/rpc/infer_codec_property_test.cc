@@ -138,6 +138,7 @@ class RequestGenerator {
       }
       if (type == "UINT64") contents->add_uint64_contents(random_());
       if (type == "FP32") contents->add_fp32_contents(static_cast<float>(Below(1000)) / 8);
+      if (type == "BYTES") contents->add_bytes_contents(Text());
       if (type == "FP64") contents->add_fp64_contents(static_cast<double>(random_()));
     }
     if (OneIn(20)) contents->add_bytes_contents("bytes");
@@ -176,7 +177,9 @@ class RequestGenerator {
       auto* output = request.add_outputs();
       output->set_name(Text());
       if (OneIn(4)) SetParameter(&(*output->mutable_parameters())["binary_data"]);
-      if (OneIn(40)) (*output->mutable_parameters())["classification"].set_int64_param(3);
+      if (OneIn(40))
+        (*output->mutable_parameters())["classification"].set_int64_param(
+            static_cast<int64_t>(Below(4)));
     }
     return request;
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -29,6 +30,7 @@ using inference::ModelInferResponse;
 using inference::ModelStreamInferResponse;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 
 ModelInferRequest FromText(const std::string& text) {
   ModelInferRequest request;
@@ -80,7 +82,8 @@ TEST(DecodeInferRequest, FillsEveryField) {
       "parameters { key: 'millrace_timings' value { bool_param: true } } "
       "inputs { name: 'a' datatype: 'FP32' shape: [ 2, 1 ] } "
       "inputs { name: 'b' datatype: 'INT8' shape: 3 } "
-      "outputs { name: 'p' } outputs { name: 'q' } "
+      "outputs { name: 'p' } outputs { name: 'q' parameters { key: "
+      "'classification' value { int64_param: 3 } } } "
       "raw_input_contents: '01234567' raw_input_contents: 'xyz'");
   ASSERT_TRUE(decoded.status.ok()) << decoded.status;
   const Request& request = decoded.request;
@@ -90,7 +93,11 @@ TEST(DecodeInferRequest, FillsEveryField) {
   EXPECT_EQ(request.timeout, absl::Microseconds(2500));
   EXPECT_EQ(request.priority, 3);
   EXPECT_TRUE(request.wants_timings);
-  EXPECT_THAT(request.requested_outputs, ElementsAre("p", "q"));
+  ASSERT_EQ(request.requested_outputs.size(), 2);
+  EXPECT_EQ(request.requested_outputs[0].name, "p");
+  EXPECT_EQ(request.requested_outputs[1].name, "q");
+  EXPECT_EQ(request.requested_outputs[0].classes, 0);
+  EXPECT_EQ(request.requested_outputs[1].classes, 3);
   ASSERT_EQ(request.inputs.size(), 2);
   EXPECT_EQ(request.inputs[0].name, "a");
   EXPECT_EQ(request.inputs[0].data_type, "FP32");
@@ -198,21 +205,58 @@ TEST(DecodeInferRequest, EveryInputHasOneRawEntry) {
 }
 
 TEST(DecodeInferRequest, WhatIsNotOfferedIsRefusedByName) {
-  EXPECT_THAT(ErrorOf("inputs { name: 'y' datatype: 'BYTES' } raw_input_contents: ''"),
-              HasSubstr("input 'y': data type BYTES is not supported yet"));
   EXPECT_THAT(ErrorOf("inputs { name: 'y' parameters { key: 'shared_memory_region' value { "
                       "string_param: 'r' } } }"),
               HasSubstr("shared memory (input parameter 'shared_memory_region')"));
   EXPECT_THAT(ErrorOf("outputs { name: 'p' parameters { key: 'shared_memory_byte_size' value { "
                       "int64_param: 4 } } }"),
               HasSubstr("shared memory (output parameter 'shared_memory_byte_size')"));
-  EXPECT_THAT(
-      ErrorOf(
-          "outputs { name: 'p' parameters { key: 'classification' value { int64_param: 3 } } }"),
-      HasSubstr("classification (output parameter 'classification') is not supported yet"));
   EXPECT_THAT(ParameterError("sequence_id", "int64_param: 5"),
               HasSubstr("sequences (parameter 'sequence_id') are not supported yet"));
   EXPECT_THAT(ParameterError("sequence_id", "string_param: 'camera'"), HasSubstr("not supported"));
+}
+
+TEST(DecodeInferRequest, ClassesAreAPositiveNumber) {
+  for (const char* value : {"int64_param: 0", "int64_param: -2", "uint64_param: 1", ""}) {
+    EXPECT_THAT(ErrorOf(absl::StrCat("outputs { name: 'p' parameters { key: 'classification' value "
+                                     "{ ",
+                                     value, " } } }")),
+                HasSubstr("parameter 'classification' of output 'p'"))
+        << value;
+  }
+}
+
+TEST(DecodeInferRequest, ParametersForPicturesAndEchoesAreKept) {
+  const DecodedRequest decoded = Decode(
+      "parameters { key: 'millrace_image_format' value { string_param: 'NV12' } } "
+      "parameters { key: 'millrace_image_width' value { int64_param: 64 } } "
+      "parameters { key: 'millrace_echo_pts' value { double_param: 1.5 } } "
+      "parameters { key: 'millrace_echo_key' value { bool_param: true } } "
+      "parameters { key: 'other' value { string_param: 'x' } }");
+  ASSERT_TRUE(decoded.status.ok()) << decoded.status;
+  using Value = decltype(Parameter::value);
+  const auto by_name = [](const Parameters& parameters) {  // A map's entries have no order.
+    std::map<std::string, Value> values;
+    for (const auto& [name, value] : parameters) values[name] = value;
+    return values;
+  };
+  EXPECT_THAT(by_name(decoded.request.parameters),
+              ElementsAre(Pair("millrace_image_format", Value(std::string("NV12"))),
+                          Pair("millrace_image_width", Value(int64_t{64}))));
+  EXPECT_THAT(by_name(decoded.request.echoes), ElementsAre(Pair("millrace_echo_key", Value(true)),
+                                                           Pair("millrace_echo_pts", Value(1.5))));
+}
+
+TEST(DecodeInferRequest, KeptParametersAreFewAndShort) {
+  std::string many;
+  for (int i = 0; i < 33; ++i) {
+    absl::StrAppend(&many, "parameters { key: 'millrace_echo_", i,
+                    "' value { bool_param: true } }");
+  }
+  EXPECT_THAT(ErrorOf(many), HasSubstr("too many millrace_ parameters; at most 32"));
+  EXPECT_THAT(ParameterError("millrace_echo_x",
+                             absl::StrCat("string_param: '", std::string(300, 'x'), "'")),
+              HasSubstr("'millrace_echo_x' has 315 bytes with its name; at most 256"));
 }
 
 TEST(DecodeInferRequest, ReservedParametersAreRefused) {
