@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/input_spec.h"
 #include "client/cli/session.h"
-#include "client/cli/tensor_file.h"
 #include "client/cli/tensor_json.h"
 
 namespace millrace {
@@ -34,23 +33,12 @@ std::string OutputPath(const std::string& directory, std::string name) {
   return absl::StrCat(directory, "/", name, ".npy");
 }
 
-absl::StatusOr<Json> Save(const Tensor& output, const std::string& directory) {
-  const std::string path = OutputPath(directory, output.name);
-  const auto bytes = FormatNpy(output);
-  if (!bytes.ok()) return bytes.status();
-  if (absl::Status status = WriteFile(path, *bytes); !status.ok()) return status;
-  return Json{{"name", output.name},
-              {"datatype", output.datatype},
-              {"shape", output.shape},
-              {"file", path}};
-}
-
 absl::StatusOr<Json> ToJson(const Response& response, const std::string& output_dir) {
   Json json = {{"model", response.model}, {"version", response.version}, {"id", response.id}};
   json["outputs"] = Json::array();
   for (const Tensor& output : response.outputs) {
-    auto entry =
-        output_dir.empty() ? absl::StatusOr<Json>(ToJson(output)) : Save(output, output_dir);
+    auto entry = output_dir.empty() ? absl::StatusOr<Json>(ToJson(output))
+                                    : SaveOutput(output, OutputPath(output_dir, output.name));
     if (!entry.ok()) return entry.status();
     json["outputs"].push_back(*std::move(entry));
   }

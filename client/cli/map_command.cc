@@ -125,7 +125,7 @@ class Results {
     std::lock_guard lock(mutex_);
     entries_.push_back({file, absl::Now(), ErrorRecord(file, status)});
     ++failed_;
-    WriteReady();
+    WriteReady(entries_.back());
   }
 
   void Answered(const Answer& answer) {
@@ -134,7 +134,7 @@ class Results {
     Entry& entry = entries_[place->second - first_];
     by_index_.erase(place);
     entry.record = RecordOf(entry, answer);
-    WriteReady();
+    WriteReady(entry);
   }
 
   int64_t written() const {
@@ -169,7 +169,7 @@ class Results {
   struct Entry {
     std::string file;
     absl::Time sent_at;
-    std::optional<Json> record;  // Once it is there; null for a file without one.
+    std::optional<Json> record;  // Once it is there; null where none is to be written.
   };
 
   Json RecordOf(const Entry& entry, const Answer& answer) {
@@ -211,41 +211,28 @@ class Results {
     const auto escaped = [](const std::string& name) {
       return absl::StrReplaceAll(name, {{"%", "%25"}, {"/", "%2F"}});
     };
-    const std::string path =
-        absl::StrCat(options_.save_folder, "/", escaped(file), ".", escaped(output.name), ".npy");
-    const auto bytes = FormatNpy(output);
-    if (!bytes.ok()) return bytes.status();
-    if (absl::Status status = WriteFile(path, *bytes); !status.ok()) return status;
-    return Json{{"name", output.name},
-                {"datatype", output.datatype},
-                {"shape", output.shape},
-                {"file", path}};
+    return SaveOutput(output, absl::StrCat(options_.save_folder, "/", escaped(file), ".",
+                                           escaped(output.name), ".npy"));
   }
 
-  // Writes the records whose turn it is.
-  void WriteReady() {
-    if (options_.unordered) {
-      for (Entry& entry : entries_) {
-        if (entry.record && !entry.record->is_discarded()) Write(entry);
-      }
-    }
-    while (!entries_.empty() && entries_.front().record) {
-      if (!options_.unordered) Write(entries_.front());
+  // Writes the records whose turn it is, now that `entry` has its own.
+  void WriteReady(Entry& entry) {
+    if (options_.unordered) Write(entry);
+    for (; !entries_.empty() && entries_.front().record; ++first_) {
+      Write(entries_.front());
       entries_.pop_front();
-      ++first_;
     }
   }
 
   void Write(Entry& entry) {
-    if (!entry.record->is_null() && status_.ok()) {
-      progress_.Clear();
-      status_ = records_.Add(*entry.record);
-      ++written_;
-      const absl::Time now = absl::Now();
-      const double seconds = absl::ToDoubleSeconds(now - start_);
-      progress_.Show(written_, seconds > 0 ? static_cast<double>(written_) / seconds : 0, now);
-    }
-    entry.record = Json(Json::value_t::discarded);
+    const Json record = std::exchange(*entry.record, nullptr);
+    if (record.is_null() || !status_.ok()) return;
+    progress_.Clear();
+    status_ = records_.Add(record);
+    ++written_;
+    const absl::Time now = absl::Now();
+    const double seconds = absl::ToDoubleSeconds(now - start_);
+    progress_.Show(written_, seconds > 0 ? static_cast<double>(written_) / seconds : 0, now);
   }
 
   const MapOptions& options_;
@@ -318,15 +305,11 @@ int Run(Session& session, const MapOptions& options) {
   const auto input = InputOf(*metadata, options.input);
   if (!input.ok()) return session.Fail(input.status(), kBadArguments);
   std::vector<std::string> outputs = options.outputs;
+  if (outputs.empty()) {
+    for (const TensorMetadata& output : metadata->outputs) outputs.push_back(output.name);
+  }
   RecordFile::Options record_options = options.records;
-  for (const TensorMetadata& output : metadata->outputs) {
-    if (options.outputs.empty()) record_options.outputs.push_back(output.name);
-  }
-  if (options.outputs.empty()) {
-    if (options.top_k > 0) outputs = record_options.outputs;
-  } else {
-    record_options.outputs = options.outputs;
-  }
+  record_options.outputs = outputs;
   const auto records = RecordFile::Open(std::move(record_options));
   if (!records.ok()) return session.Fail(records.status(), kBadArguments);
   if (!options.save_folder.empty()) {

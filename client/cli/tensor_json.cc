@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/tensor_file.h"
 
 namespace millrace {
 inline namespace client {
@@ -164,6 +165,16 @@ Json ToJson(const Tensor& tensor) {
           {"datatype", tensor.datatype},
           {"shape", tensor.shape},
           {"data", ElementsToJson(tensor)}};
+}
+
+absl::StatusOr<Json> SaveOutput(const Tensor& tensor, const std::string& path) {
+  const auto bytes = FormatNpy(tensor);
+  if (!bytes.ok()) return bytes.status();
+  if (absl::Status status = WriteFile(path, *bytes); !status.ok()) return status;
+  return Json{{"name", tensor.name},
+              {"datatype", tensor.datatype},
+              {"shape", tensor.shape},
+              {"file", path}};
 }
 
 }  // namespace client

@@ -21,6 +21,10 @@ absl::StatusOr<Tensor> ParseJsonTensor(const std::string& text, const std::strin
 // elements of an unknown datatype are left out.
 nlohmann::ordered_json ToJson(const Tensor& tensor);
 
+// Saves `tensor` as a .npy file; {"name", "datatype", "shape", "file": path}. INVALID_ARGUMENT for
+// BYTES; an error, too, where the file can't be written.
+absl::StatusOr<nlohmann::ordered_json> SaveOutput(const Tensor& tensor, const std::string& path);
+
 // The elements alone, in a flat array.
 nlohmann::ordered_json ElementsToJson(const Tensor& tensor);
 

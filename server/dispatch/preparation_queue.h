@@ -18,7 +18,7 @@ struct PreparationLine {
   uint64_t flow = 0;
   int weight = 1;
   int tier = 0;
-  int turns = 0;  // Requests that may still begin in this turn.
+  int turns = 0;  // Requests that have begun in this turn.
   IntrusiveList<PendingRequest, &PendingRequest::in_preparation> requests;
   ListHook<PreparationLine> in_ring;
 };
