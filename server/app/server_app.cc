@@ -70,20 +70,22 @@ absl::Status ServerApp::Build() {
   LogInfo(DescribeHardware(hardware));
 
   const int slots = hardware.cpu.slots();
-  transforms_ = std::make_unique<TransformStage>(TransformStage::Options{
-      .workers = config_.transform_workers > 0 ? config_.transform_workers : slots, .cpus = {}});
+  const bool automatic = config_.transform_workers == 0;
+  transforms_ = std::make_unique<TransformStage>(automatic ? slots : config_.transform_workers,
+                                                 Clock::Real());
   const auto max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
   repository_ = std::make_unique<ModelRepository>(
-      ModelRepository::Options{.directories = config_.model_repositories,
-                               .control = ControlOf(config_),
-                               .loader = {.worker_program = worker_program,
-                                          .max_message_bytes = max_message_bytes,
-                                          .load_timeout = config_.load_timeout,
-                                          .unhealthy_after = config_.unhealthy_after,
-                                          .sandbox = config_.sandbox},
-                               .max_queue_bytes = config_.max_queue_bytes,
-                               .required_models = config_.required_models,
-                               .placement = {.pin = config_.pin}},
+      ModelRepository::Options{
+          .directories = config_.model_repositories,
+          .control = ControlOf(config_),
+          .loader = {.worker_program = worker_program,
+                     .max_message_bytes = max_message_bytes,
+                     .load_timeout = config_.load_timeout,
+                     .unhealthy_after = config_.unhealthy_after,
+                     .sandbox = config_.sandbox},
+          .max_queue_bytes = config_.max_queue_bytes,
+          .required_models = config_.required_models,
+          .placement = {.pin = config_.pin, .transform_workers = config_.transform_workers}},
       hardware,
       ModelRepository::Context{.clock = &Clock::Real(),
                                .timer = &timer_,
@@ -94,6 +96,11 @@ absl::Status ServerApp::Build() {
   ShowMetrics(std::min(hardware.cpu.quota, static_cast<double>(hardware.cpu.cpus.size())));
 
   MILLRACE_RETURN_IF_ERROR(repository_->Start());
+  balancer_ = std::make_unique<CoreBalancer>(CoreBalancer::Context{.clock = &Clock::Real(),
+                                                                   .repository = repository_.get(),
+                                                                   .transforms = transforms_.get(),
+                                                                   .slots = slots,
+                                                                   .fixed = !automatic});
   loaded_ = true;
   health_->Look();
   return absl::OkStatus();
@@ -143,6 +150,12 @@ void ServerApp::ShowMetrics(double cpu_budget) {
     return std::vector<Sample>{{&kQueueBytes, {}, static_cast<double>(memory.taken())},
                                {&kQueueBytesLimit, {}, static_cast<double>(memory.limit())}};
   });
+  registry_.AddSource([this] {
+    return std::vector<Sample>{
+        {&kTransformWorkers, {}, static_cast<double>(transforms_->limit())},
+        {&kTransformBusyTotal, {}, absl::ToDoubleSeconds(transforms_->busy())},
+        {&kBatchCores, {}, static_cast<double>(repository_->places().slots())}};
+  });
   registry_.AddSource([cpu_budget] { return std::vector<Sample>{{&kCpuBudget, {}, cpu_budget}}; });
 }
 
@@ -184,6 +197,7 @@ bool ServerApp::Stop() {
 ServerApp::~ServerApp() {
   if (repository_ != nullptr) repository_->StopChanges();
   if (health_ != nullptr) health_->Stop();
+  balancer_.reset();
   admin_.reset();
   rpc_.reset();  // No request any more,
   http_.reset();

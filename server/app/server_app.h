@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/app/core_balancer.h"
 #include "server/app/health_monitor.h"
 #include "server/base/clock.h"
 #include "server/base/timer_thread.h"
@@ -59,6 +60,7 @@ class ServerApp {
   std::unique_ptr<AdminServer> admin_;  // Null where nobody may administer the server.
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<HealthMonitor> health_;
+  std::unique_ptr<CoreBalancer> balancer_;
   std::optional<bool> shown_ready_;  // What the log says last of the server.
   std::atomic<bool> loaded_{false};
   std::atomic<bool> draining_{false};

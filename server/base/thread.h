@@ -10,13 +10,16 @@
 
 namespace millrace {
 
+// Has the calling thread run on these CPUs alone. Where the kernel refuses, it goes on wherever it
+// may, which is slower and still right.
+void PinThisThread(const std::vector<int>& cpus);
+
 // A named thread, joined when it is destroyed. Confined to its owner; not movable, so that it can
 // be a member declared last and end before what it uses.
 class Thread {
  public:
-  // Starts `body` on a thread named `name` (cut to 15 bytes, the kernel's limit), pinned to `cpus`
-  // where that is not empty.
-  Thread(const std::string& name, absl::AnyInvocable<void()> body, std::vector<int> cpus = {});
+  // Starts `body` on a thread named `name` (cut to 15 bytes, the kernel's limit).
+  Thread(const std::string& name, absl::AnyInvocable<void()> body);
 
   // Waits for the body to return.
   ~Thread();

@@ -106,7 +106,9 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
       ->check(CLI::Range(0, 64))
       ->capture_default_str();
   app.add_option("--transform-workers", config.transform_workers,
-                 "Threads that decode pictures, apart from the replicas; 0: one per budgeted core")
+                 "Threads that decode pictures, apart from the replicas; 0: up to one per budgeted "
+                 "core, as "
+                 "what pictures and batches cost demands")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--max-message-bytes", config.max_message_bytes,

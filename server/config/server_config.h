@@ -26,7 +26,7 @@ struct ServerConfig {
   std::string worker_program;  // Empty: millrace-worker beside this program.
 
   int io_threads = 0;         // 0: chosen by the CPU budget.
-  int transform_workers = 0;  // 0: one per budgeted core.
+  int transform_workers = 0;  // 0: up to one per budgeted core.
   int max_message_bytes = 64 << 20;
   int max_streams = 4096;
   int stream_window = 32;

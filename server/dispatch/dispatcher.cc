@@ -174,6 +174,11 @@ std::vector<CostTable::Entry> Dispatcher::costs() const {
   return costs_.Latest();
 }
 
+StageTimes::Medians Dispatcher::stage_times() const {
+  MutexLock lock(mutex_);
+  return stage_times_.medians();
+}
+
 // ---- Letting requests in ----
 
 void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, Actions& actions) {
@@ -423,6 +428,7 @@ void Dispatcher::Prepare(const std::shared_ptr<PendingRequest>& request, int64_t
     } else if (request->prepared()) {
       room_.Prepared(*request);
     }
+    stage_times_.Decoded(now - begin);
     Collect(now, actions);
   }
   Perform(std::move(actions));
@@ -519,6 +525,7 @@ void Dispatcher::Finish(BatchRunner* runner, std::unique_ptr<Batch> batch,
     last_finish_ = now;
     if (outputs.ok()) {
       costs_.Observe(batch->shape(), runner->kind(), batch->rows(), execute, now);
+      stage_times_.Executed(batch->rows(), execute, runner->lease_cores());
       ExpectReturns(*batch, now);
     }
     while (CollectStart(now, starts) && starts.starts.empty()) {
@@ -745,6 +752,7 @@ Dispatcher::Actions Dispatcher::PerformFills(absl::Span<const StagingArea::Fill>
   MutexLock lock(mutex_);
   for (size_t i = 0; i < fills.size(); ++i) {
     fills[i].batch->Filled(fills[i].member, outcomes[i].took);
+    if (fills[i].request->needs_preparation()) stage_times_.Filled(fills[i].rows, outcomes[i].took);
     if (!outcomes[i].status.ok() && !fills[i].batch->members()[fills[i].member].vacated()) {
       Drop(*fills[i].request, {outcomes[i].status}, next);
     }

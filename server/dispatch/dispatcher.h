@@ -28,6 +28,7 @@
 #include "server/dispatch/request_limits.h"
 #include "server/dispatch/return_predictor.h"
 #include "server/dispatch/runners.h"
+#include "server/dispatch/stage_times.h"
 #include "server/dispatch/staging_area.h"
 #include "server/dispatch/suspect_payloads.h"
 #include "server/dispatch/waiting_flows.h"
@@ -159,6 +160,9 @@ class Dispatcher final : public Claimant,
 
   // What batches cost, per shape and kind of replica; the shape that ran last first.
   std::vector<CostTable::Entry> costs() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // What rows took lately, whatever their shape.
+  StageTimes::Medians stage_times() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   // What is to be done without the lock, in this order.
@@ -359,6 +363,7 @@ class Dispatcher final : public Claimant,
   StagingArea staging_ ABSL_GUARDED_BY(mutex_);
   Runners runners_ ABSL_GUARDED_BY(mutex_);
   CostTable costs_ ABSL_GUARDED_BY(mutex_);
+  StageTimes stage_times_ ABSL_GUARDED_BY(mutex_);
   OverloadController overload_ ABSL_GUARDED_BY(mutex_);
   const RequestLimits limits_ ABSL_GUARDED_BY(mutex_);
   BatchCaps caps_ ABSL_GUARDED_BY(mutex_);

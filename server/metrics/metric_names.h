@@ -182,6 +182,15 @@ inline constexpr Metric kQueueBytesLimit = {
 inline constexpr Metric kCpuBudget = {
     "millrace_cpu_budget_cores", MetricType::kGauge,
     "Cores this process may use: its affinity, cpuset and every cgroup quota."};
+inline constexpr Metric kTransformWorkers = {
+    "millrace_transform_workers", MetricType::kGauge,
+    "Transform workers that may work at a time: the transform stage's share of the cores."};
+inline constexpr Metric kTransformBusyTotal = {"millrace_transform_busy_seconds_total",
+                                               MetricType::kCounter,
+                                               "How long transform workers worked, all together."};
+inline constexpr Metric kBatchCores = {
+    "millrace_batch_cores", MetricType::kGauge,
+    "Cores' worth of batches that may run at a time on CPU replicas."};
 inline constexpr Metric kBuildInfo = {"millrace_build_info",
                                       MetricType::kGauge,
                                       "Always 1; the versions are in the labels.",
@@ -225,6 +234,9 @@ inline constexpr std::array kAllMetrics = {&kRequestsTotal,
                                            &kQueueBytes,
                                            &kQueueBytesLimit,
                                            &kCpuBudget,
+                                           &kTransformWorkers,
+                                           &kTransformBusyTotal,
+                                           &kBatchCores,
                                            &kBuildInfo};
 
 }  // namespace millrace

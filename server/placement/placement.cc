@@ -188,6 +188,10 @@ std::string OversubscriptionWarning(const ModelPlan& model, int asked, const Cpu
 // The table's cells; a row for every run of replicas that are placed alike.
 using Row = std::array<std::string, 7>;
 
+std::string FormatCpus(const std::vector<int>& cpus) {
+  return cpus.empty() ? "any" : FormatCpuList(cpus);
+}
+
 Row FormatReplicas(const ModelPlan& model, size_t first, size_t last) {
   const ReplicaPlacement& replica = model.replicas[first];
   return {model.model,
@@ -195,7 +199,7 @@ Row FormatReplicas(const ModelPlan& model, size_t first, size_t last) {
           model.engine,
           first == last ? absl::StrCat(first) : absl::StrCat(first, "-", last),
           replica.device == DeviceKind::kGpu ? absl::StrCat("gpu ", replica.device_index) : "cpu",
-          replica.cpus.empty() ? "any" : FormatCpuList(replica.cpus),
+          FormatCpus(replica.cpus),
           absl::StrCat(replica.threads)};
 }
 
@@ -215,6 +219,11 @@ std::vector<Row> FormatModel(const ModelPlan& model) {
   return rows;
 }
 
+// Whether what runs on CPUs is pinned.
+bool Pins(const Hardware& hardware, const PlacementOptions& options) {
+  return options.pin || hardware.cpu.exclusive;
+}
+
 }  // namespace
 
 PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlacementConfig> models,
@@ -222,7 +231,7 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
                             absl::Span<const ReplicaPlacement> placed) {
   PlacementPlan plan;
   plan.running_slots = hardware.cpu.slots();
-  const bool pin = options.pin || hardware.cpu.exclusive;
+  const bool pin = Pins(hardware, options);
   CoreAllotment cores(hardware.topology, hardware.cpu.cpus);
   for (const ReplicaPlacement& replica : placed) cores.Occupy(replica.cpus);
   for (const ModelPlacementConfig& config : models) {
@@ -249,7 +258,29 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
       if (pin && spare.device == DeviceKind::kCpu) spare.cpus = cores.Take(spare.threads);
     }
   }
+  if (std::any_of(models.begin(), models.end(),
+                  [](const auto& each) { return each.has_transform; })) {
+    std::vector<ReplicaPlacement> replicas(placed.begin(), placed.end());
+    for (const ModelPlan& model : plan.models) {
+      replicas.insert(replicas.end(), model.replicas.begin(), model.replicas.end());
+    }
+    const int workers =
+        options.transform_workers > 0 ? options.transform_workers : hardware.cpu.slots();
+    plan.transform = {workers, PlaceTransformWorkers(hardware, workers, options, replicas)};
+  }
   return plan;
+}
+
+std::vector<int> PlaceTransformWorkers(const Hardware& hardware, int workers,
+                                       const PlacementOptions& options,
+                                       absl::Span<const ReplicaPlacement> placed) {
+  if (!Pins(hardware, options)) return {};
+  std::set<int> free(hardware.cpu.cpus.begin(), hardware.cpu.cpus.end());
+  for (const ReplicaPlacement& replica : placed) {
+    for (const int cpu : replica.cpus) free.erase(cpu);
+  }
+  if (free.size() < static_cast<size_t>(workers)) return hardware.cpu.cpus;
+  return {free.begin(), free.end()};
 }
 
 std::string FormatPlan(const PlacementPlan& plan) {
@@ -257,6 +288,11 @@ std::string FormatPlan(const PlacementPlan& plan) {
   for (const ModelPlan& model : plan.models) {
     const std::vector<Row> more = FormatModel(model);
     rows.insert(rows.end(), more.begin(), more.end());
+  }
+  if (plan.transform) {
+    const int last = plan.transform->workers - 1;
+    rows.push_back({"transform workers", "-", "-", last == 0 ? "0" : absl::StrCat("0-", last),
+                    "cpu", FormatCpus(plan.transform->cpus), "1"});
   }
   Row::size_type width[std::tuple_size_v<Row>] = {};
   for (const Row& row : rows) {

@@ -38,6 +38,7 @@ struct ModelPlacementConfig {
   std::vector<InstanceGroup> groups;  // Empty: one group of kAuto.
   std::optional<int> intra_op_threads;
   std::optional<ReplicaRange> range;  // Nullopt: their number is fixed.
+  bool has_transform = false;         // Its inputs are prepared by the transform stage.
 };
 
 // What measuring the models on this hardware has found.
@@ -74,14 +75,22 @@ struct ModelPlan {
   int explicit_slots = 0;  // How many slots its configuration asks for in so many words.
 };
 
+// The threads that prepare inputs.
+struct TransformPlacement {
+  int workers = 1;
+  std::vector<int> cpus;  // Ascending: where they are pinned. Empty: they float.
+};
+
 struct PlacementPlan {
-  std::vector<ModelPlan> models;  // One for each configuration, in their order.
-  int running_slots = 1;          // How many slots the batches that run at a time may take in all.
+  std::vector<ModelPlan> models;                // One for each configuration, in their order.
+  std::optional<TransformPlacement> transform;  // Nullopt: none of these models needs any.
+  int running_slots = 1;  // How many slots the batches that run at a time may take in all.
   std::vector<std::string> warnings;  // At most one for each model.
 };
 
 struct PlacementOptions {
-  bool pin = false;  // Pin also where the CPUs are the whole machine's.
+  bool pin = false;           // Pin also where the CPUs are the whole machine's.
+  int transform_workers = 0;  // 0: one for each of the budget's slots.
 };
 
 // Decides how many replicas each model gets, and where each of them runs. `placed` run already, and
@@ -110,9 +119,16 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
                             const Measurements& measurements, const PlacementOptions& options,
                             absl::Span<const ReplicaPlacement> placed = {});
 
+// Where so many transform workers run beside the replicas that are `placed`: on the budget's CPUs
+// to which none of those is pinned, if there are as many, else on all of them. They float where CPU
+// replicas float.
+std::vector<int> PlaceTransformWorkers(const Hardware& hardware, int workers,
+                                       const PlacementOptions& options,
+                                       absl::Span<const ReplicaPlacement> placed);
+
 // Writes the plan as the table that the server prints at start: model, version, engine, replica,
 // device, cores ("any" where it floats), threads. Neighbouring replicas that are placed alike share
-// a line; a model with an error has the replica "none".
+// a line; a model with an error has the replica "none". The transform workers have the last line.
 std::string FormatPlan(const PlacementPlan& plan);
 
 }  // namespace millrace

@@ -97,6 +97,9 @@ class ModelRepository {
                                                     const std::string& version) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Where the replicas run, and how wide the core leases are.
+  PlacementBook& places() { return places_; }
+
   // Payload bytes that the requests of all models hold, and how many they may hold.
   const MemoryBudget& memory() const { return memory_; }
 

@@ -16,15 +16,7 @@ PlacementBook::PlacementBook(Hardware hardware, PlacementOptions options, CoreLe
 
 std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook::Place(
     absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving) {
-  std::vector<ReplicaPlacement> placed;
-  {
-    MutexLock lock(mutex_);
-    for (const PlacementClaim* const claim : claims_) {
-      if (leaving.count(claim) > 0) continue;
-      placed.insert(placed.end(), claim->replicas.begin(), claim->replicas.end());
-    }
-  }
-  PlacementPlan plan = PlanPlacement(hardware_, models, Measurements(), options_, placed);
+  PlacementPlan plan = PlanPlacement(hardware_, models, Measurements(), options_, Placed(leaving));
   for (const absl::string_view line : absl::StrSplit(FormatPlan(plan), '\n', absl::SkipEmpty())) {
     LogInfo(line);
   }
@@ -42,6 +34,29 @@ std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook
   }
   AdjustLeases();
   return claims;
+}
+
+std::vector<ReplicaPlacement> PlacementBook::Placed(
+    const std::set<const PlacementClaim*>& leaving) {
+  MutexLock lock(mutex_);
+  std::vector<ReplicaPlacement> placed;
+  for (const PlacementClaim* const claim : claims_) {
+    if (leaving.count(claim) > 0) continue;
+    placed.insert(placed.end(), claim->replicas.begin(), claim->replicas.end());
+  }
+  return placed;
+}
+
+void PlacementBook::SetAside(int cores) {
+  {
+    MutexLock lock(mutex_);
+    set_aside_ = cores;
+  }
+  AdjustLeases();
+}
+
+std::vector<int> PlacementBook::PlaceTransformWorkers(int workers) {
+  return millrace::PlaceTransformWorkers(hardware_, workers, options_, Placed({}));
 }
 
 std::shared_ptr<const PlacementClaim> PlacementBook::Enter(std::unique_ptr<PlacementClaim> claim) {
@@ -65,8 +80,15 @@ void PlacementBook::AdjustLeases() {
   int slots = hardware_.cpu.slots();
   {
     MutexLock lock(mutex_);
-    for (const PlacementClaim* const claim : claims_)
-      slots = std::max(slots, claim->explicit_slots);
+    slots -= set_aside_;
+    for (const PlacementClaim* const claim : claims_) {
+      if (claim->explicit_slots > hardware_.cpu.slots()) {
+        slots = std::max(slots, claim->explicit_slots);
+      }
+      for (const auto* const places : {&claim->replicas, &claim->spares}) {
+        for (const ReplicaPlacement& each : *places) slots = std::max(slots, each.slots());
+      }
+    }
   }
   leases_.SetSlots(slots);
 }

@@ -35,17 +35,32 @@ class PlacementBook {
       absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Leaves so many cores to the transform stage: so much narrower are the leases from now on, but
+  // never too narrow for the widest replica, or for what a configuration asks for beyond the
+  // budget.
+  void SetAside(int cores) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // How many cores' worth of batches may run at a time.
+  int slots() const { return leases_.slots(); }
+
+  // See the function of that name.
+  std::vector<int> PlaceTransformWorkers(int workers) ABSL_LOCKS_EXCLUDED(mutex_);
+
  private:
   std::shared_ptr<const PlacementClaim> Enter(std::unique_ptr<PlacementClaim> claim)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void Strike(const PlacementClaim* claim) ABSL_LOCKS_EXCLUDED(mutex_);
   void AdjustLeases() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Where the replicas run, but for those of `leaving`.
+  std::vector<ReplicaPlacement> Placed(const std::set<const PlacementClaim*>& leaving)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Hardware hardware_;
   const PlacementOptions options_;
   CoreLeases& leases_;
   Mutex mutex_;
   std::set<const PlacementClaim*> claims_ ABSL_GUARDED_BY(mutex_);
+  int set_aside_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace millrace

@@ -54,6 +54,8 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   // Whether the server is ready without it.
   bool is_optional() const { return settings_.readiness == Readiness::kOptional; }
   ReplicaPool& replicas() const { return *pool_; }
+  // See Dispatcher.
+  StageTimes::Medians stage_times() const { return pool_->dispatcher().stage_times(); }
   // What an operator should know of a model that serves; empty where there is nothing.
   std::string note() const { return pool_->single_rows(); }
   // The processes of the template and the replicas; 0 for one that is just being replaced.

@@ -9,10 +9,9 @@
 
 namespace millrace {
 
-TransformStage::TransformStage(const Options& options) {
-  for (int i = 0; i < options.workers; ++i) {
-    threads_.push_back(std::make_unique<Thread>(
-        absl::StrCat("transform-", i), [this] { Run(); }, options.cpus));
+TransformStage::TransformStage(int workers, Clock& clock) : clock_(clock), limit_(workers) {
+  for (int i = 0; i < workers; ++i) {
+    threads_.push_back(std::make_unique<Thread>(absl::StrCat("transform-", i), [this] { Run(); }));
   }
 }
 
@@ -32,22 +31,52 @@ void TransformStage::WorkWaits(std::shared_ptr<PreparationSource> source) {
   changed_.NotifyOne();
 }
 
+void TransformStage::Limit(int working, std::vector<int> cpus) {
+  MutexLock lock(mutex_);
+  limit_ = working;
+  cpus_ = std::move(cpus);
+  changed_.NotifyAll();
+}
+
+int TransformStage::limit() const {
+  MutexLock lock(mutex_);
+  return limit_;
+}
+
+absl::Duration TransformStage::busy() const {
+  MutexLock lock(mutex_);
+  return busy_;
+}
+
 void TransformStage::Run() {
-  while (std::shared_ptr<PreparationSource> source = NextSource()) {
-    auto work = source->NextPreparation();
-    if (!work) continue;
-    WorkWaits(std::move(source));  // There may be more, for this thread or another.
-    work();
+  std::vector<int> cpus;
+  for (;;) {
+    Turn turn;
+    {
+      MutexLock lock(mutex_);
+      turn = NextTurn();
+    }
+    if (turn.source == nullptr) return;
+    if (turn.cpus != cpus) PinThisThread(cpus = std::move(turn.cpus));
+    const absl::Time begin = clock_.Now();
+    if (auto work = turn.source->NextPreparation()) {
+      WorkWaits(std::move(turn.source));  // There may be more, for this thread or another.
+      work();
+    }
+    const absl::Duration worked = clock_.Now() - begin;
+    MutexLock lock(mutex_);
+    busy_ += worked;
+    --working_;
   }
 }
 
-std::shared_ptr<PreparationSource> TransformStage::NextSource() {
-  MutexLock lock(mutex_);
-  while (!stopping_ && sources_.empty()) changed_.Wait(mutex_);
-  if (stopping_) return nullptr;
-  std::shared_ptr<PreparationSource> next = std::move(sources_.front());
+TransformStage::Turn TransformStage::NextTurn() {
+  while (!stopping_ && (sources_.empty() || working_ >= limit_)) changed_.Wait(mutex_);
+  if (stopping_) return {};
+  Turn turn = {.source = std::move(sources_.front()), .cpus = cpus_};
   sources_.pop_front();
-  return next;
+  ++working_;
+  return turn;
 }
 
 }  // namespace millrace

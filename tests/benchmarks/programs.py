@@ -165,12 +165,12 @@ class Target:
 
     def __init__(self, programs: Programs, address: str, pids: Sequence[int]):
         self._programs = programs
-        self._address = address
+        self.address = address
         self.pids = pids
 
     def load(self, shape: Load, seconds: float, name: str, model: Model,
              warmup: float = 0.3) -> Measured:
-        command = [self._programs.build / "benchmarks/benchmark-load", "--target", self._address,
+        command = [self._programs.build / "benchmarks/benchmark-load", "--target", self.address,
                    "--model", name, "--dims", ",".join(map(str, (1, *model.dims))),
                    "--warmup", warmup, "--seconds", seconds,
                    "--cpu-of", ",".join(map(str, self.pids))]
@@ -224,6 +224,7 @@ class Loop:
 
     def __init__(self, process: subprocess.Popen):
         self._process = process
+        self.pid = process.pid
 
     def rows_per_second(self, batch: int, processes: int, threads: int, seconds: float) -> float:
         self._process.stdin.write(f"{batch} {processes} {threads} {seconds}\n")

@@ -36,7 +36,8 @@ class Versions:
     def may_answer(self, version, sent, received):
         if version not in self.loads or self.loads[version][0] > received:
             return False
-        later = [over for number, (_, over) in self.loads.items() if number > version]
+        # A copy, since another thread may begin a load meanwhile.
+        later = [over for number, (_, over) in list(self.loads.items()) if number > version]
         return sent <= min(later, default=float("inf"))
 
 

@@ -29,7 +29,8 @@ DECK = {  # How often each fault comes in a round.
     "starve_descriptors": 1, "idle_connections": 1, "starve_cpu": 1}
 HEALTHY = ("plain", "work", "narrow", "release", "wide", "mlp_pt2")
 CALL_SECONDS = 60  # For operators' calls; each ends long before.
-HANG_FOUND = obedient.LIMIT_SECONDS + 10  # Seconds until a replica that hangs has been replaced.
+FIRST_RUNS = 30  # Seconds that the first runs of a version may take: the server's --load-timeout.
+FOUND_AFTER = 10  # Seconds above the limit until a replica that hangs has been replaced.
 BETWEEN_ORDERS = 20  # Seconds between two requests that kill replicas of a model.
 # Seconds that connections may still fail after descriptors were scarce: clients wait ever longer
 # before they try again, and until then tell what came of the last time.
@@ -112,16 +113,18 @@ class Driver:
         self._taken.add(pid)
         self._signal(pid, signal.SIGSTOP)
         stopped = time.monotonic()
+        limit = FIRST_RUNS if model == "release" else obedient.LIMIT_SECONDS
+        replaced_after = limit + FOUND_AFTER
 
         def look_again():
             one = next((one for _, one in self.watch.replicas() if one.pid == pid), None)
             if one is None:
                 return
-            if one.busy_ns > HANG_FOUND * 1e9:
+            if one.busy_ns > replaced_after * 1e9:
                 self.checker.violation(f"process {pid} of model '{model}' has stood for "
                                        f"{time.monotonic() - stopped:.0f} s with a batch")
                 return
-            if one.busy_ns or time.monotonic() < stopped + HANG_FOUND:
+            if one.busy_ns or time.monotonic() < stopped + replaced_after:
                 self._undo_after(0.5, look_again)
             else:  # No batch went to it.
                 self._signal(pid, signal.SIGCONT)

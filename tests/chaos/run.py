@@ -29,7 +29,7 @@ import reference  # noqa: E402
 import wire  # noqa: E402
 from admin import Admin  # noqa: E402
 from checker import Checker, Versions  # noqa: E402
-from driver import Driver  # noqa: E402
+from driver import FIRST_RUNS, Driver  # noqa: E402
 from fleet import Fleet  # noqa: E402
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
 from memory_group import MemoryGroup  # noqa: E402
@@ -42,7 +42,7 @@ WARM = 3  # Seconds of load before it is measured what the server holds.
 HEALTHY_AFTER = 60  # Seconds from the last fault on.
 ROOM = 600 << 20  # Bytes that the server's cgroup leaves.
 FLAGS = ("--model-control", "explicit", "--load-model", "*", "--admin-listen", "127.0.0.1:0",
-         "--load-timeout", "30s")
+         "--load-timeout", f"{FIRST_RUNS}s")
 
 
 def make_table(path):

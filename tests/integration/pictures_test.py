@@ -3,6 +3,7 @@
 """Pictures in place of tensors: what stock clients send, what comes of it, and what is refused."""
 
 import io
+import os
 import random
 import re
 
@@ -12,7 +13,7 @@ import pytest
 import tritonclient.grpc
 from grpc import StatusCode
 from PIL import Image
-from server_process import Entry, Server, eventually
+from server_process import TEST_WORKER, Entry, Server, eventually
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -31,7 +32,8 @@ def server(tmp_path_factory):
     entries = [Entry("pixels", config=transform(IMAGE)),
                Entry("pixels", "boxed", config=transform(f"fit: LETTERBOX fill: 0 {RAW}")),
                Entry("pixels", "small", config=transform("most_pixels: 100000")),
-               Entry("channel_means", config=transform(""))]
+               Entry("channel_means", config=transform("")),
+               Entry("delay_pixels", config=transform(""))]
     for entry in entries:
         entry.write(folder / "repository")
     labelled = folder / "repository" / "channel_means"
@@ -39,7 +41,8 @@ def server(tmp_path_factory):
     config.write_text(re.sub(r'(output \[ \{ .*?)\} \]', r'\1label_filename: "colours.txt" } ]',
                              config.read_text()))
     (labelled / "colours.txt").write_text("red\ngreen\nblue\n")
-    with Server(folder, repositories=[folder / "repository"]) as running:
+    with Server(folder, repositories=[folder / "repository"],
+                flags=["--worker", TEST_WORKER]) as running:
         yield running
 
 
@@ -225,6 +228,21 @@ def test_stages_are_measured(server):
     response = server.stub.ModelInfer(request)
     assert number(response, "millrace_transform_us") > 0
     eventually(lambda: counts() == [count + 2 for count in before])
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core isn't shared out")
+def test_cores_go_to_the_stage_that_needs_them(server):
+    def send(model, file):
+        stream = client.Stream(server.stub)
+        for _ in range(20):
+            stream.send(raw_request(model, [file]))
+        assert not any(answer.error_message for answer in stream.rest())
+        return server.metric("millrace_transform_workers")
+    small, large = file_of(picture()), file_of(picture(5, 1600, 1200))
+    eventually(lambda: send("delay_pixels", small) == 1)
+    eventually(lambda: send("pixels", large) > 1)
+    assert server.metric("millrace_transform_busy_seconds_total") > 0
+    assert server.metric("millrace_batch_cores") >= 1
 
 
 def test_streams_of_pictures_stay_in_order_though_replicas_die(server):

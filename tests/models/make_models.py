@@ -151,6 +151,7 @@ MODELS: Sequence[Model] = (
     delay("delay_flat", 20_000.0, 0.0, 8),
     delay("delay_frame", 50_000.0, 0.0, 1, dims=[-1]),
     delay("delay_long", 500_000.0, 0.0, 1),
+    delay("delay_pixels", 50_000.0, 0.0, 1, dims=[3, 48, 64]),
     # What is deployed while a server runs.
     Model("release", {str(n): lambda n=n: modules.Release(100.0 * n) for n in (1, 2, 3)},
           [TensorSpec("INPUT__0", "FP32", [4])], [TensorSpec("OUTPUT__0", "FP32", [4])],

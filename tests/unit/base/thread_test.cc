@@ -38,7 +38,10 @@ TEST(Thread, RunsOnItsCpusOnly) {
   const int cpu = FirstAllowedCpu();
   cpu_set_t set;
   {
-    Thread thread("pinned", [&] { sched_getaffinity(0, sizeof(set), &set); }, {cpu});
+    Thread thread("pinned", [&] {
+      PinThisThread({cpu});
+      sched_getaffinity(0, sizeof(set), &set);
+    });
   }
   EXPECT_EQ(CPU_COUNT(&set), 1);
   EXPECT_TRUE(CPU_ISSET(cpu, &set));

@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "server/dispatch/dispatcher.h"
-#include "tests/fakes/answer_book.h"
 #include "tests/fakes/echo_pool.h"
 #include "tests/fakes/manual_timer.h"
 #include "tests/fakes/virtual_clock.h"
+#include "tests/unit/dispatch/answers_fixture.h"
 
 namespace millrace {
 namespace {
@@ -37,7 +37,7 @@ struct Asker {
   std::shared_ptr<Caller> caller;
 };
 
-class DispatcherPoliciesTest : public testing::Test {
+class DispatcherPoliciesTest : public AnswersFixture {
  protected:
   EchoPool& Pool(Dispatcher::Options options, int64_t max_batch_size = 1, int replicas = 1) {
     EchoPool& pool =
@@ -123,15 +123,6 @@ class DispatcherPoliciesTest : public testing::Test {
     return batches;
   }
 
-  StatusCode CodeOf(uint64_t place) const {
-    const Response* const response = book_->Find(place);
-    return response == nullptr ? StatusCode::kUnknown : response->status.code();
-  }
-  std::string MessageOf(uint64_t place) const {
-    const Response* const response = book_->Find(place);
-    return response == nullptr ? "owed" : std::string(response->status.message());
-  }
-  bool Owed(uint64_t place) const { return book_->Find(place) == nullptr; }
   int64_t CountAnswered(const std::vector<uint64_t>& places) const {
     return std::count_if(places.begin(), places.end(),
                          [&](uint64_t place) { return !Owed(place); });
@@ -139,7 +130,6 @@ class DispatcherPoliciesTest : public testing::Test {
   // The places in the running batch, one per row.
   std::vector<int32_t> Running(EchoPool& pool) { return pool.runners().front().Inputs(); }
 
-  const std::shared_ptr<AnswerBook> book_ = std::make_shared<AnswerBook>();
   VirtualClock clock_;
   ManualTimer timer_;
   CoreLeases leases_{4};

@@ -17,9 +17,9 @@
 #include <vector>
 
 #include "server/base/timer_thread.h"
-#include "tests/fakes/answer_book.h"
 #include "tests/fakes/echo_pool.h"
 #include "tests/fakes/fake_clock.h"
+#include "tests/unit/dispatch/answers_fixture.h"
 
 namespace millrace {
 namespace {
@@ -58,7 +58,7 @@ class HookedFiller final : public Filler {
   const int32_t value_;
 };
 
-class DispatcherTest : public testing::Test {
+class DispatcherTest : public AnswersFixture {
  protected:
   EchoPool& Pool(EchoPool::Options options = {}) {
     return pools_.emplace_back(std::move(options), clock_, timer_, leases_);
@@ -113,24 +113,6 @@ class DispatcherTest : public testing::Test {
     clock_.WaitUntilBlocked(1);
   }
 
-  absl::StatusCode CodeOf(uint64_t place) const {
-    const Response* const response = book_->Find(place);
-    EXPECT_NE(response, nullptr) << "Place " << place << " is owed its answer.";
-    return response == nullptr ? absl::StatusCode::kUnknown : response->status.code();
-  }
-  std::string MessageOf(uint64_t place) const {
-    const Response* const response = book_->Find(place);
-    return response == nullptr ? "" : std::string(response->status.message());
-  }
-  Values OutputOf(uint64_t place) const {
-    EXPECT_EQ(CodeOf(place), absl::StatusCode::kOk) << MessageOf(place);
-    const Response* const response = book_->Find(place);
-    return response == nullptr || response->outputs.empty() ? Values()
-                                                            : Int32s(response->outputs[0].data);
-  }
-  bool Owed(uint64_t place) const { return book_->Find(place) == nullptr; }
-
-  const std::shared_ptr<AnswerBook> book_ = std::make_shared<AnswerBook>();
   const std::shared_ptr<Caller> caller_ = std::make_shared<Caller>(std::make_shared<Flow>());
   CountingClock clock_;
   TimerThread timer_{clock_};

@@ -15,10 +15,10 @@
 
 #include "server/base/timer_thread.h"
 #include "server/dispatch/dispatcher.h"
-#include "tests/fakes/answer_book.h"
 #include "tests/fakes/echo_pool.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/fakes/seed.h"
+#include "tests/unit/dispatch/answers_fixture.h"
 
 namespace millrace {
 namespace {
@@ -79,7 +79,7 @@ class PreparedFiller final : public Filler {
   const absl::Status status_;
 };
 
-class PreparationTest : public testing::Test {
+class PreparationTest : public AnswersFixture {
  protected:
   EchoPool& Pool(int64_t max_batch_size = 4, int64_t ahead = 100, int64_t queue_rows = 100) {
     EchoPool::Options options;
@@ -130,17 +130,6 @@ class PreparationTest : public testing::Test {
     return done;
   }
 
-  absl::StatusCode CodeOf(uint64_t place) const {
-    const Response* const response = book_->Find(place);
-    return response == nullptr ? absl::StatusCode::kUnknown : response->status.code();
-  }
-  bool Owed(uint64_t place) const { return book_->Find(place) == nullptr; }
-  Values OutputOf(uint64_t place) const {
-    EXPECT_EQ(CodeOf(place), absl::StatusCode::kOk);
-    return Owed(place) ? Values() : Int32s(book_->Find(place)->outputs[0].data);
-  }
-
-  const std::shared_ptr<AnswerBook> book_ = std::make_shared<AnswerBook>();
   const std::shared_ptr<Caller> caller_ = NewCaller();
   ToldPreparers preparers_;
   std::vector<int> prepared_;  // Values, in their order.

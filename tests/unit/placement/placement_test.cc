@@ -24,6 +24,12 @@ ModelPlacementConfig Model(std::vector<InstanceGroup> groups = {},
   return {"model", 1, "torchscript", std::move(groups), threads, range};
 }
 
+ModelPlacementConfig PictureModel(std::vector<InstanceGroup> groups = {}) {
+  ModelPlacementConfig model = Model(std::move(groups));
+  model.has_transform = true;
+  return model;
+}
+
 PlacementPlan Plan(const Hardware& hardware, const std::vector<ModelPlacementConfig>& models,
                    PlacementOptions options = {}) {
   return PlanPlacement(hardware, models, Measurements(), options);
@@ -312,6 +318,36 @@ TEST(Placement, SparesArePinnedAfterTheReplicasOfAllModels) {
   for (const ReplicaPlacement& spare : plan.models[0].spares) EXPECT_THAT(spare.cpus, SizeIs(1));
 }
 
+TEST(Placement, TransformWorkersArePlannedWhereAModelNeedsThem) {
+  EXPECT_FALSE(Plan(SimulateCpus(4), {Model()}).transform);
+  const PlacementPlan plan = Plan(SimulateCpus(4), {Model(), PictureModel()});
+  ASSERT_TRUE(plan.transform);
+  EXPECT_EQ(plan.transform->workers, 4) << "A slot each.";
+  EXPECT_THAT(plan.transform->cpus, IsEmpty()) << "They float as replicas do.";
+  EXPECT_EQ(Plan(SimulateCpus(4), {PictureModel()}, {.transform_workers = 7}).transform->workers,
+            7);
+}
+
+TEST(Placement, TransformWorkersGetTheCpusThatReplicasLeave) {
+  const auto plan = [](int count, int workers) {
+    return Plan(SimulateCpus(4), {PictureModel({{DeviceKind::kCpu, count, {}}})},
+                {.pin = true, .transform_workers = workers});
+  };
+  EXPECT_THAT(plan(1, 2).transform->cpus, ElementsAre(1, 2, 3));
+  EXPECT_THAT(plan(3, 1).transform->cpus, ElementsAre(3));
+  EXPECT_THAT(plan(3, 2).transform->cpus, ElementsAre(0, 1, 2, 3)) << "Too few are left.";
+  EXPECT_THAT(plan(4, 1).transform->cpus, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(Plan(SimulateGpus(1), {PictureModel()}, {.pin = true}).transform->cpus, SizeIs(8));
+}
+
+TEST(Placement, TransformWorkersKeepOffReplicasThatRunAlready) {
+  const std::vector<ReplicaPlacement> placed = {{.cpus = {0, 1}, .threads = 2}};
+  EXPECT_THAT(PlaceTransformWorkers(SimulateCpus(4), 2, {.pin = true}, placed), ElementsAre(2, 3));
+  EXPECT_THAT(PlaceTransformWorkers(SimulateCpus(4), 2, {}, placed), IsEmpty());
+  const Hardware part = SimulateCpuset(SimulateCpus(8), {4, 5, 6});
+  EXPECT_THAT(PlaceTransformWorkers(part, 1, {}, {}), ElementsAre(4, 5, 6));
+}
+
 TEST(Placement, TableHasALineForNeighboursThatArePlacedAlike) {
   ModelPlacementConfig detector = Model({{DeviceKind::kGpu, 2, {}}});
   detector.model = "detector";
@@ -330,6 +366,11 @@ TEST(Placement, TableHasALineForNeighboursThatArePlacedAlike) {
             "model  version  engine       replica  device  cores  threads\n"
             "model  1        aotinductor  0        cpu     0-1    2\n"
             "model  1        aotinductor  1        cpu     2-3    2\n");
+  EXPECT_EQ(FormatPlan(Plan(SimulateCpus(3), {PictureModel({{DeviceKind::kCpu, 1, {}}})},
+                            {.pin = true, .transform_workers = 2})),
+            "model              version  engine       replica  device  cores  threads\n"
+            "model              1        torchscript  0        cpu     0      1\n"
+            "transform workers  -        -            0-1      cpu     1-2    1\n");
 }
 
 }  // namespace

@@ -28,7 +28,8 @@ ModelPlacementConfig Model(const std::string& name, int count, int threads = 1) 
           .engine = "torchscript",
           .groups = {group},
           .intra_op_threads = threads,
-          .range = std::nullopt};
+          .range = std::nullopt,
+          .has_transform = false};
 }
 
 class PlacementBookTest : public testing::Test {
@@ -70,6 +71,28 @@ TEST_F(PlacementBookTest, LeasesFollowWhatThePlacedModelsAskFor) {
   EXPECT_EQ(leases_.slots(), 6);
   wide.reset();
   EXPECT_EQ(leases_.slots(), 4);
+}
+
+TEST_F(PlacementBookTest, LeasesLeaveCoresToTheTransformStage) {
+  const auto narrow = Place(Model("a", 1));
+  book_.SetAside(1);
+  EXPECT_EQ(leases_.slots(), 3);
+  book_.SetAside(4);
+  EXPECT_EQ(leases_.slots(), 1) << "The widest replica always fits.";
+  const auto wide = Place(Model("b", 1, 2));
+  EXPECT_EQ(leases_.slots(), 2);
+  const auto wider_than_the_budget = Place(Model("c", 3, 2));
+  EXPECT_EQ(leases_.slots(), 6);
+  book_.SetAside(0);
+  EXPECT_EQ(leases_.slots(), 6);
+}
+
+TEST_F(PlacementBookTest, TransformWorkersAreKeptOffItsReplicas) {
+  const auto first = Place(Model("a", 2));
+  EXPECT_THAT(book_.PlaceTransformWorkers(2), ElementsAre(2, 3));
+  const auto second = Place(Model("b", 1));
+  EXPECT_THAT(book_.PlaceTransformWorkers(1), ElementsAre(3));
+  EXPECT_THAT(book_.PlaceTransformWorkers(2), ElementsAre(0, 1, 2, 3));
 }
 
 TEST_F(PlacementBookTest, ModelThatCantBePlacedHindersNoOther) {

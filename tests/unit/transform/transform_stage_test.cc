@@ -2,12 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/transform/transform_stage.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 
+#include <algorithm>
 #include <memory>
+#include <set>
+#include <thread>
 
 #include "server/base/mutex.h"
 #include "server/base/thread.h"
+#include "tests/fakes/fake_clock.h"
 
 namespace millrace {
 namespace {
@@ -21,7 +27,8 @@ class FakeSource final : public PreparationSource {
     --left_;
     return [this] {
       MutexLock inner(mutex_);
-      ++running_;
+      most_ = std::max(most_, ++running_);
+      cpus_.insert(sched_getcpu());
       changed_.NotifyAll();
       while (held_) changed_.Wait(mutex_);
       --running_;
@@ -51,6 +58,15 @@ class FakeSource final : public PreparationSource {
     MutexLock lock(mutex_);
     return done_;
   }
+  // How many were running at a time, at most, and where.
+  int most() const {
+    MutexLock lock(mutex_);
+    return most_;
+  }
+  std::set<int> cpus() const {
+    MutexLock lock(mutex_);
+    return cpus_;
+  }
 
  private:
   mutable Mutex mutex_;
@@ -59,12 +75,14 @@ class FakeSource final : public PreparationSource {
   bool held_ = false;
   int running_ = 0;
   int done_ = 0;
+  int most_ = 0;
+  std::set<int> cpus_;
 };
 
 TEST(TransformStage, RunsAllThatWaitsOfEverySource) {
   const auto first = std::make_shared<FakeSource>();
   const auto second = std::make_shared<FakeSource>();
-  TransformStage stage({.workers = 3, .cpus = {}});
+  TransformStage stage(3, Clock::Real());
   first->Add(100);
   stage.WorkWaits(first);
   second->Add(50);
@@ -78,7 +96,7 @@ TEST(TransformStage, RunsAllThatWaitsOfEverySource) {
 
 TEST(TransformStage, OneSourceKeepsAllWorkersBusy) {
   const auto source = std::make_shared<FakeSource>();
-  TransformStage stage({.workers = 4, .cpus = {}});
+  TransformStage stage(4, Clock::Real());
   source->Hold(true);
   source->Add(9);
   stage.WorkWaits(source);
@@ -90,7 +108,7 @@ TEST(TransformStage, OneSourceKeepsAllWorkersBusy) {
 TEST(TransformStage, SourceThatIsHeldUpLeavesOthersTheirTurn) {
   const auto slow = std::make_shared<FakeSource>();
   const auto quick = std::make_shared<FakeSource>();
-  TransformStage stage({.workers = 2, .cpus = {}});
+  TransformStage stage(2, Clock::Real());
   slow->Hold(true);
   slow->Add(1);
   stage.WorkWaits(slow);
@@ -101,9 +119,58 @@ TEST(TransformStage, SourceThatIsHeldUpLeavesOthersTheirTurn) {
   slow->Hold(false);
 }
 
+TEST(TransformStage, NoMoreWorkersWorkThanMay) {
+  const auto source = std::make_shared<FakeSource>();
+  TransformStage stage(3, Clock::Real());
+  stage.Limit(1, {});
+  EXPECT_EQ(stage.limit(), 1);
+  source->Hold(true);
+  source->Add(100);
+  stage.WorkWaits(source);
+  source->WaitUntilRunning(1);
+  source->Hold(false);
+  source->WaitUntilDone(100);
+  EXPECT_EQ(source->most(), 1);
+
+  source->Hold(true);
+  source->Add(100);
+  stage.WorkWaits(source);
+  source->WaitUntilRunning(1);
+  stage.Limit(2, {});  // Also while they work.
+  source->WaitUntilRunning(2);
+  source->Hold(false);
+  source->WaitUntilDone(200);
+  EXPECT_EQ(source->most(), 2);
+}
+
+TEST(TransformStage, WorkersRunWhereTheyArePinned) {
+  const int cpu = sched_getcpu();
+  const auto source = std::make_shared<FakeSource>();
+  TransformStage stage(2, Clock::Real());
+  stage.Limit(2, {cpu});
+  source->Add(20);
+  stage.WorkWaits(source);
+  source->WaitUntilDone(20);
+  EXPECT_THAT(source->cpus(), testing::ElementsAre(cpu));
+}
+
+TEST(TransformStage, TellsHowLongItsWorkersWorked) {
+  FakeClock clock;
+  const auto source = std::make_shared<FakeSource>();
+  TransformStage stage(2, clock);
+  source->Hold(true);
+  source->Add(2);
+  stage.WorkWaits(source);
+  source->WaitUntilRunning(2);
+  clock.Advance(absl::Seconds(3));
+  source->Hold(false);
+  while (stage.busy() < absl::Seconds(6)) std::this_thread::yield();
+  EXPECT_EQ(stage.busy(), absl::Seconds(6));
+}
+
 TEST(TransformStage, EndsAfterWhatIsRunningAndLeavesTheRest) {
   const auto source = std::make_shared<FakeSource>();
-  auto stage = std::make_unique<TransformStage>(TransformStage::Options{.workers = 1, .cpus = {}});
+  auto stage = std::make_unique<TransformStage>(1, Clock::Real());
   source->Hold(true);
   source->Add(1000);
   stage->WorkWaits(source);

@@ -1,0 +1,88 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/app/core_balancer.h"
+
+#include <memory>
+#include <utility>
+
+#include "server/base/log.h"
+#include "server/hardware/cpu_list.h"
+
+namespace millrace {
+namespace {
+
+constexpr absl::Duration kInterval = absl::Seconds(1);
+
+}  // namespace
+
+CoreBalancer::CoreBalancer(const Context& context)
+    : context_(context),
+      split_{.transform = context.transforms->workers(), .replicas = context.slots},
+      looked_(context.clock->Now()),
+      busy_(context.transforms->busy()),
+      thread_("balancer", [this] { Run(); }) {}
+
+CoreBalancer::~CoreBalancer() {
+  MutexLock lock(mutex_);
+  stopping_ = true;
+  changed_.NotifyAll();
+}
+
+void CoreBalancer::Run() {
+  for (;;) {
+    {
+      MutexLock lock(mutex_);
+      const absl::Time next = looked_ + kInterval;
+      while (!stopping_ && context_.clock->Now() < next) {
+        context_.clock->WaitUntil(changed_, mutex_, next);
+      }
+      if (stopping_) return;
+    }
+    Look();
+  }
+}
+
+void CoreBalancer::Look() {
+  const absl::Time now = context_.clock->Now();
+  const absl::Duration busy = context_.transforms->busy();
+  const double busy_cores = absl::FDivDuration(busy - busy_, now - looked_);
+  looked_ = now;
+  busy_ = busy;
+  const std::vector<StageCost> costs = TakeCosts();
+  const CoreSplit split =
+      context_.fixed ? split_ : SplitCores(context_.slots, costs, busy_cores, split_);
+  Apply(split, context_.repository->places().PlaceTransformWorkers(split.transform));
+}
+
+std::vector<StageCost> CoreBalancer::TakeCosts() {
+  std::vector<StageCost> costs;
+  std::map<const ServedModel*, int64_t> rows;
+  for (const std::shared_ptr<ServedModel>& model : context_.repository->Loaded()) {
+    const StageTimes::Medians medians = model->stage_times();
+    const auto before = rows_.find(model.get());
+    const bool known = before != rows_.end() && before->second <= medians.rows;
+    costs.push_back({.prepare = medians.prepare,
+                     .execute = medians.execute,
+                     .rows = static_cast<double>(medians.rows - (known ? before->second : 0))});
+    rows[model.get()] = medians.rows;
+  }
+  rows_ = std::move(rows);
+  return costs;
+}
+
+void CoreBalancer::Apply(const CoreSplit& split, std::vector<int> transform_cpus) {
+  const bool moved = transform_cpus != transform_cpus_;
+  if (split.transform != split_.transform || moved) {
+    context_.transforms->Limit(split.transform, transform_cpus);
+    LogInfo("transform workers: ", split.transform, " of ", context_.transforms->workers(),
+            " may work at a time, on ",
+            transform_cpus.empty() ? "any core" : "cores " + FormatCpuList(transform_cpus));
+  }
+  if (split.replicas != split_.replicas) {
+    context_.repository->places().SetAside(context_.slots - split.replicas);
+  }
+  split_ = split;
+  transform_cpus_ = std::move(transform_cpus);
+}
+
+}  // namespace millrace
