@@ -71,9 +71,11 @@ std::vector<StageCost> CoreBalancer::TakeCosts() {
 }
 
 void CoreBalancer::Apply(const CoreSplit& split, std::vector<int> transform_cpus) {
-  const bool moved = transform_cpus != transform_cpus_;
-  if (split.transform != split_.transform || moved) {
+  const bool changed = split.transform != split_.transform;
+  if (changed || transform_cpus != transform_cpus_) {
     context_.transforms->Limit(split.transform, transform_cpus);
+  }
+  if (changed) {
     LogInfo("transform workers: ", split.transform, " of ", context_.transforms->workers(),
             " may work at a time, on ",
             transform_cpus.empty() ? "any core" : "cores " + FormatCpuList(transform_cpus));
