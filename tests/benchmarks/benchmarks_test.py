@@ -12,6 +12,7 @@ import sys
 import threading
 
 import pytest
+import replicas
 import run
 from programs import Load, Programs, Variant
 
@@ -85,6 +86,16 @@ def test_the_table_of_holding_has_every_row(tmp_path):
             # No answer comes sooner than the model takes for one row.
             assert min(row["p50_us"]) >= 1e3 * (delay.setup_ms + delay.row_ms)
             assert re.search(rf"\| +{re.escape(row['load'])} \|", printed)
+
+
+def test_replicas_are_smaller_than_processes_that_load_the_model():
+    command = [sys.executable, replicas.__file__, "--deaths", 2, "--build", BUILD,
+               "--models", MODELS / "bench"]
+    done = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE,
+                          timeout=240, check=True)
+    [part] = re.findall(r"that loads the model by itself: (\S+)$", done.stdout, re.MULTILINE)
+    assert 0 < float(part) < 0.5
+    assert "from death to the first answer" in done.stdout
 
 
 # ---- The open loop ----

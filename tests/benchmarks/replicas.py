@@ -14,6 +14,7 @@ the request takes otherwise.
 import argparse
 import os
 import pathlib
+import queue
 import re
 import signal
 import statistics
@@ -58,10 +59,13 @@ class Client:
         return 1e3 * (time.monotonic() - begin)
 
     def infer_at_once(self, count):
-        calls = [self._client.async_infer("model", [self._input], lambda *_: None,
-                                          client_timeout=PATIENCE) for _ in range(count)]
-        for call in calls:
-            call.get_result()
+        answers = queue.SimpleQueue()
+        for _ in range(count):
+            self._client.async_infer("model", [self._input], lambda result, error:
+                                     answers.put(error), client_timeout=PATIENCE)
+        for _ in range(count):
+            if error := answers.get(timeout=2 * PATIENCE):
+                raise error
 
 
 def measure_memory(programs):
