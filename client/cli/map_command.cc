@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "client/cli/embedded_server.h"
 #include "client/cli/file_list.h"
@@ -197,11 +198,11 @@ class Results {
     }
     record["ms"] = absl::ToDoubleMilliseconds(absl::Now() - entry.sent_at);
     for (const auto& [name, parameter] : answer.response->parameters) {
-      const absl::string_view key = name;
-      if (!absl::StartsWith(key, "millrace_") || !absl::EndsWith(key, "_us")) continue;
-      if (const auto* us = std::get_if<int64_t>(&parameter)) {
-        record["timings"][std::string(key.substr(9))] = *us;
-      }
+      const auto* const number = std::get_if<int64_t>(&parameter);
+      absl::string_view key = name;
+      if (number == nullptr || !absl::ConsumePrefix(&key, "millrace_")) continue;
+      if (key == "batch_size") record["batch_size"] = *number;
+      if (absl::EndsWith(key, "_us")) record["timings"][std::string(key)] = *number;
     }
     return record;
   }

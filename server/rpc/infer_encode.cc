@@ -82,6 +82,7 @@ void WriteTimings(Out& out, const Timings& timings) {
     WriteParameter(out, "millrace_transform_us", kInt64Param,
                    absl::ToInt64Microseconds(timings.prepare));
   }
+  WriteParameter(out, "millrace_fill_us", kInt64Param, absl::ToInt64Microseconds(timings.fill));
   WriteParameter(out, "millrace_execute_us", kInt64Param,
                  absl::ToInt64Microseconds(timings.execute));
   WriteParameter(out, "millrace_batch_size", kInt64Param, timings.batch_rows);

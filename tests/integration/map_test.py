@@ -71,7 +71,8 @@ def assert_right(found, numbers):
         else:
             [output] = record["outputs"]
             np.testing.assert_allclose(output["data"], [number_of(record), 100, 200], atol=0.01)
-            assert record["ms"] > 0 and record["timings"]["execute_us"] > 0
+            assert record["ms"] > 0 and 1 <= record["batch_size"] <= 8
+            assert record["timings"]["execute_us"] > 0 and record["timings"]["fill_us"] > 0
 
 
 def test_every_file_has_its_record_in_order(server, folder):

@@ -263,8 +263,9 @@ def test_timings_come_on_request(server):
                 client.numbered("identity", 1, rows=5, parameters={"millrace_timings": True}))
     without, timed = (answer.infer_response.parameters for answer in stream.rest())
     assert set(without) == {"triton_final_response"}
-    assert set(timed) - set(without) == {"millrace_queue_us", "millrace_execute_us",
-                                         "millrace_batch_size", "millrace_replica"}
+    assert set(timed) - set(without) == {"millrace_queue_us", "millrace_fill_us",
+                                         "millrace_execute_us", "millrace_batch_size",
+                                         "millrace_replica"}
     assert timed["millrace_batch_size"].int64_param >= 5
     assert timed["millrace_replica"].int64_param in (0, 1)
     assert timed["millrace_queue_us"].int64_param >= 0

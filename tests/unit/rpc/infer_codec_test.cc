@@ -449,12 +449,14 @@ TEST(EncodeInferResponse, TimingsAreSentWhereTheyWereAskedFor) {
   Response response = WithOutputs({1});
   response.wants_timings = true;
   response.timings.queue = absl::Microseconds(150);
+  response.timings.fill = absl::Microseconds(30);
   response.timings.execute = absl::Milliseconds(2);
   response.timings.batch_rows = 8;
   response.timings.replica = 1;
   const auto message = Parsed<ModelInferResponse>(EncodeInferResponse(std::move(response)));
-  EXPECT_EQ(message.parameters().size(), 4);
+  EXPECT_EQ(message.parameters().size(), 5);
   EXPECT_EQ(message.parameters().at("millrace_queue_us").int64_param(), 150);
+  EXPECT_EQ(message.parameters().at("millrace_fill_us").int64_param(), 30);
   EXPECT_EQ(message.parameters().at("millrace_execute_us").int64_param(), 2000);
   EXPECT_EQ(message.parameters().at("millrace_batch_size").int64_param(), 8);
   EXPECT_EQ(message.parameters().at("millrace_replica").int64_param(), 1);
