@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from typing import List
+from typing import List, Tuple
 
 PATIENCE = 120  # Seconds that anything here may take before it counts as failed.
 LOG_PREFIX = re.compile(r"^\S+ [A-Z] \S+\[\d+\] ")  # Time, level, program and process.
@@ -91,11 +91,19 @@ class DemoServer:
 
     def metric(self, name: str, model: str) -> float:
         """Returns what /metrics says about a model, summed over its versions."""
-        text = self._get("/metrics")
-        if text is None:
-            raise ServerError(f"the server doesn't answer GET /metrics: see {self.log}")
-        values = re.findall(rf'^{name}{{model="{model}",[^}}]*}} (\S+)$', text, re.MULTILINE)
-        return sum(map(float, values))
+        return sum(value for _, value in self._samples(name, model))
+
+    def median(self, histogram: str, model: str) -> float:
+        """Returns the median that a histogram of /metrics tells: between the bounds of a bucket it
+        takes values to be spread evenly, as Prometheus does."""
+        buckets = [(float(re.search(r'le="([^"]+)"', labels)[1]), count)
+                   for labels, count in self._samples(f"{histogram}_bucket", model)]
+        half, below, lower = buckets[-1][1] / 2, 0.0, 0.0
+        for bound, count in buckets:
+            if count >= half > below:
+                return lower + (bound - lower) * (half - below) / (count - below)
+            below, lower = count, bound
+        return 0.0
 
     def wait_until_replaced(self, model: str, restarts: int, ready: int) -> None:
         """Waits until `restarts` replicas of the model were replaced, and `ready` are ready."""
@@ -103,6 +111,14 @@ class DemoServer:
             f"{restarts} restarted and {ready} ready replicas",
             lambda: self.metric("millrace_replica_restarts_total", model) >= restarts
             and self.metric("millrace_ready_replicas", model) == ready)
+
+    def _samples(self, name: str, model: str) -> List[Tuple[str, float]]:
+        """Returns the labels and values of a metric of the model."""
+        text = self._get("/metrics")
+        if text is None:
+            raise ServerError(f"the server doesn't answer GET /metrics: see {self.log}")
+        found = re.findall(rf'^{name}{{(model="{model}",[^}}]*)}} (\S+)$', text, re.MULTILINE)
+        return [(labels, float(value)) for labels, value in found]
 
     def _log_lines(self) -> List[str]:
         return [LOG_PREFIX.sub("", line) for line in self.log.read_text().splitlines()]

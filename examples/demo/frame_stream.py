@@ -1,6 +1,6 @@
 # Copyright The Millrace Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sends the frames of a video over one gRPC stream, with the stock Triton client."""
+"""Sends the frames of a video as JPEG over one gRPC stream, with the stock Triton client."""
 
 import dataclasses
 import pathlib
@@ -15,6 +15,7 @@ import tritonclient.grpc as grpcclient
 
 MODEL = "pedestrians"
 WIDTH, HEIGHT = 768, 576
+JPEG_QUALITY = 90
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Answer:
     latency: float  # Seconds from handing the frame to the client library.
     replica: int
     batch_size: int
+    sent_bytes: int  # Of the frame, as JPEG.
+    decode_ms: float
+    resize_ms: float  # With being put into its batch; the mean of the batch.
+    inference_ms: float  # Of its batch.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +56,15 @@ class StreamEnd:
     error: Optional[str] = None
 
 
-def as_tensor(frame: Frame) -> grpcclient.InferInput:
-    """Returns the frame as the model's input: a batch of one, RGB."""
-    rgb = cv2.cvtColor(frame.picture, cv2.COLOR_BGR2RGB)
-    tensor = grpcclient.InferInput("frames", (1, HEIGHT, WIDTH, 3), "UINT8")
-    return tensor.set_data_from_numpy(rgb[None])
+def as_jpeg(frame: Frame) -> bytes:
+    _, file = cv2.imencode(".jpg", frame.picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return file.tobytes()
+
+
+def as_tensor(file: bytes) -> grpcclient.InferInput:
+    """Returns the file of a picture as the model's input: a batch of one."""
+    tensor = grpcclient.InferInput("frames", (1, 1), "BYTES")
+    return tensor.set_data_from_numpy(numpy.array([[file]], dtype=object))
 
 
 def count_frames(video: pathlib.Path) -> int:
@@ -98,7 +107,7 @@ class FrameStream:
         self._room = threading.Semaphore(window)  # A place for each frame that may be under way.
         self._stopping = False
         self._error: Optional[str] = None
-        self._sent: Dict[int, Tuple[Frame, float]] = {}
+        self._sent: Dict[int, Tuple[Frame, int, float]] = {}
         self._client = grpcclient.InferenceServerClient(url)
         self._client.start_stream(self._take)
         self._sender = threading.Thread(target=self._send, name=f"stream {number}", daemon=True)
@@ -116,8 +125,9 @@ class FrameStream:
                 self._room.acquire()
                 if self._stopping:
                     break
-                self._sent[number] = frame, time.monotonic()
-                self._client.async_stream_infer(MODEL, [as_tensor(frame)], request_id=str(number),
+                file = as_jpeg(frame)
+                self._sent[number] = frame, len(file), time.monotonic()
+                self._client.async_stream_infer(MODEL, [as_tensor(file)], request_id=str(number),
                                                 parameters={"millrace_timings": True})
             for _ in range(self._window):  # Until all frames are answered.
                 if not self._stopping:
@@ -146,13 +156,17 @@ class FrameStream:
     def _answer(self, result: grpcclient.InferResult, now: float) -> Answer:
         response = result.get_response()
         number = int(response.id)
-        frame, sent = self._sent.pop(number)  # A second answer finds nothing: KeyError.
+        # A second answer finds nothing: KeyError.
+        frame, sent_bytes, sent = self._sent.pop(number)
+        told = {name: response.parameters[f"millrace_{name}"].int64_param for name in
+                ("replica", "batch_size", "transform_us", "fill_us", "execute_us")}
         count = int(result.as_numpy("count").item())
         boxes = result.as_numpy("boxes")[0, :count].round().astype(int).tolist()
         scores = result.as_numpy("scores")[0, :count].tolist()
         return Answer(
             stream=self._number, number=number, frame=frame,
             detections=[Detection(tuple(box), score) for box, score in zip(boxes, scores)],
-            latency=now - sent,
-            replica=response.parameters["millrace_replica"].int64_param,
-            batch_size=response.parameters["millrace_batch_size"].int64_param)
+            latency=now - sent, replica=told["replica"], batch_size=told["batch_size"],
+            sent_bytes=sent_bytes, decode_ms=told["transform_us"] / 1000,
+            resize_ms=told["fill_us"] / told["batch_size"] / 1000,
+            inference_ms=told["execute_us"] / 1000)

@@ -5,7 +5,8 @@
 
     python examples/demo/pedestrian_model.py --into models
 
-writes models/pedestrians/config.pbtxt and models/pedestrians/1/model.pt. It is the classical
+writes models/pedestrians/config.pbtxt and models/pedestrians/1/model.pt; with --pictures clients
+send JPEG, PNG or WebP files of any size instead of pixels. It is the classical
 detector of Dalal and Triggs (CVPR 2005): histograms of oriented gradients under a linear SVM, with
 the coefficients that OpenCV publishes (cv2.HOGDescriptor_getDefaultPeopleDetector). Written as
 tensor operations it is a small convolutional network, so it takes batches and runs on any device:
@@ -58,6 +59,7 @@ output [
 ]
 dynamic_batching {{ }}
 """
+TRANSFORM = "millrace { transform { image { fit: LETTERBOX } } }\n"
 
 
 def level_size(scale: float) -> Tuple[int, int]:
@@ -207,15 +209,16 @@ class PedestrianDetector(torch.nn.Module):
                 found.sum(1, keepdim=True).to(torch.int32))
 
 
-def write_model(into: pathlib.Path) -> pathlib.Path:
-    """Writes the model's folder into the repository `into` and returns it."""
+def write_model(into: pathlib.Path, pictures: bool = False) -> pathlib.Path:
+    """Writes the model's folder into the repository `into` and returns it. The model takes tensors
+    of pixels, or files of `pictures`."""
     folder = into / "pedestrians"
     (folder / "1").mkdir(parents=True, exist_ok=True)
     example = torch.zeros(2, FRAME_HEIGHT, FRAME_WIDTH, 3, dtype=torch.uint8)
     with torch.inference_mode():
         model = torch.jit.trace(PedestrianDetector().eval(), example)
     model.save(str(folder / "1" / "model.pt"))
-    (folder / "config.pbtxt").write_text(CONFIG)
+    (folder / "config.pbtxt").write_text(CONFIG + (TRANSFORM if pictures else ""))
     return folder
 
 
@@ -223,7 +226,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Makes the demo's pedestrian model.")
     parser.add_argument("--into", required=True, type=pathlib.Path, metavar="DIR",
                         help="the model repository to write it into")
-    print(f"wrote {write_model(parser.parse_args().into)}")
+    parser.add_argument("--pictures", action="store_true",
+                        help="the model takes files of pictures, not tensors of pixels")
+    arguments = parser.parse_args()
+    print(f"wrote {write_model(arguments.into, arguments.pictures)}")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@
     ./dev demo --video street.mp4     another video
     ./dev demo --json | jq .          one JSON object per line
 
-Three gRPC streams play the video from three places at once, and the server batches their frames
-across its replicas. Half-way one replica is killed. The demo fails (exit code 1) if any frame's
-answer is lost, doubled or out of its stream's order, or if the replica is not replaced.
+Three gRPC streams play the video from three places at once, as JPEG frames, which the server
+decodes and batches across its replicas. Half-way one replica is killed. Then `millrace map` sends a
+folder of pictures to the same server. The demo fails (exit code 1) if any frame's answer is lost,
+doubled or out of its stream's order, if the replica is not replaced, or if a picture has no answer.
 """
 
 import argparse
@@ -22,7 +23,9 @@ import time
 
 import tritonclient.grpc as grpcclient
 from contact_sheet import write_contact_sheet
-from frame_stream import MODEL, FrameStream, StreamEnd, count_frames, read_frames
+from frame_stream import (HEIGHT, MODEL, WIDTH, FrameStream, StreamEnd, count_frames,
+                          read_frames)
+from picture_folder import Mapped, map_folder, write_pictures
 from report import JsonReport, Summary, TextReport
 from demo_server import PATIENCE, DemoServer, ServerError
 from tally import Tally
@@ -31,6 +34,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 STREAMS = 3
 WINDOW = 4  # Frames of a stream under way: enough to keep two replicas in full batches.
 SHEET_COLUMNS = 4
+RECORDS = "pictures.jsonl"
 
 
 def play(server: DemoServer, args: argparse.Namespace, report) -> Summary:
@@ -69,6 +73,10 @@ def play(server: DemoServer, args: argparse.Namespace, report) -> Summary:
     if restarts != 1:
         tally.faults.append(f"one replica was killed, but {restarts} were restarted")
     mean_batch_size = measure_mean_batch_size(server.url)
+    transform_wait_ms = 1000 * server.median("millrace_transform_wait_seconds", MODEL)
+    folder = map_pictures(server, args, report)
+    if folder.pictures != folder.expected_pictures:
+        tally.faults.append(f"{folder.pictures} answers to {folder.expected_pictures} pictures")
     if (code := server.stop()) != 0:
         tally.faults.append(f"the server ended with code {code}")
     sheet = args.output / "contact-sheet.png"
@@ -77,10 +85,23 @@ def play(server: DemoServer, args: argparse.Namespace, report) -> Summary:
         frames=tally.answered, expected_frames=tally.expected, streams=STREAMS,
         seconds=seconds, frames_per_second=tally.answered / seconds,
         latency_p50_ms=tally.latency_ms(50), latency_p99_ms=tally.latency_ms(99),
+        jpeg_bytes=tally.median("sent_bytes"), raw_bytes=WIDTH * HEIGHT * 3,
+        transform_wait_ms=transform_wait_ms, decode_ms=tally.median("decode_ms"),
+        resize_ms=tally.median("resize_ms"), inference_ms=tally.median("inference_ms"),
         mean_batch_size=mean_batch_size, order_verified=order_verified,
         frames_of_replica=dict(tally.frames_of_replica),
-        killed_pid=killed, replica_restarts=restarts,
-        contact_sheet=shown(sheet), server_log=shown(server.log), faults=tally.faults)
+        killed_pid=killed, replica_restarts=restarts, folder=folder,
+        records=shown(args.output / RECORDS), contact_sheet=shown(sheet),
+        server_log=shown(server.log), faults=tally.faults)
+
+
+def map_pictures(server: DemoServer, args: argparse.Namespace, report) -> Mapped:
+    """Sends a folder of pictures through the command line, and returns what came of it."""
+    folder = args.output / "pictures"
+    write_pictures(args.video, folder, args.pictures)
+    report.maps(shown(folder), args.pictures)
+    return map_folder(args.server.with_name("millrace"), server.url, folder,
+                      args.output / RECORDS)
 
 
 def measure_mean_batch_size(url: str) -> float:
@@ -112,10 +133,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=positive, default=200, metavar="N",
                         help="frames of each stream; a video that ends begins again "
                              "(default: %(default)s)")
+    parser.add_argument("--pictures", type=positive, default=60, metavar="N",
+                        help="pictures in the folder, out of the video (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print lines of JSON")
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "build" / "demo",
-                        metavar="DIR", help="where contact-sheet.png and server.log go "
-                                            "(default: %(default)s)")
+                        metavar="DIR", help="where contact-sheet.png, server.log, the pictures and "
+                                            "their records go (default: %(default)s)")
     parser.add_argument("--server", type=pathlib.Path, metavar="FILE",
                         default=ROOT / "build" / "bin" / "millrace-server",
                         help="the server's program (default: %(default)s)")

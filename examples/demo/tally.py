@@ -3,6 +3,7 @@
 """Checks that no answer is lost, doubled or out of order, and counts what there is to count."""
 
 import collections
+import statistics
 from typing import Dict, List
 
 import numpy
@@ -22,7 +23,7 @@ class Tally:
         self.open_streams = streams
         self._frames = frames
         self._next = [0] * streams
-        self._latencies: List[float] = []
+        self._answers: Dict[str, List[float]] = collections.defaultdict(list)
         samples = min(samples, frames)
         self._sampled = {frames * (2 * i + 1) // (2 * samples) for i in range(samples)}
 
@@ -34,7 +35,8 @@ class Tally:
         self._next[answer.stream] = due + 1
         self.answered += 1
         self.frames_of_replica[answer.replica] += 1
-        self._latencies.append(answer.latency)
+        for name in ("latency", "sent_bytes", "decode_ms", "resize_ms", "inference_ms"):
+            self._answers[name].append(getattr(answer, name))
         if answer.number in self._sampled:
             self.samples[answer.stream].append(answer)
 
@@ -47,4 +49,8 @@ class Tally:
                                f"{self._frames} frames")
 
     def latency_ms(self, percentile: float) -> float:
-        return 1000 * float(numpy.percentile(self._latencies or [0.0], percentile))
+        return 1000 * float(numpy.percentile(self._answers["latency"] or [0.0], percentile))
+
+    def median(self, name: str) -> float:
+        """Of a number that every answer has."""
+        return statistics.median(self._answers[name] or [0.0])

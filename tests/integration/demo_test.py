@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("MILLRACE_BIN", ROOT / "build" / "bin"))
 MODELS = pathlib.Path(os.environ.get("MILLRACE_DEMO_MODELS", ROOT / "build" / "demo-models"))
 VIDEO = pathlib.Path(os.environ.get("MILLRACE_VIDEO", ROOT / ".cache" / "vtest.avi"))
-STREAMS, FRAMES, LENGTH = 3, 8, 795
+STREAMS, FRAMES, LENGTH, PICTURES = 3, 8, 795, 6
 
 
 def command(output, *flags):
@@ -41,8 +41,8 @@ def processes_of(folder):
 
 
 def test_every_frame_is_answered_in_order_though_a_replica_is_killed(tmp_path):
-    done = subprocess.run(command(tmp_path, "--frames", str(FRAMES)), capture_output=True,
-                          text=True, timeout=600)
+    done = subprocess.run(command(tmp_path, "--frames", str(FRAMES), "--pictures", str(PICTURES)),
+                          capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -71,6 +71,14 @@ def test_every_frame_is_answered_in_order_though_a_replica_is_killed(tmp_path):
     assert summary["replica_restarts"] == 1 and summary["killed_pid"] == kill["pid"]
     assert sum(summary["frames_of_replica"].values()) == STREAMS * FRAMES
     assert 1 <= summary["mean_batch_size"] <= 4
+    assert 20_000 < summary["jpeg_bytes"] < summary["raw_bytes"] == 768 * 576 * 3
+    for stage in ("transform_wait_ms", "decode_ms", "resize_ms", "inference_ms"):
+        assert summary[stage] > 0
+    folder = summary["folder"]
+    assert folder["pictures"] == folder["expected_pictures"] == PICTURES
+    assert folder["pedestrians"] > PICTURES
+    assert 0 < folder["decode_ms"] < folder["inference_ms"]
+    assert len(pathlib.Path(summary["records"]).read_text().splitlines()) == PICTURES
     assert cv2.imread(summary["contact_sheet"]).shape == (3 * 288, 4 * 384, 3)
     assert processes_of(tmp_path) == []
 
