@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 
+import pool
 import pytest
 import replicas
 import run
@@ -29,9 +30,9 @@ EXPECTED = {
 }
 
 
-def bench(*arguments):
+def bench(*arguments, program=run):
     """Returns what the command prints."""
-    command = [sys.executable, run.__file__, *arguments, "--build", BUILD, "--models", MODELS]
+    command = [sys.executable, program.__file__, *arguments, "--build", BUILD, "--models", MODELS]
     done = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE,
                           timeout=240)
     print(done.stdout)
@@ -96,6 +97,25 @@ def test_replicas_are_smaller_than_processes_that_load_the_model():
     [part] = re.findall(r"that loads the model by itself: (\S+)$", done.stdout, re.MULTILINE)
     assert 0 < float(part) < 0.5
     assert "from death to the first answer" in done.stdout
+
+
+def test_the_table_of_pools_has_every_setting():
+    printed = bench("--images", 8, "--rounds", 1, "--pools", 2, "--workers", 1, program=pool)
+    figures = json.loads((BUILD / "pool/pool.json").read_text())
+    compared = pool.settings(2, pools=[2], workers=[1])
+    assert [(row["name"], row["cores"]) for row in figures["settings"]] \
+        == [(setting.name, setting.cores) for setting in compared]
+    for row in figures["settings"]:
+        assert min(row["transform_ms"], row["inference_ms"], row["private_mib"]) > 0
+        assert row["total_mib"] > row["private_mib"] and 0 < row["cpu_use"] < 1.1
+        assert row["pool"] == (2 if row["cores"] == 2 else 1)
+        assert f"| {row['name']} " in printed
+    # Pixels differ by a level here and there.
+    assert figures["disagreement"] < 0.5
+    assert [goal["goal"] for goal in figures["goals"]] == ["≥ 1.9", "≥ 1.3", "≤ 0.5", "≤ 0.5"]
+    assert all(goal["what"] in printed for goal in figures["goals"])
+    for plot in ("pool-time.png", "pool-stages.png"):
+        assert (BUILD / "pool" / plot).stat().st_size > 5000
 
 
 # ---- The open loop ----

@@ -12,8 +12,9 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence
 
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 STARTUP_SECONDS = 300
 # Idle threads of libtorch's teams sleep; the server gives its workers the same.
 WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
@@ -24,6 +25,12 @@ class Model:
     name: str  # Of its folder in the repository of models.
     dims: Sequence[int]  # Of its one input, without the batch's.
     outputs: int  # Elements of its one output, without the batch's.
+
+
+IDENTITY = Model("identity", [16], 16)
+TINY_MLP = Model("tiny_mlp", [32], 8)
+LARGE_MLP = Model("large_mlp", [1024], 1000)
+RESNET18 = Model("resnet18", [3, 224, 224], 1000)
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ class Programs:
                 raise SystemExit(f"{path} is missing; ./dev bench makes it")
 
     @contextlib.contextmanager
-    def server(self, variants: Dict[str, "Variant"]) -> Iterator["Server"]:
+    def server(self, variants: Dict[str, "Variant"],
+               flags: Sequence[object] = ()) -> Iterator["Server"]:
         """A server with a model for each variant, under the variant's name."""
         repository = self.build / "bench-models"
         shutil.rmtree(repository, ignore_errors=True)
@@ -115,7 +123,7 @@ class Programs:
             variant.write(self.models, repository / name, name)
         command = [self.build / "bin/millrace-server", "--model-repository", repository,
                    "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
-                   "--drain-delay", "0s", "--worker", self.worker]
+                   "--drain-delay", "0s", "--worker", self.worker, *flags]
         with running(command, stderr=subprocess.PIPE) as process:
             yield Server(self, process, variants)
 
@@ -139,11 +147,12 @@ class Programs:
 
 @dataclass(frozen=True)
 class Variant:
-    """A model with a batch size, a number of replicas, and further lines of its config."""
+    """A model with a batch size, a number of replicas on CPUs (none: the server decides), and
+    further lines of its config."""
 
     model: Model
     batch: int
-    replicas: int
+    replicas: Optional[int]
     config: str = ""
 
     def write(self, models: pathlib.Path, folder: pathlib.Path, name: str) -> None:
@@ -153,7 +162,8 @@ class Variant:
                                (r"dynamic_batching .*", "dynamic_batching { }")):
             config, count = re.subn(pattern, value, config, count=1)
             assert count == 1, f"{self.model.name}'s config has no {pattern}"
-        config += f"instance_group [ {{ count: {self.replicas} kind: KIND_CPU }} ]\n"
+        if self.replicas:
+            config += f"instance_group [ {{ count: {self.replicas} kind: KIND_CPU }} ]\n"
         config += self.config
         (folder / "1").mkdir(parents=True)
         (folder / "config.pbtxt").write_text(config)

@@ -15,35 +15,17 @@ import argparse
 import os
 import pathlib
 import queue
-import re
 import signal
 import statistics
 import time
 
 import numpy
 import tritonclient.grpc as grpcclient
-from programs import Model, Programs, Variant, workers_of
+from processes import private_mib, replicas_of
+from programs import REPOSITORY, RESNET18, Programs, Variant, workers_of
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-RESNET18 = Model("resnet18", [3, 224, 224], 1000)
 REPLICAS = 4
 PATIENCE = 30  # Seconds for whatever should take milliseconds.
-
-
-def private_mib(pid):
-    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(kib) for kib in re.findall(r"^Private_\w+: +(\d+) kB", text, re.MULTILINE)) / 1024
-
-
-def is_replica(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/comm").read_text() == "replica\n"
-    except OSError:
-        return False
-
-
-def replicas_of(server):
-    return [pid for pid in workers_of(server) if is_replica(pid)]
 
 
 class Client:

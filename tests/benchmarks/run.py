@@ -16,21 +16,14 @@ import argparse
 import json
 import os
 import pathlib
-import platform
-import re
 import statistics
-import sys
-from dataclasses import dataclass, field, replace
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from dataclasses import dataclass, replace
+from typing import Dict, List, Optional, Sequence, Tuple
 
-from programs import Load, Loop, Measured, Model, Programs, Server, Target, Variant
+from programs import (IDENTITY, LARGE_MLP, REPOSITORY, RESNET18, TINY_MLP, Load, Loop, Measured,
+                      Model, Programs, Server, Target, Variant)
+from tables import Ratio, Table, goal_cells, in_turn, number, print_machine, undisturbed
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
-IDENTITY = Model("identity", [16], 16)
-TINY_MLP = Model("tiny_mlp", [32], 8)
-LARGE_MLP = Model("large_mlp", [1024], 1000)
-RESNET18 = Model("resnet18", [3, 224, 224], 1000)
 MODELS = {model.name: model for model in (IDENTITY, TINY_MLP, LARGE_MLP, RESNET18)}
 
 IDENTITY_BATCH = 32
@@ -42,7 +35,6 @@ IDENTITY_LOADS = {  # And what part of the echo's rate is expected.
     Load(streams=8, window=16): 0.8,
     Load(streams=32): 0.4,
 }
-
 
 
 @dataclass(frozen=True)
@@ -73,9 +65,7 @@ HOLD_CLOSED = [Load(streams=streams, window=window)
                for streams in (8, 16, 32) for window in (1, 4)]
 HOLD_OPEN = [Load(streams=32, window=64), Load(calls=1000)]
 HOLD_OPEN_PART = 0.6  # Of the capacity with full batches: the open loops' rate.
-# A measurement is repeated, at most so often, while the host takes more of the cores' time.
-HOLD_MOST_STOLEN = 0.1
-HOLD_REPEATS = 4
+HOLD_REPEATS = 4  # Of a measurement that was disturbed, at most.
 
 
 @dataclass(frozen=True)
@@ -105,80 +95,7 @@ SMOKE = Effort(1, {"resnet18": (1,), "large_mlp": (16,), "tiny_mlp": (32,)},
 GOALS = {"resnet18": 0.95, "large_mlp": 0.9}  # At the best batch.
 
 
-# ---- Tables ----
-
-@dataclass
-class Table:
-    title: str
-    columns: Sequence[str]
-    rows: List[Sequence[str]] = field(default_factory=list)
-
-    def print(self) -> None:
-        widths = [max(map(len, cells)) for cells in zip(self.columns, *self.rows)]
-        print(f"\n{self.title}\n")
-        for cells in (self.columns, ["-" * width for width in widths], *self.rows):
-            text = [cells[0].ljust(widths[0])]
-            text += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:])]
-            print("| " + " | ".join(text) + " |")
-        sys.stdout.flush()
-
-
-def number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-@dataclass
-class Ratio:
-    """Of two things measured in turn."""
-
-    ours: List[float]
-    theirs: List[float]
-
-    @property
-    def each(self) -> List[float]:
-        return [a / b for a, b in zip(self.ours, self.theirs)]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.each)
-
-    def cells(self) -> List[str]:
-        each = self.each
-        return [number(statistics.median(self.ours)), number(statistics.median(self.theirs)),
-                f"{self.median:.2f}", f"{min(each):.2f}–{max(each):.2f}"]
-
-    def json(self) -> Dict[str, object]:
-        return {"ours": self.ours, "theirs": self.theirs, "ratio": self.median}
-
-
-def goal_cells(ratio: float, goal: Optional[float]) -> List[str]:
-    if goal is None:
-        return ["", ""]
-    return [f"≥ {goal}", "met" if ratio >= goal else "missed"]
-
-
-def in_turn(rounds: int, *measures: Callable[[], float]) -> List[List[float]]:
-    """Measures each in every round, in turn and the other way round; returns what each gave."""
-    results: List[List[float]] = [[] for _ in measures]
-    for turn in range(rounds):
-        order = list(enumerate(measures))
-        for index, measure in order if turn % 2 == 0 else reversed(order):
-            results[index].append(measure())
-    return results
-
-
 # ---- What is measured ----
-
-def print_machine(programs: Programs, effort: Effort, cores: int) -> None:
-    try:
-        cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
-    except (OSError, TypeError):
-        cpu = platform.machine()
-    print(f"{cores} cores of {cpu}, Linux {platform.release()}, "
-          f"load average {os.getloadavg()[0]:.1f}, {effort.rounds} rounds")
-    if os.getloadavg()[0] > 0.5 * len(programs.cpus):
-        print("The machine is busy with something else: expect a wide spread.")
-
 
 class Bench:
     def __init__(self, programs: Programs, effort: Effort, cores: int):
@@ -189,7 +106,7 @@ class Bench:
         self.costs: List[Tuple[str, Model, List[Measured], Optional[List[Measured]]]] = []
 
     def run(self) -> None:
-        print_machine(self.programs, self.effort, self.cores)
+        print_machine(self.programs.cpus, self.effort.rounds)
         efficiency = Table("(a) Replica efficiency: rows/s through the server, of a raw libtorch "
                            "loop on the same cores",
                            ["model", "batch", "replicas", "server/s", "loop/s", "ratio", "spread",
@@ -375,7 +292,7 @@ class HoldBench:
                             "errors"])
 
     def run(self) -> None:
-        print_machine(self.programs, self.effort, self.cores)
+        print_machine(self.programs.cpus, self.effort.rounds)
         for delay in HOLD_MODELS:
             for replicas in sorted({1, self.cores}):
                 self.measure_model(delay, replicas)
@@ -396,9 +313,11 @@ class HoldBench:
 
         def measure(hold: str) -> float:
             rounds = measured[hold]
-            rounds.append(self.measure_undisturbed(
-                # The same times for both, others in the next round.
-                server, f"{delay.name}_{hold}", replace(load, seed=len(rounds))))
+            # The same times for both, others in the next round.
+            seeded = replace(load, seed=len(rounds))
+            rounds.append(undisturbed(lambda: server.load_variant(
+                f"{delay.name}_{hold}", seeded, self.effort.seconds["delay"],
+                self.effort.warmup["delay"]), HOLD_REPEATS if self.effort.rounds > 1 else 0))
             return rounds[-1].per_second
 
         ratio = Ratio(*in_turn(self.effort.rounds, *(lambda h=hold: measure(h) for hold in HOLDS)))
@@ -424,18 +343,6 @@ class HoldBench:
             "seeds": f"0 to {self.effort.rounds - 1}" if load.rate else None,
             "p50_us": p50_us, "p99_us": p99_us, "fairness": fairness,
             "late_p99_us": medians("late_p99_us"), "stolen": stolen, **ratio.json()})
-
-    def measure_undisturbed(self, server: Server, name: str, load: Load) -> Measured:
-        """What was measured with the least stolen, of a few attempts."""
-        best: Optional[Measured] = None
-        for _ in range(1 + (HOLD_REPEATS if self.effort.rounds > 1 else 0)):
-            found = server.load_variant(name, load, self.effort.seconds["delay"],
-                                        self.effort.warmup["delay"])
-            if best is None or found.stolen < best.stolen:
-                best = found
-            if best.stolen <= HOLD_MOST_STOLEN:
-                break
-        return best
 
 
 # ---- The command line ----
