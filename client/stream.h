@@ -27,6 +27,8 @@ struct Answer {
   // The model's response, or why there is none; such an error concerns this request only, unless
   // the stream itself ended (see Stream).
   absl::StatusOr<Response> response;
+  // What the server sent along with an error: the request's `millrace_echo_…` parameters, say.
+  Parameters error_parameters = {};
 };
 
 struct StreamOptions {

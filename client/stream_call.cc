@@ -322,7 +322,9 @@ absl::Status Stream::Call::TakeAnswer() {
   }
   message.mutable_infer_response()->set_id(request->id);
   connection_->answered = true;
-  Deliver({request->index, request->id, FromMessage(message)});
+  Answer answer{request->index, request->id, FromMessage(message)};
+  if (!answer.response.ok()) answer.error_parameters = ParametersOf(message.infer_response());
+  Deliver(std::move(answer));
   return absl::OkStatus();
 }
 

@@ -73,6 +73,12 @@ inference::ModelInferRequest ToMessage(Request request) {
   return message;
 }
 
+Parameters ParametersOf(const inference::ModelInferResponse& message) {
+  Parameters parameters;
+  for (const auto& [key, value] : message.parameters()) parameters[key] = FromMessage(value);
+  return parameters;
+}
+
 absl::StatusOr<Response> FromMessage(inference::ModelInferResponse& message) {
   if (message.outputs_size() != message.raw_output_contents_size()) {
     return absl::InternalError(absl::StrCat(
@@ -84,9 +90,7 @@ absl::StatusOr<Response> FromMessage(inference::ModelInferResponse& message) {
                     std::move(*message.mutable_id()),
                     {},
                     {}};
-  for (const auto& [key, value] : message.parameters()) {
-    response.parameters[key] = FromMessage(value);
-  }
+  response.parameters = ParametersOf(message);
   response.outputs.reserve(message.outputs_size());
   for (int i = 0; i < message.outputs_size(); ++i) {
     auto& output = *message.mutable_outputs(i);

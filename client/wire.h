@@ -22,6 +22,9 @@ inference::ModelInferRequest ToMessage(Request request);
 // contents don't match.
 absl::StatusOr<Response> FromMessage(inference::ModelInferResponse& message);
 
+// The parameters in `message`.
+Parameters ParametersOf(const inference::ModelInferResponse& message);
+
 // The response or the in-band error in `message`. An error's code comes from its parameter
 // `millrace_status_code`, and is UNKNOWN where a server sends none.
 absl::StatusOr<Response> FromMessage(inference::ModelStreamInferResponse& message);

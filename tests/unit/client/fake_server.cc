@@ -115,6 +115,7 @@ grpc::Status FakeServer::Answer(const inference::ModelInferRequest& request,
   response->set_model_name(request.model_name());
   response->set_model_version("1");
   response->set_id(request.id());
+  *response->mutable_parameters() = request.parameters();
   if (request.model_name() == "fail") return {grpc::StatusCode::INVALID_ARGUMENT, "this one fails"};
   if (request.model_name() == "hold") {
     std::unique_lock lock(mutex_);
@@ -122,7 +123,6 @@ grpc::Status FakeServer::Answer(const inference::ModelInferRequest& request,
   } else if (request.model_name() != "echo" && request.model_name() != "frames") {
     return {grpc::StatusCode::NOT_FOUND, "no model '" + request.model_name() + "'"};
   }
-  *response->mutable_parameters() = request.parameters();
   for (int i = 0; i < request.inputs_size(); ++i) {
     auto* output = response->add_outputs();
     output->set_name("OUTPUT__" + std::to_string(i));

@@ -116,6 +116,24 @@ TEST(Stream, OneThreadMaySendAWindowAheadAndTakeTheAnswersAfterClose) {
   EXPECT_EQ(taken, 8);
 }
 
+TEST(Stream, ErrorBringsItsParametersAlong) {
+  FakeServer server;
+  const auto stream = ConnectTo(server)->OpenStream();
+  for (const char* model : {"fail", "echo"}) {
+    Request request = Numbered(0, model);
+    request.parameters["millrace_echo_frame"] = int64_t{17};
+    ASSERT_TRUE(stream->Send(std::move(request)).ok());
+    const auto answer = stream->Next();
+    ASSERT_TRUE(answer.has_value());
+    const Parameters& parameters =
+        answer->response.ok() ? answer->response->parameters : answer->error_parameters;
+    EXPECT_EQ(answer->response.ok(), model == std::string("echo"));
+    ASSERT_EQ(parameters.count("millrace_echo_frame"), 1u);
+    EXPECT_EQ(parameters.at("millrace_echo_frame"), Parameter(int64_t{17}));
+  }
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
+}
+
 TEST(Stream, SendBlocksWhileTheWindowIsFull) {
   FakeServer server;
   Receiver receiver;
