@@ -1,7 +1,5 @@
 // Copyright The Millrace Authors
 // SPDX-License-Identifier: Apache-2.0
-#include <signal.h>
-
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -20,8 +18,10 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include "client/cli/bytes_tensor.h"
 #include "client/cli/embedded_server.h"
 #include "client/cli/file_list.h"
+#include "client/cli/interrupts.h"
 #include "client/cli/progress_bar.h"
 #include "client/cli/record_file.h"
 #include "client/cli/session.h"
@@ -35,7 +35,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Format = RecordFile::Format;
 
-constexpr int kInterrupted = 130;  // As a shell says it of SIGINT.
 constexpr absl::Duration kLoadTimeout = absl::Minutes(10);
 
 struct MapOptions {
@@ -53,18 +52,6 @@ struct MapOptions {
   bool unordered = false;
 };
 
-volatile sig_atomic_t interrupted = 0;
-
-// The first interrupt ends a run in good order; the second ends the program.
-void ListenForInterrupts() {
-  interrupted = 0;
-  struct sigaction action = {};
-  action.sa_handler = [](int) { interrupted = 1; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
-
 Json ErrorRecord(const std::string& file, const absl::Status& status) {
   return {{"file", file},
           {"error",
@@ -77,15 +64,7 @@ Json ErrorRecord(const std::string& file, const absl::Status& status) {
 absl::StatusOr<Tensor> ReadAsInput(const std::string& file, const TensorMetadata& input) {
   auto bytes = ReadFile(file);
   if (!bytes.ok()) return bytes.status();
-  if (input.datatype == "BYTES") {
-    if (bytes->size() > UINT32_MAX) return absl::InvalidArgumentError("the file is over 4 GiB");
-    const auto length = static_cast<uint32_t>(bytes->size());
-    std::string data(sizeof(length), '\0');
-    for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(length >> (8 * i));
-    data += *bytes;
-    std::vector<int64_t> shape(input.shape.size(), 1);
-    return Tensor{input.name, "BYTES", std::move(shape), std::move(data)};
-  }
+  if (input.datatype == "BYTES") return BytesTensor(input, *bytes);
   auto tensor = absl::EndsWith(file, ".npy") ? ParseNpy(*bytes)
                 : absl::EndsWith(file, ".json")
                     ? ParseJsonTensor(*bytes, input.datatype)
@@ -266,7 +245,7 @@ absl::Status SendFiles(const MapOptions& options, const TensorMetadata& input,
                        const std::vector<std::string>& outputs, const RecordFile& records,
                        Stream& stream, Results& results) {
   FileList files(options.sources, std::cin);
-  while (!interrupted && results.status().ok()) {
+  while (!Interrupted() && results.status().ok()) {
     auto file = files.Next();
     if (!file.ok()) return file.status();
     if (!file->has_value()) break;
@@ -330,7 +309,7 @@ int Run(Session& session, const MapOptions& options) {
   results.Finish(session.err);
   if (!sent.ok()) return session.Fail(sent, kBadArguments);
   if (!results.status().ok()) return session.Fail(results.status(), kBadArguments);
-  if (interrupted) return kInterrupted;
+  if (Interrupted()) return kInterrupted;
   if (!ended.ok()) return session.Fail(ended);
   return results.failed() + results.unfinished() == 0 ? kSuccess : kCallFailed;
 }

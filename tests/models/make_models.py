@@ -5,8 +5,8 @@
 
     python tests/models/make_models.py --into build/models
 
-writes the repositories build/models/good, bad, bench, delay and lifecycle; what is there already and newer
-than these scripts stays. README.md lists the models.
+writes the repositories build/models/good, bad, bench, delay, lifecycle and video; what is there already and
+newer than these scripts stays. README.md lists the models.
 """
 
 import argparse
@@ -107,6 +107,14 @@ model_warmup [
 ]
 """
 
+def frame_number(name: str, dtype: str, dims: Sequence[int], top: int, **more) -> Model:
+    return Model(name, {"1": lambda: modules.FrameNumber(top, planar=dims[0] == 3)},
+                 [TensorSpec("frames", dtype, dims)],
+                 [TensorSpec("number", "INT32", [1]), TensorSpec("boxes", "FP32", [2, 4]),
+                  TensorSpec("scores", "FP32", [2]), TensorSpec("count", "INT32", [1])],
+                 folders=("video",), **more)
+
+
 MODELS: Sequence[Model] = (
     one_to_one("identity", modules.Identity, [16], max_batch_size=32, folders=("good", "bench")),
     one_to_one("tiny_mlp", lambda: modules.Mlp(32, 64, 8), [32], [8], max_batch_size=32,
@@ -145,6 +153,10 @@ MODELS: Sequence[Model] = (
     one_to_one("mlp_pt2", lambda: modules.Mlp(64, 512, 10), [64], [10], platform="torch_aoti"),
     one_to_one("mlp_pt2_threads2", lambda: modules.Mlp(64, 512, 10), [64], [10], threads=2,
                platform="torch_aoti"),
+    # Which frame is it? As pixels, and as pictures that are put into the middle of a square.
+    frame_number("numbered_pixels", "UINT8", [240, 320, 3], top=0),
+    frame_number("numbered_pictures", "FP32", [3, 320, 320], top=40, config=(
+        "millrace { transform { image { fit: LETTERBOX formats: [ JPEG, RAW_RGB, RAW_BGR ] } } }\n")),
     delay("delay_setup", 5000.0, 100.0, 64),
     delay("delay_light", 300.0, 100.0, 64),
     delay("delay_rows", 1000.0, 4000.0, 8),

@@ -29,6 +29,35 @@ class ChannelMeans(nn.Module):
         return x.mean(dim=[2, 3])
 
 
+class FrameNumber(nn.Module):
+    """Reads the number that is drawn into frames of 320x240: 16 blocks of a bit each, from the most
+    significant one on, in the upper quarter, and their opposites in the quarter below. Returns it,
+    or -1 where they don't agree; and a box at a place that follows from it, with a score and a
+    count. The frames lie `top` rows down in the input; `planar` says where its channels are."""
+
+    def __init__(self, top: int, planar: bool):
+        super().__init__()
+        self.top = top
+        self.planar = planar
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        grey = x.to(torch.float32).mean(dim=1 if self.planar else 3)
+        quarters = grey[:, self.top:self.top + 120].reshape(-1, 2, 60, 16, 20)
+        # The middle of each block: compression blurs its edges.
+        bits = quarters[:, :, 16:44, :, 6:14].mean(dim=[2, 4]) > 128
+        number = torch.zeros_like(bits[:, 0, 0], dtype=torch.int32)
+        for i in range(16):
+            number = 2 * number + bits[:, 0, i].to(torch.int32)
+        agree = (bits[:, 0] != bits[:, 1]).all(dim=1)
+        number = torch.where(agree, number, torch.full_like(number, -1)).unsqueeze(1)
+        left = (8 + 4 * (number % 56)).to(torch.float32)
+        top = torch.full_like(left, 150.0 + self.top)
+        box = torch.cat([left, top, left + 40, top + 60], dim=1).unsqueeze(1)
+        none = torch.zeros_like(box)
+        return (number, torch.cat([box, none], dim=1), torch.full_like(left, 0.75).repeat(1, 2),
+                torch.ones_like(number))
+
+
 class Add(nn.Module):
     def __init__(self, amount: int):
         super().__init__()

@@ -3,6 +3,7 @@
 #include "client/cli/command_line.h"
 
 #include <filesystem>
+#include <map>
 #include <sstream>
 
 #include "client/cli/tensor_file.h"
@@ -16,6 +17,7 @@ namespace millrace {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsSupersetOf;
 using ::testing::Not;
@@ -141,14 +143,15 @@ TEST_F(CommandLine, StreamPrintsOneLinePerFrameInOrder) {
   const Result result = Run({"stream", folder_ / "f%d.ppm", "--model", "frames", "--start", "2",
                              "--frames", "5", "--window", "2", "--json"});
   ASSERT_EQ(result.code, 0) << result.err;
-  EXPECT_THAT(result.err, AllOf(StartsWith("5 frames in "), HasSubstr(" 0 errors\n")));
+  EXPECT_THAT(result.err,
+              AllOf(StartsWith("5 frames in "), HasSubstr(" 0 errors, 2.3 KB a frame\n")));
   std::istringstream lines(result.out);
   std::string line;
   int frame = 2;
   for (; std::getline(lines, line); ++frame) {
     const Json json = Json::parse(line);
     EXPECT_EQ(json["frame"], frame);
-    EXPECT_EQ(json["time"], frame * 0.04);
+    EXPECT_EQ(json["pts"], frame * 0.04);
     EXPECT_EQ(json["outputs"][0]["shape"], Json({1, 24, 32, 3}));
     EXPECT_EQ(json["outputs"][0]["data"][0], frame);
   }
@@ -196,6 +199,42 @@ TEST_F(CommandLine, StreamPairsAnswersAndFramesInCompletionOrder) {
   EXPECT_EQ(frame, 0);
 }
 
+TEST_F(CommandLine, StreamOfSeveralSourcesTellsThemApartAndGoesOnWithoutABrokenOne) {
+  for (int i = 0; i < 6; ++i) {
+    folder_.Write((i < 3 ? "a" : "b") + std::to_string(i % 3) + ".ppm", Picture(32, 24, i, i, i));
+  }
+  const Result result = Run({"stream", folder_ / "a%d.ppm", folder_ / "none.avi",
+                             folder_ / "b%d.ppm", "--model", "frames", "--json"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, HasSubstr("none.avi: '"));
+  EXPECT_THAT(result.err, HasSubstr("a%d.ppm: 3 frames in "));
+  EXPECT_THAT(result.err, HasSubstr("all: 6 frames in "));
+  std::istringstream lines(result.out);
+  std::map<int, int> next;
+  for (std::string line; std::getline(lines, line);) {
+    const Json json = Json::parse(line);
+    const int source = json["source"];
+    EXPECT_EQ(json["name"], folder_ / (source == 0 ? "a%d.ppm" : "b%d.ppm"));
+    EXPECT_EQ(json["frame"], next[source]);
+    EXPECT_EQ(json["outputs"][0]["data"][0], (source == 0 ? 0 : 3) + next[source]++);
+  }
+  EXPECT_THAT(next, ElementsAre(Pair(0, 3), Pair(2, 3)));
+}
+
+TEST_F(CommandLine, StreamRefusesAnAnswerThatBringsBackAnotherFrame) {
+  folder_.Write("f0.ppm", Picture(32, 24, 7, 8, 9));
+  folder_.Write("f1.ppm", Picture(32, 24, 7, 8, 9));
+  for (const auto& [echo, said] : std::map<std::string, std::string>{
+           {"millrace_echo_frame", "brings back another millrace_echo_frame"},
+           {"millrace_echo_pts", "brings back another millrace_echo_pts"}}) {
+    server_.FalsifyNext(echo);
+    const Result result = Run({"stream", folder_ / "f%d.ppm", "--model", "frames"});
+    EXPECT_EQ(result.code, 3);
+    EXPECT_THAT(result.out, HasSubstr("INTERNAL: the answer to frame 0 " + said));
+    EXPECT_THAT(result.err, HasSubstr(" 1 errors"));
+  }
+}
+
 TEST_F(CommandLine, StreamShowsProgressOnATerminalOnly) {
   folder_.Write("f0.ppm", Picture(64, 48, 7, 8, 9));
   const std::vector<std::string> arguments = {"stream", folder_ / "f0.ppm", "--model", "frames"};
@@ -214,6 +253,24 @@ TEST_F(CommandLine, StreamRefusesWhatItCannotStream) {
   const Result no_video = Run({"stream", folder_ / "none.avi", "--model", "frames"});
   EXPECT_EQ(no_video.code, 1);
   EXPECT_THAT(no_video.err, HasSubstr("is no video, picture, folder or pattern"));
+  const std::pair<std::vector<std::string>, const char*> wrong[] = {
+      {{"--send", "jpeg"}, "model 'frames' takes pixels, UINT8 [-1,24,32,3]"},
+      {{"--send", "png"}, "raw, jpeg or jpeg:QUALITY"},
+      {{"--send", "jpeg:101"}, "raw, jpeg or jpeg:QUALITY"},
+      {{"--input-size", "640"}, "'640' is no WIDTHxHEIGHT"},
+      {{"--annotate", "a.text"}, "'a.text': a video's name ends with its format"},
+      {{"--contact-sheet", "a.gif"}, "ends with .png or .jpg"},
+      {{"--annotate", "a.mp4", "--boxes", "found"}, "they have OUTPUT__0"},
+      {{"--annotate", "a.mp4", "--boxes", "b:ltrb"}, "got 'ltrb'"},
+      {{"--annotate", "a.mp4", "--order", "completion"}, "not with --order completion"},
+      {{"-", "-"}, "stdin was given 2 times"}};
+  for (const auto& [arguments, said] : wrong) {
+    std::vector<std::string> all = {"stream", picture, "--model", "frames"};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    const Result result = Run(all);
+    EXPECT_EQ(result.code, 1);
+    EXPECT_THAT(result.err, HasSubstr(said));
+  }
 }
 
 TEST_F(CommandLine, HelpTeachesByExample) {

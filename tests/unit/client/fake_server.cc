@@ -56,6 +56,11 @@ void FakeServer::EndNextStreams(std::vector<StreamEnd> ends) {
   ends_.assign(ends.begin(), ends.end());
 }
 
+void FakeServer::FalsifyNext(const std::string& parameter) {
+  std::lock_guard lock(mutex_);
+  falsified_ = parameter;
+}
+
 void FakeServer::ReverseNext(int n) {
   std::lock_guard lock(mutex_);
   reversed_ = n;
@@ -122,6 +127,12 @@ grpc::Status FakeServer::Answer(const inference::ModelInferRequest& request,
     changed_.wait(lock, [&] { return released_; });
   } else if (request.model_name() != "echo" && request.model_name() != "frames") {
     return {grpc::StatusCode::NOT_FOUND, "no model '" + request.model_name() + "'"};
+  }
+  {
+    std::lock_guard lock(mutex_);
+    if (!falsified_.empty()) {
+      (*response->mutable_parameters())[std::exchange(falsified_, "")].set_int64_param(123456);
+    }
   }
   for (int i = 0; i < request.inputs_size(); ++i) {
     auto* output = response->add_outputs();

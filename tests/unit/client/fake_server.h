@@ -50,6 +50,9 @@ class FakeServer final : public inference::GRPCInferenceService::Service {
   // The next stream reads `n` requests before it answers any, and then answers the last one first.
   void ReverseNext(int n);
 
+  // The next answer brings another value back for that parameter of its request.
+  void FalsifyNext(const std::string& parameter);
+
   void Release();
   void SetServing(const std::string& service, bool serving);
 
@@ -85,6 +88,7 @@ class FakeServer final : public inference::GRPCInferenceService::Service {
   std::deque<Refusal> refusals_;
   std::deque<StreamEnd> ends_;
   int reversed_ = 0;
+  std::string falsified_;
   bool released_ = false;
   std::map<std::string, bool> serving_ = {{"", true}};
   int unary_calls_ = 0;

@@ -1,0 +1,18 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <semaphore.h>
+
+namespace millrace {
+inline namespace client {
+
+constexpr int kInterrupted = 130;  // A run's exit code then: as a shell says it of SIGINT.
+
+// From now on the first SIGINT or SIGTERM ends a run in good order: Interrupted() says so, and
+// `wake`, if there is one, is posted. The second ends the program, as it does by default.
+void ListenForInterrupts(sem_t* wake = nullptr);
+bool Interrupted();
+
+}  // namespace client
+}  // namespace millrace
