@@ -27,11 +27,6 @@ std::string MemoryReport(c10::Device device, size_t weight_bytes);
 // process helps. Memory that has run out is no such fault.
 bool StillComputes(c10::Device device);
 
-// Whether a device still computes. A fault in a kernel (an address that isn't mapped, an assertion)
-// breaks the process's context for good: whatever is asked of it fails from then on, and only
-// another process helps. That memory has run out is no such fault.
-bool StillComputes(c10::Device device);
-
 // Waits until the device has done what was asked of it. Throws what went wrong there.
 void Synchronize(c10::Device device);
 
