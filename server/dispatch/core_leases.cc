@@ -7,12 +7,9 @@
 namespace millrace {
 
 void CoreLeases::SetSlots(int slots) {
-  {
-    MutexLock lock(mutex_);
-    free_ += slots - slots_;
-    slots_ = slots;
-  }
-  WakeFirst();
+  MutexLock lock(mutex_);
+  free_ += slots - slots_;
+  slots_ = slots;
 }
 
 bool CoreLeases::TryAcquire(const std::shared_ptr<Claimant>& claimant, int cores) {

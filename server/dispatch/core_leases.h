@@ -22,7 +22,7 @@ class CoreLeases {
   explicit CoreLeases(int slots) : free_(slots), slots_(slots) {}
 
   // Makes it so many slots; where there are fewer than before, leases that are out come back first.
-  // Call without locks held, and while no lease is out that is wider than the fewer of both.
+  // Call WakeFirst() afterwards. REQUIRES: no lease is out that is wider than the fewer of both.
   void SetSlots(int slots) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Takes `cores` for a batch. False when they aren't free or others wait: then the claimant

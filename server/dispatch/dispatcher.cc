@@ -413,8 +413,8 @@ absl::AnyInvocable<void()> Dispatcher::NextPreparation() {
 
 void Dispatcher::Prepare(const std::shared_ptr<PendingRequest>& request, int64_t row) {
   const absl::Time begin = clock_.Now();
-  const absl::Status status =
-      request->answered() ? absl::OkStatus() : request->filler().Prepare(row);
+  const bool given_up = request->answered();
+  const absl::Status status = given_up ? absl::OkStatus() : request->filler().Prepare(row);
   const absl::Time now = clock_.Now();
   metrics_.RecordPreparation(begin - request->arrival, now - begin);
   Actions actions;
@@ -428,7 +428,7 @@ void Dispatcher::Prepare(const std::shared_ptr<PendingRequest>& request, int64_t
     } else if (request->prepared()) {
       room_.Prepared(*request);
     }
-    stage_times_.Decoded(now - begin);
+    if (status.ok() && !given_up) stage_times_.Decoded(now - begin);
     Collect(now, actions);
   }
   Perform(std::move(actions));

@@ -77,10 +77,9 @@ void PlacementBook::Strike(const PlacementClaim* claim) {
 }
 
 void PlacementBook::AdjustLeases() {
-  int slots = hardware_.cpu.slots();
   {
-    MutexLock lock(mutex_);
-    slots -= set_aside_;
+    MutexLock lock(mutex_);  // Until it is set: the last one to set it knows of all claims.
+    int slots = hardware_.cpu.slots() - set_aside_;
     for (const PlacementClaim* const claim : claims_) {
       if (claim->explicit_slots > hardware_.cpu.slots()) {
         slots = std::max(slots, claim->explicit_slots);
@@ -89,8 +88,9 @@ void PlacementBook::AdjustLeases() {
         for (const ReplicaPlacement& each : *places) slots = std::max(slots, each.slots());
       }
     }
+    leases_.SetSlots(slots);
   }
-  leases_.SetSlots(slots);
+  leases_.WakeFirst();
 }
 
 }  // namespace millrace

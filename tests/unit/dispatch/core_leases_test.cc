@@ -85,6 +85,7 @@ TEST_F(CoreLeasesTest, MoreSlotsAreGivenAtOnceAndFewerOnceLeasesAreBack) {
   EXPECT_TRUE(leases_.TryAcquire(a_, 2));
   EXPECT_FALSE(leases_.TryAcquire(b_, 1));
   leases_.SetSlots(3);
+  leases_.WakeFirst();
   EXPECT_EQ(b_->calls, 1);
   EXPECT_TRUE(leases_.TryAcquire(b_, 1));
   leases_.SetSlots(2);
