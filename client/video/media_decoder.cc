@@ -24,6 +24,7 @@ using SteadyClock = std::chrono::steady_clock;
 constexpr double kDefaultFramesPerSecond = 25;
 constexpr int kStdinBuffer = 1 << 16;
 constexpr int kPollMilliseconds = 100;
+constexpr int kAgainMicroseconds = 5000;
 
 // Cameras are read by libavdevice, which brings dozens of libraries of desktops along: it is loaded
 // by who has a camera. Its major version is that of its sister.
@@ -103,6 +104,8 @@ class MediaDecoder::Media {
     for (const auto& [key, value] : input_.options)
       av_dict_set(&options, key.c_str(), value.c_str(), 0);
     format_ = avformat_alloc_context();
+    // What waits in the driver can't be told to end: FeedPacket() asks again and again.
+    if (input_.format == "v4l2") format_->flags |= AVFMT_FLAG_NONBLOCK;
     format_->interrupt_callback = {[](void* self) { return static_cast<Media*>(self)->MustEnd(); },
                                    this};
     if (input_.from_stdin) {
@@ -161,11 +164,15 @@ class MediaDecoder::Media {
   // Hands the stream's next packet to the codec, or the end.
   absl::Status FeedPacket() {
     int error = 0;
+    StartWaiting();  // For a packet of ours: others may go on while it has stopped.
     for (;;) {
-      StartWaiting();
       error = av_read_frame(format_, packet_.get());
       // When it was told to end, libav first hands out what it had kept.
-      if (error >= 0 && MustEnd() != 0) error = AVERROR_EXIT;
+      if ((error >= 0 || error == AVERROR(EAGAIN)) && MustEnd() != 0) error = AVERROR_EXIT;
+      if (error == AVERROR(EAGAIN)) {
+        av_usleep(kAgainMicroseconds);
+        continue;
+      }
       if (error < 0) break;
       const bool ours = packet_->stream_index == stream_->index;
       const bool whole = packet_->size >= raw_frame_bytes_;

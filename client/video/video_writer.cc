@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/video/av.h"
 
@@ -150,7 +151,9 @@ absl::StatusOr<std::unique_ptr<VideoWriter>> VideoWriter::Create(const std::stri
 }
 
 absl::Status VideoWriter::CheckName(const std::string& path) {
-  if (av_guess_format(nullptr, path.c_str(), nullptr) != nullptr) return absl::OkStatus();
+  for (const char* ending : {".mp4", ".mkv", ".avi"}) {
+    if (absl::EndsWithIgnoreCase(path, ending)) return absl::OkStatus();
+  }
   return absl::InvalidArgumentError(
       absl::StrCat("'", path, "': a video's name ends with its format: .mp4, .mkv or .avi"));
 }

@@ -79,7 +79,9 @@ TEST(VideoWriter, GapsStayAndFramesThatComeTogetherFollowEachOther) {
 
 TEST(VideoWriter, SaysWhatCantBeWritten) {
   TemporaryFolder folder;
-  EXPECT_THAT(VideoWriter::CheckName("a.text").message(), HasSubstr("ends with its format"));
+  for (const char* name : {"a.text", "a.jpg", "a.mp3", "mp4"}) {
+    EXPECT_THAT(VideoWriter::CheckName(name).message(), HasSubstr("ends with its format")) << name;
+  }
   EXPECT_FALSE(VideoWriter::Create(folder / "none/a.mp4", 64, 48, 25).ok());
 }
 
