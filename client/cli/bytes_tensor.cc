@@ -12,7 +12,8 @@ namespace millrace {
 inline namespace client {
 
 absl::StatusOr<Tensor> BytesTensor(const TensorMetadata& input, const std::string& element) {
-  if (element.size() > UINT32_MAX) return absl::InvalidArgumentError("the file is over 4 GiB");
+  if (element.size() > UINT32_MAX)
+    return absl::InvalidArgumentError("an element of BYTES may have 4 GiB at most");
   const auto length = static_cast<uint32_t>(element.size());
   std::string data;
   data.reserve(sizeof(length) + element.size());

@@ -22,6 +22,8 @@ namespace {
 
 using Corners = DetectionFormat::Corners;
 
+constexpr double kMostClasses = 1e9;  // A larger number is none of a class.
+
 // An output's elements; those that are no numbers are NaN.
 absl::StatusOr<std::vector<double>> NumbersOf(const Response& response, const std::string& output) {
   const auto tensor = response.Output(output);
@@ -156,8 +158,8 @@ absl::StatusOr<std::vector<Detection>> FindDetections(const Response& response,
   if (!format.count.empty()) {
     const auto count = NumbersOf(response, format.count);
     if (!count.ok()) return count.status();
-    if (!count->empty() && (*count)[0] >= 0) {
-      boxes = std::min(boxes, static_cast<size_t>((*count)[0]));
+    if (!count->empty() && (*count)[0] >= 0 && (*count)[0] < static_cast<double>(boxes)) {
+      boxes = static_cast<size_t>((*count)[0]);
     }
   }
   for (size_t i = 0; i < boxes; ++i) {
@@ -188,7 +190,7 @@ absl::StatusOr<std::vector<Detection>> FindDetections(const Response& response,
                         to_frame(y, unit_y, placement.offset_y, placement.scale_y),
                         to_frame(right, unit_x, placement.offset_x, placement.scale_x),
                         to_frame(bottom, unit_y, placement.offset_y, placement.scale_y),
-                        std::isfinite(category) ? std::llround(category) : -1,
+                        std::abs(category) < kMostClasses ? std::llround(category) : -1,
                         {}};
     if (!(detection.right > detection.left) || !(detection.bottom > detection.top)) continue;
     detection.label = LabelOf(format, detection.class_index, score);

@@ -16,6 +16,11 @@
 
 namespace millrace {
 inline namespace client {
+namespace {
+
+constexpr int64_t kLongestSide = 1 << 14;
+
+}  // namespace
 
 absl::StatusOr<FrameEncoding> ParseFrameEncoding(const std::string& text) {
   absl::string_view rest = text;
@@ -56,6 +61,11 @@ absl::StatusOr<FrameInput> FrameInput::Find(const ModelMetadata& model,
     return absl::InvalidArgumentError(absl::StrCat(
         "model '", model.name, "' takes pixels, ", type,
         "; for JPEGs its config needs `millrace { transform { image { } } }` (docs/images.md)"));
+  }
+  if (std::max(dims[0], dims[1]) > kLongestSide) {
+    return absl::InvalidArgumentError(absl::StrCat("model '", model.name, "' takes pictures of ",
+                                                   type, "; expected sides of at most ",
+                                                   kLongestSide, " pixels"));
   }
   found.height_ = static_cast<int>(std::max<int64_t>(dims[0], 0));
   found.width_ = static_cast<int>(std::max<int64_t>(dims[1], 0));

@@ -29,7 +29,7 @@ std::string HumanLine(const FrameAnswer& answer) {
       absl::StrAppend(&line, " ",
                       elements[i].is_number_float()
                           ? absl::StrFormat("%.4g", elements[i].get<double>())
-                          : elements[i].dump());
+                          : ToText(elements[i]));
     }
     absl::StrAppend(&line, elements.size() > kValuesPerOutput ? " ...  " : "  ");
   }
@@ -48,7 +48,7 @@ std::string JsonLine(int source, const std::string& name, const FrameAnswer& ans
     json["error"] = {{"code", absl::StatusCodeToString(status.code())},
                      {"message", std::string(status.message())}};
   }
-  return json.dump();
+  return ToText(json);
 }
 
 double PerSecond(int64_t count, absl::Time start, absl::Time now) {

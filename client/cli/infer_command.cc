@@ -63,7 +63,7 @@ int Run(const Session& session, const InferOptions& options) {
   if (!response.ok()) return session.Fail(response.status());
   const auto json = ToJson(*response, options.output_dir);
   if (!json.ok()) return session.Fail(json.status(), kBadArguments);
-  session.out << json->dump() << "\n";
+  session.out << ToText(*json) << "\n";
   return kSuccess;
 }
 

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "client/cli/tensor_json.h"
 
 namespace millrace {
 inline namespace client {
@@ -114,7 +115,7 @@ absl::Status RecordFile::Resume() {
 }
 
 absl::Status RecordFile::Add(const Json& record) {
-  std::string text = options_.format == Format::kCsv ? CsvLine(record) : record.dump();
+  std::string text = options_.format == Format::kCsv ? CsvLine(record) : ToText(record);
   if (options_.format == Format::kJson) {
     text = absl::StrCat(empty_ ? "\n" : ",\n", text);
   } else {
@@ -145,7 +146,7 @@ std::string RecordFile::CsvLine(const Json& record) const {
       for (const Json& output : record["outputs"]) {
         if (output["name"] != name) continue;
         const auto append = [](std::string* out, const Json& element) {
-          *out += element.is_string() ? element.get<std::string>() : element.dump();
+          *out += element.is_string() ? element.get<std::string>() : ToText(element);
         };
         cell = output.contains("data") ? absl::StrJoin(output["data"], ";", append)
                                        : output["file"].get<std::string>();

@@ -124,7 +124,7 @@ absl::Status SourceStream::SendFrames(Stream& stream) {
       due = std::max(due, absl::Now() - absl::Milliseconds(1)) + absl::Seconds(1 / options_.fps);
     }
     auto next = source_->Next();
-    if (stopped_.HasBeenNotified()) return absl::OkStatus();
+    if (stopped_.HasBeenNotified() || absl::IsCancelled(next.status())) return absl::OkStatus();
     if (!next.ok()) return next.status();
     if (!next->has_value()) return absl::OkStatus();
     VideoFrame frame = **std::move(next);
@@ -174,9 +174,11 @@ void SourceStream::TakeAnswer(Answer answer) {
   const bool ok = answer.response.ok();
   const Parameters sent_echoes = EchoesFor(sent.frame);
   // An error that isn't the server's own, since the stream ended, brings nothing back.
-  const Parameters& came = ok                                          ? answer.response->parameters
-                           : answer.error_parameters.count(kFrame) > 0 ? answer.error_parameters
-                                                                       : sent_echoes;
+  const bool stream_ended = !ok && answer.error_parameters.count(kFrame) == 0;
+  if (stream_ended && live_ != nullptr) live_->Stop();  // It may be waiting for a frame.
+  const Parameters& came = ok             ? answer.response->parameters
+                           : stream_ended ? sent_echoes
+                                          : answer.error_parameters;
   FrameAnswer frame{.frame = Find<int64_t>(came, kFrame).value_or(-1),
                     .pts = Find<double>(came, kPts).value_or(-1),
                     .connection = Find<int64_t>(came, kConnection),
@@ -194,6 +196,7 @@ void SourceStream::TakeAnswer(Answer answer) {
   log_->Answered(number_, frame);
   if (annotator_ == nullptr || absl::IsAborted(frame.response.status())) return;
   const absl::Status status = annotator_->Add(sent.frame, sent.width, sent.height, frame.response);
+  if (!status.ok() && live_ != nullptr) live_->Stop();
   std::lock_guard lock(mutex_);
   annotated_.Update(status);
 }

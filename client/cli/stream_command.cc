@@ -62,7 +62,9 @@ absl::Status CheckSources(const std::vector<SourceAddress>& sources) {
   return absl::InvalidArgumentError(absl::StrCat("stdin was given ", stdins, " times"));
 }
 
-absl::Status PrepareAnnotations(const ModelMetadata& model, StreamCommandOptions& options) {
+absl::Status PrepareAnnotations(const ModelMetadata& model,
+                                const std::vector<SourceAddress>& sources,
+                                StreamCommandOptions& options) {
   if (!Annotates(options)) return absl::OkStatus();
   if (options.streams.stream.order == Order::kCompletion) {
     return absl::InvalidArgumentError(
@@ -74,6 +76,12 @@ absl::Status PrepareAnnotations(const ModelMetadata& model, StreamCommandOptions
     for (std::string line; std::getline(file, line);) annotations.format.labels.push_back(line);
   }
   if (absl::Status status = Annotator::CheckNames(annotations); !status.ok()) return status;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const std::string file = FileOf(annotations.video, i, sources.size());
+    std::error_code not_both_there;
+    if (!std::filesystem::equivalent(sources[i].name, file, not_both_there)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("'", file, "' is a source: it isn't written"));
+  }
   return CompleteFormat(model, options.streams.outputs, annotations.format);
 }
 
@@ -125,6 +133,7 @@ int StreamSources(const Session& session, Client& client, const StreamCommandOpt
     names.push_back(source.label);
     auto stream =
         SourceStream::Open(static_cast<int>(streams.size()), source, options.streams, input);
+    if (absl::IsCancelled(stream.status())) break;  // Interrupted.
     if (!stream.ok()) fail(source, stream.status(), kBadArguments);
     streams.push_back(stream.ok() ? *std::move(stream) : nullptr);
     if (streams.back() == nullptr) continue;
@@ -144,7 +153,8 @@ int StreamSources(const Session& session, Client& client, const StreamCommandOpt
     const absl::Status& read = streams[i]->source_status();
     if (!read.ok()) fail(sources[i], read, kBadArguments);
   }
-  streams.clear();  // Who posts `wake` has gone.
+  streams.clear();  // Who posts `wake` has gone, but for a signal.
+  WakeNobody();
   sem_destroy(&wake);
   if (code == kSuccess && log.errors() > 0) code = kCallFailed;
   return Interrupted() && (code == kSuccess || code == kCallFailed) ? kInterrupted : code;
@@ -162,7 +172,7 @@ int Run(const Session& session, StreamCommandOptions& options) {
   if (!metadata.ok()) return session.Fail(metadata.status());
   const auto input = FrameInput::Find(*metadata, options.encoding, options.bgr);
   if (!input.ok()) return session.Fail(input.status(), kBadArguments);
-  if (absl::Status status = PrepareAnnotations(*metadata, options); !status.ok()) {
+  if (absl::Status status = PrepareAnnotations(*metadata, sources, options); !status.ok()) {
     return session.Fail(status, kBadArguments);
   }
   return StreamSources(session, **client, options, sources, *input);
@@ -205,7 +215,8 @@ void AddSourceOptions(CLI::App& command, StreamCommandOptions& options) {
       ->check(CLI::IsMember({"tcp", "udp"}));
   AddParsed(command, "--input-size", "WxH of raw frames on stdin, or asked of a camera",
             [&streams](const std::string& text) -> absl::Status {
-              const std::pair<std::string, std::string> sides = absl::StrSplit(text, 'x');
+              const std::pair<std::string, std::string> sides =
+                  absl::StrSplit(text, absl::MaxSplits('x', 1));
               CaptureFormat& capture = streams.capture;
               if (absl::SimpleAtoi(sides.first, &capture.width) && capture.width > 0 &&
                   absl::SimpleAtoi(sides.second, &capture.height) && capture.height > 0) {
@@ -297,8 +308,8 @@ void AddStreamCommand(Session& session) {
       "a stream of its own. Frames go to the model's first input: UINT8 [height,width,3], to "
       "whose\n"
       "size they are scaled, or BYTES. URLs and cameras are live: only their newest frame waits,\n"
-      "and they are connected again when they break off. Lines go to stdout; the progress, on a\n"
-      "terminal, and the summary go to stderr. An interrupt ends the run in good order, a second\n"
+      "and they are connected again when they break off. Lines go to stdout; the progress and\n"
+      "the summary go to stderr. An interrupt ends the run in good order, a second\n"
       "one at once.");
   command->add_option("sources", options->sources, "Videos, pictures, URLs, cameras or -")
       ->required();

@@ -177,5 +177,9 @@ absl::StatusOr<Json> SaveOutput(const Tensor& tensor, const std::string& path) {
               {"file", path}};
 }
 
+std::string ToText(const nlohmann::ordered_json& json) {
+  return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 }  // namespace client
 }  // namespace millrace

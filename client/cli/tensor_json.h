@@ -28,5 +28,9 @@ absl::StatusOr<nlohmann::ordered_json> SaveOutput(const Tensor& tensor, const st
 // The elements alone, in a flat array.
 nlohmann::ordered_json ElementsToJson(const Tensor& tensor);
 
+// In one line, with U+FFFD in place of what is no UTF-8: BYTES, names of files and messages of
+// servers may hold anything.
+std::string ToText(const nlohmann::ordered_json& json);
+
 }  // namespace client
 }  // namespace millrace

@@ -258,6 +258,7 @@ TEST_F(CommandLine, StreamRefusesWhatItCannotStream) {
       {{"--send", "png"}, "raw, jpeg or jpeg:QUALITY"},
       {{"--send", "jpeg:101"}, "raw, jpeg or jpeg:QUALITY"},
       {{"--input-size", "640"}, "'640' is no WIDTHxHEIGHT"},
+      {{"--input-size", "640x360x3"}, "'640x360x3' is no WIDTHxHEIGHT"},
       {{"--annotate", "a.text"}, "'a.text': a video's name ends with its format"},
       {{"--contact-sheet", "a.gif"}, "ends with .png or .jpg"},
       {{"--annotate", "a.mp4", "--boxes", "found"}, "they have OUTPUT__0"},

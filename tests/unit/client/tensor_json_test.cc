@@ -49,5 +49,10 @@ TEST(TensorJson, PrintsEveryDatatypeAsNumbers) {
             "[1.0,-2.0]");
 }
 
+TEST(TensorJson, TextIsUtf8WhateverItIsMadeOf) {
+  EXPECT_EQ(ToText({{"name", "caf\xc3\xa9"}, {"data", "\xff\xfe!"}}),
+            "{\"name\":\"caf\xc3\xa9\",\"data\":\"\xef\xbf\xbd\xef\xbf\xbd!\"}");
+}
+
 }  // namespace
 }  // namespace millrace
