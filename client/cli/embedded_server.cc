@@ -20,6 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/cli/interrupts.h"
 #include "client/client.h"
 
 namespace millrace {
@@ -93,6 +94,7 @@ absl::Status EmbeddedServer::Launch(const std::string& repository) {
 absl::Status EmbeddedServer::WaitUntilReady(absl::Duration timeout) {
   const absl::Time latest = absl::Now() + timeout;
   for (;; absl::SleepFor(kLook)) {
+    if (Interrupted()) return absl::CancelledError("interrupted");
     if (waitpid(pid_, nullptr, WNOHANG) == pid_) {
       pid_ = 0;
       return absl::UnavailableError(absl::StrCat("the server has ended; it said:\n", LastOfLog()));

@@ -36,10 +36,11 @@ ModelMetrics::Shard::Shard(size_t batch_sizes)
       by_size(batch_sizes) {}
 
 ModelMetrics::ModelMetrics(std::string model, std::string version, int64_t max_batch_size,
-                           Clock& clock)
+                           Clock& clock, bool has_transform)
     : model_(std::move(model)),
       version_(std::move(version)),
       max_batch_size_(max_batch_size),
+      has_transform_(has_transform),
       clock_(clock),
       created_(clock.Now()),
       shards_(static_cast<size_t>(std::max<int64_t>(1, max_batch_size))) {}
@@ -198,10 +199,11 @@ void ModelMetrics::CollectHistograms(std::vector<Sample>& samples) const {
   collect(kQueueWait, &Shard::queue, kSecondsPerNanosecond);
   collect(kFill, &Shard::fill, kSecondsPerNanosecond);
   collect(kExecute, &Shard::execute, kSecondsPerNanosecond);
+  collect(kBatchRows, &Shard::batch_rows, 1);
+  if (!has_transform_) return;
   collect(kTransformWait, &Shard::transform_wait, kSecondsPerNanosecond);
   collect(kTransformDecode, &Shard::transform_decode, kSecondsPerNanosecond);
   collect(kTransformResize, &Shard::transform_resize, kSecondsPerNanosecond);
-  collect(kBatchRows, &Shard::batch_rows, 1);
 }
 
 void ModelMetrics::CollectGauges(std::vector<Sample>& samples) const {

@@ -94,8 +94,9 @@ struct ModelGauges {
 class ModelMetrics {
  public:
   // `max_batch_size` as in the model's configuration: 0 and 1 mean no batching. `clock` must
-  // outlive this.
-  ModelMetrics(std::string model, std::string version, int64_t max_batch_size, Clock& clock);
+  // outlive this. Only a model with a transform shows how long its inputs' preparation takes.
+  ModelMetrics(std::string model, std::string version, int64_t max_batch_size, Clock& clock,
+               bool has_transform = false);
 
   // Counts a request that has its answer, also one that was rejected.
   void RecordRequest(const RequestRecord& record);
@@ -138,6 +139,7 @@ class ModelMetrics {
   const std::string& model() const { return model_; }
   const std::string& version() const { return version_; }
   int64_t max_batch_size() const { return max_batch_size_; }
+  bool has_transform() const { return has_transform_; }
 
  private:
   static constexpr size_t kCodes = 17;  // absl::StatusCode: 0 to 16.
@@ -170,6 +172,7 @@ class ModelMetrics {
   const std::string model_;
   const std::string version_;
   const int64_t max_batch_size_;
+  const bool has_transform_;
   Clock& clock_;
   const absl::Time created_;
   Sharded<Shard> shards_;

@@ -93,12 +93,13 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
             "model_warmup; the first request of each shape will be slower");
   }
   // A histogram of batch sizes has a bucket for each.
-  const bool goes_on =
-      predecessor != nullptr && predecessor->metrics().max_batch_size() == settings.max_batch_size;
-  auto metrics =
-      goes_on ? predecessor->shared_metrics()
-              : std::make_shared<ModelMetrics>(settings.name, absl::StrCat(task.version.number),
-                                               settings.max_batch_size, *context_.clock);
+  const bool goes_on = predecessor != nullptr &&
+                       predecessor->metrics().max_batch_size() == settings.max_batch_size &&
+                       predecessor->metrics().has_transform() == settings.has_transform();
+  auto metrics = goes_on ? predecessor->shared_metrics()
+                         : std::make_shared<ModelMetrics>(
+                               settings.name, absl::StrCat(task.version.number),
+                               settings.max_batch_size, *context_.clock, settings.has_transform());
   MILLRACE_ASSIGN_OR_RETURN(auto model,
                             ServedModel::Load(settings, task.version.number, task.version.engine,
                                               std::move(replicas), metrics,

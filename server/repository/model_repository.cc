@@ -34,11 +34,6 @@ std::vector<InstanceGroup> GroupsOf(const ModelSettings& settings, EngineKind en
   return groups;
 }
 
-bool HasTransform(const ModelSettings& settings) {
-  return std::any_of(settings.inputs.begin(), settings.inputs.end(),
-                     [](const TensorSpec& input) { return input.transform != nullptr; });
-}
-
 ModelPlacementConfig PlacementConfigOf(const LoadTask& task) {
   return {.model = task.model,
           .version = task.version.number,
@@ -46,7 +41,7 @@ ModelPlacementConfig PlacementConfigOf(const LoadTask& task) {
           .groups = GroupsOf(*task.settings, task.version.engine),
           .intra_op_threads = task.settings->intra_op_threads,
           .range = task.settings->replica_range,
-          .has_transform = HasTransform(*task.settings)};
+          .has_transform = task.settings->has_transform()};
 }
 
 absl::Status ShuttingDown() { return absl::UnavailableError("the server is shutting down"); }

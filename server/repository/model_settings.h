@@ -85,6 +85,9 @@ struct ModelSettings {
   // the levels, as with Triton.
   int LevelOf(uint64_t priority) const;
 
+  // Whether what clients send is prepared by the transform stage.
+  bool has_transform() const;
+
   // What a version of the model takes and returns.
   ModelSignature SignatureOf(int64_t version) const;
 

@@ -84,7 +84,7 @@ BatchRecord Batch(int64_t rows, absl::Duration execute) {
 class ModelMetricsTest : public ::testing::Test {
  protected:
   FakeClock clock_;
-  ModelMetrics metrics_{"resnet", "3", 8, clock_};
+  ModelMetrics metrics_{"resnet", "3", 8, clock_, /*has_transform=*/true};
 };
 
 TEST_F(ModelMetricsTest, EveryRecordOfFourThreadsIsCountedOnce) {
