@@ -2,8 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/config/inspect_flags.h"
 
+#include <variant>
+#include <vector>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/config/flags.h"
 
 namespace millrace {
 namespace {
@@ -44,6 +48,37 @@ TEST(InspectFlags, WhatIsWrongWithAnInputIsSaid) {
   EXPECT_THAT(error("x:1x1x1x1x1x1x1x1x1:FP32"), HasSubstr("up to 8"));
   EXPECT_THAT(error("a:b:3:FP32"), HasSubstr("[NAME:][DIMS:]TYPE"));
   EXPECT_THAT(error(":3:FP32"), HasSubstr("[NAME:][DIMS:]TYPE"));
+}
+
+Command Parse(std::vector<const char*> words) {
+  return ParseFlags(static_cast<int>(words.size()), words.data());
+}
+
+TEST(InspectFlags, TheCommandHasFlagsOfItsOwn) {
+  const Command command = Parse({"/usr/bin/millrace-server", "inspect", "--input", "3x8:FP32",
+                                 "net.pt", "--input", "y:INT64", "--max-batch", "4", "--json"});
+  const auto* const inspect = std::get_if<InspectConfig>(&command);
+  ASSERT_NE(inspect, nullptr);
+  EXPECT_EQ(inspect->model, "net.pt");
+  ASSERT_EQ(inspect->inputs.size(), 2u);
+  EXPECT_THAT(inspect->inputs[0].dims, ElementsAre(3, 8));
+  EXPECT_EQ(inspect->inputs[1].name, "y");
+  EXPECT_EQ(inspect->max_batch_size, 4);
+  EXPECT_TRUE(inspect->json);
+  EXPECT_FALSE(inspect->force);
+}
+
+TEST(InspectFlags, ErrorsAreThoseOfTheProgramThatWasAsked) {
+  const auto leave = [](std::vector<const char*> words) {
+    const Command command = Parse(std::move(words));
+    return std::get<ExitNow>(command);
+  };
+  EXPECT_EQ(leave({"millrace", "inspect"}).code, 1);
+  EXPECT_EQ(leave({"millrace", "inspect", "net.pt", "--input", "3"}).code, 1);
+  EXPECT_EQ(leave({"millrace-server", "--no-such-flag"}).code, 2);
+  const ExitNow help = leave({"/usr/bin/millrace", "inspect", "--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.text, HasSubstr("millrace inspect [OPTIONS] model"));
 }
 
 }  // namespace
