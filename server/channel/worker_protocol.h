@@ -31,7 +31,8 @@ inline constexpr int kWorkerControlFd = 3;
 // The user and group that workers become where the server runs as root: nobody's.
 inline constexpr unsigned int kWorkerUid = 65534;
 
-// Server → template, with two file descriptors: the model file and the model's memory.
+// Server → template, with two file descriptors: the model file and the model's memory; and where
+// samples take data, a third: the warm-up data, see SealedBytes.
 struct LoadCommand {
   EngineKind engine = EngineKind::kTorchScript;
   std::string model_name;
@@ -41,8 +42,12 @@ struct LoadCommand {
   std::vector<TensorSpec> outputs;
   bool optimize = true;        // Freeze and optimise a TorchScript module.
   bool inference_mode = true;  // Else no_grad.
+  bool flush_denormals = false;
+  bool deterministic = false;  // The same batch gets the same results; else it isn't served.
   int inter_op_threads = 1;
   std::vector<WarmupSample> warmup;
+  // Run like the first sample, as many as there is a little time for.
+  std::vector<int64_t> further_batch_sizes;
   bool on_gpu = false;      // The template then only loads; the replicas move, optimise and warm.
   bool background = false;  // The process runs at SCHED_IDLE, and is to leave that once loaded.
   bool check_batching = false;  // See LoadedReply::batching.

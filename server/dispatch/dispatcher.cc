@@ -689,7 +689,8 @@ void Dispatcher::Send(PendingRequest& request, PendingRequest::Answer&& answer, 
                           .queue = timings.queue,
                           .compute_input = timings.fill,
                           .compute_infer = timings.execute,
-                          .compute_output = absl::ZeroDuration()});
+                          .compute_output = absl::ZeroDuration(),
+                          .non_finite = answer.response.non_finite > 0});
   answer.responder.Respond(std::move(answer.response));
 }
 

@@ -53,6 +53,7 @@ void ModelMetrics::RecordRequest(const RequestRecord& record) {
   if (code == 0 || record.queue > absl::ZeroDuration()) {
     shard.queue.Observe(NonNegativeNs(record.queue));
   }
+  if (record.non_finite) shard.non_finite.Add();
   const auto total = static_cast<uint64_t>(NonNegativeNs(record.total));
   if (code != 0) return shard.fail_ns.Add(total);
   shard.request.Observe(NonNegativeNs(record.total));
@@ -181,6 +182,8 @@ void ModelMetrics::CollectCounters(std::vector<Sample>& samples) const {
     samples.push_back(
         {&kRejectionsTotal, {model_, version_, kRejectionNames[i]}, static_cast<double>(count)});
   }
+  const uint64_t non_finite = shards_.Sum([](const Shard& s) { return s.non_finite.value(); });
+  samples.push_back({&kNonFiniteTotal, {model_, version_}, static_cast<double>(non_finite)});
   const uint64_t restarts = shards_.Sum([](const Shard& s) { return s.restarts.value(); });
   samples.push_back({&kReplicaRestartsTotal, {model_, version_}, static_cast<double>(restarts)});
   const uint64_t busy_ns = shards_.Sum([](const Shard& s) { return s.busy_ns.value(); });

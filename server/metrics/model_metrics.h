@@ -45,6 +45,7 @@ struct RequestRecord {
   absl::Duration compute_input;   // Copying it into its batch.
   absl::Duration compute_infer;   // Running its batch.
   absl::Duration compute_output;  // Copying its outputs out.
+  bool non_finite = false;        // Its outputs had values that are NaN or infinite.
 };
 
 // A batch that has run.
@@ -155,6 +156,7 @@ class ModelMetrics {
     std::array<Counter, kCodes> answers;
     std::array<Counter, kRejections> rejections;
     Counter restarts;
+    Counter non_finite;
     Counter rows, success_ns, fail_ns, queue_ns, input_ns, infer_ns, output_ns;  // By requests.
     Histogram request, queue, fill, execute, batch_rows;
     Histogram transform_wait, transform_decode, transform_resize;

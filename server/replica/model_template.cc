@@ -68,19 +68,18 @@ std::string Bury(ChildProcess& process, WorkerOutput& output) {
 
 absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(const StartOptions& options,
                                                                     LoadCommand command,
-                                                                    int model_fd, int memory_fd,
+                                                                    const Descriptors& descriptors,
                                                                     LoadedReply* reply) {
-  MILLRACE_ASSIGN_OR_RETURN(auto loaded, StartOnce(options, command, model_fd, memory_fd, reply));
+  MILLRACE_ASSIGN_OR_RETURN(auto loaded, StartOnce(options, command, descriptors, reply));
   if (!reply->start_over) return loaded;
   command.load_only = true;
   loaded.reset();
-  return StartOnce(options, std::move(command), model_fd, memory_fd, reply);
+  return StartOnce(options, std::move(command), descriptors, reply);
 }
 
-absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(const StartOptions& options,
-                                                                        LoadCommand command,
-                                                                        int model_fd, int memory_fd,
-                                                                        LoadedReply* reply) {
+absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(
+    const StartOptions& options, LoadCommand command, const Descriptors& descriptors,
+    LoadedReply* reply) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
   std::unique_ptr<ScratchFolder> folder;
@@ -97,7 +96,9 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(const St
                                                 worker_end.get(), options.background));
   theirs.release();  // Only the worker holds these ends now, so its death can be seen.
   worker_end.reset();
-  const absl::Status sent = ours.Send(ToJson(command), {model_fd, memory_fd});
+  std::vector<int> fds = {descriptors.model, descriptors.memory};
+  if (descriptors.warmup_data >= 0) fds.push_back(descriptors.warmup_data);
+  const absl::Status sent = ours.Send(ToJson(command), fds);
   const absl::StatusOr<ControlMessage> message = sent.ok()
                                                      ? ReceiveLoaded(ours, output, process, options)
                                                      : absl::StatusOr<ControlMessage>(sent);

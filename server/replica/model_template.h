@@ -38,13 +38,21 @@ class ModelTemplate {
     int cancel_event = -1;  // An eventfd: once it is readable, the load ends. -1: none.
   };
 
-  // Starts the worker program and has it load the model from `model_fd`, and a second time without
-  // running it where that starts threads. Blocks until it is loaded and warm, each time at most for
+  // What crosses to the process with the command.
+  struct Descriptors {
+    int model = -1;
+    int memory = -1;
+    int warmup_data = -1;  // -1: none.
+  };
+
+  // Starts the worker program and has it load the model, and a second time without running it where
+  // that starts threads. Blocks until it is loaded and warm, each time at most for
   // the timeout; `reply` is what the worker says, also where it fails. CANCELLED where it was told
   // to end. Call on a thread that lives as long as the template.
   static absl::StatusOr<std::unique_ptr<ModelTemplate>> Start(const StartOptions& options,
-                                                              LoadCommand command, int model_fd,
-                                                              int memory_fd, LoadedReply* reply);
+                                                              LoadCommand command,
+                                                              const Descriptors& descriptors,
+                                                              LoadedReply* reply);
 
   // Forks a replica, which has a name for the log. UNAVAILABLE when the template has died. Blocks
   // for milliseconds; a template that doesn't answer for long counts as dead.
@@ -67,8 +75,8 @@ class ModelTemplate {
         output_(std::move(output)) {}
 
   static absl::StatusOr<std::unique_ptr<ModelTemplate>> StartOnce(const StartOptions& options,
-                                                                  LoadCommand command, int model_fd,
-                                                                  int memory_fd,
+                                                                  LoadCommand command,
+                                                                  const Descriptors& descriptors,
                                                                   LoadedReply* reply);
 
   const std::unique_ptr<ScratchFolder> folder_;  // The unpacked package, where it is still needed.

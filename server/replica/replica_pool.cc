@@ -13,6 +13,7 @@
 #include "server/base/event_fd.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
+#include "server/channel/sealed_bytes.h"
 
 namespace millrace {
 namespace {
@@ -48,14 +49,21 @@ size_t BufferBytes(const ModelSignature& signature, size_t most_request_bytes) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ReplicaPool>> ReplicaPool::Create(Options options, Context context) {
-  std::unique_ptr<ReplicaPool> pool(new ReplicaPool(std::move(options), std::move(context)));
+  UniqueFd warmup_data;
+  if (!options.warmup_data.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(warmup_data, SealedBytes::Copy(options.warmup_data));
+    options.warmup_data = {};  // One copy is enough.
+  }
+  std::unique_ptr<ReplicaPool> pool(
+      new ReplicaPool(std::move(options), std::move(context), std::move(warmup_data)));
   MILLRACE_RETURN_IF_ERROR(pool->Start());
   return pool;
 }
 
-ReplicaPool::ReplicaPool(Options options, Context context)
+ReplicaPool::ReplicaPool(Options options, Context context, UniqueFd warmup_data)
     : options_(std::move(options)),
       context_(std::move(context)),
+      warmup_data_(std::move(warmup_data)),
       limit_({.configured = options_.execution_limit, .first_runs = options_.load_timeout}),
       slots_(options_.replicas.size()),
       unready_since_(context_.clock->Now()) {}
@@ -273,8 +281,11 @@ LoadCommand ReplicaPool::MakeLoadCommand(bool background) const {
                          .outputs = signature.outputs(),
                          .optimize = options_.optimize,
                          .inference_mode = options_.inference_mode,
+                         .flush_denormals = options_.flush_denormals,
+                         .deterministic = options_.deterministic,
                          .inter_op_threads = options_.inter_op_threads,
                          .warmup = options_.warmup,
+                         .further_batch_sizes = options_.further_batch_sizes,
                          .background = background,
                          .check_batching = options_.batch_check != BatchCheck::kUnchecked,
                          .sandbox = options_.sandbox,
@@ -292,8 +303,11 @@ void ReplicaPool::LoadTemplate(bool background) {
                                       .timeout = options_.load_timeout,
                                       .background = background,
                                       .cancel_event = options_.cancel_event},
-                                     MakeLoadCommand(background), options_.model_file.get(),
-                                     memory_->fd(), &reply);
+                                     MakeLoadCommand(background),
+                                     {.model = options_.model_file.get(),
+                                      .memory = memory_->fd(),
+                                      .warmup_data = warmup_data_.get()},
+                                     &reply);
   // In the background runs stand still while others need the cores, so their times say nothing.
   if (!background) TellCosts(reply.warmup_ns, ReplicaKind::kCpu);
   for (const std::string& note : reply.notes) {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -48,7 +49,11 @@ class ReplicaPool {
     int inter_op_threads = 1;
     SandboxMode sandbox = SandboxMode::kOn;
     uint64_t memory_limit_bytes = 0;  // Of each process; 0: automatic.
+    bool flush_denormals = false;
+    bool deterministic = false;
     std::vector<WarmupSample> warmup;
+    std::vector<int64_t> further_batch_sizes;  // See LoadCommand.
+    std::vector<std::byte> warmup_data;        // What the samples take rows from.
     // Where replicas may run: the first `start` of them do from the start on.
     std::vector<ReplicaPlacement> replicas;
     int start = 1;
@@ -127,7 +132,7 @@ class ReplicaPool {
   std::vector<pid_t> pids() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  ReplicaPool(Options options, Context context);
+  ReplicaPool(Options options, Context context, UniqueFd warmup_data);
 
   absl::Status Start();
   LoadCommand MakeLoadCommand(bool background) const;
@@ -166,6 +171,7 @@ class ReplicaPool {
 
   const Options options_;
   const Context context_;
+  const UniqueFd warmup_data_;  // See SealedBytes; invalid: there is none.
   UniqueFd stop_event_;
   std::vector<UniqueFd> replica_stop_events_;  // One for each place, whoever is there.
   ExecutionLimit limit_;

@@ -32,7 +32,8 @@ struct VersionPolicy {
 struct DeclaredWarmup {
   struct Input {
     Shape dims;           // Without the batch dimension; no -1.
-    bool random = false;  // Else zeros.
+    bool random = false;  // Else zeros, or what the file holds.
+    std::string file;     // In the folder `warmup` of the model's; empty: none.
   };
 
   std::string name;
@@ -77,6 +78,8 @@ struct ModelSettings {
   std::optional<int> inter_op_threads;
   bool disable_optimized_execution = false;
   bool inference_mode = true;
+  bool flush_denormals = false;
+  bool deterministic = false;
 
   // The configuration as written, with defaults filled in but for what depends on a version.
   inference::ModelConfig config;

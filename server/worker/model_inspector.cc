@@ -486,7 +486,7 @@ absl::Status ModelInspector::Verify() {
   }
   MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, MakeEngine(command, found_.notes));
   MILLRACE_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model,
-                            Model::Over(command, std::move(engine)));
+                            Model::Over(command, /*warmup_data=*/{}, std::move(engine)));
   MILLRACE_RETURN_IF_ERROR(model->Prepare(c10::Device(c10::kCPU), found_.notes));
   MILLRACE_RETURN_IF_ERROR(model->CheckConfig());
   Notes ignored;

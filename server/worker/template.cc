@@ -17,8 +17,9 @@ absl::Status Template::Run() {
   IgnoreStopSignals();
   VolunteerForOomKiller();
   MILLRACE_ASSIGN_OR_RETURN(ControlMessage message, control_.Receive());
-  if (message.fds.size() != 2) {
-    return absl::InternalError("A load command must bring the model file and its memory.");
+  if (message.fds.size() < 2 || message.fds.size() > 3) {
+    return absl::InternalError(
+        "A load command must bring the model file and its memory, and perhaps warm-up data.");
   }
   MILLRACE_ASSIGN_OR_RETURN(command_, FromJson<LoadCommand>(message.text));
   sandbox_.emplace(Sandbox::Options{
@@ -45,8 +46,12 @@ absl::Status Template::Run() {
 absl::Status Template::Load(const ControlMessage& message, LoadedReply& reply) {
   const int model_fd = message.fds[0].get();
   MILLRACE_ASSIGN_OR_RETURN(memory_, ModelMemory::Open(message.fds[1].get()));
+  if (message.fds.size() > 2) {
+    MILLRACE_ASSIGN_OR_RETURN(warmup_data_, SealedBytes::Map(message.fds[2].get()));
+  }
   MILLRACE_RETURN_IF_ERROR(ShutInToOpen(command_, model_fd, *sandbox_));
-  MILLRACE_ASSIGN_OR_RETURN(model_, Model::Open(command_, model_fd, reply.notes));
+  MILLRACE_ASSIGN_OR_RETURN(model_,
+                            Model::Open(command_, model_fd, warmup_data_.bytes(), reply.notes));
   if (!command_.on_gpu) {
     MILLRACE_RETURN_IF_ERROR(model_->Prepare(c10::Device(c10::kCPU), reply.notes));
     MILLRACE_RETURN_IF_ERROR(WarmUp(reply));

@@ -136,6 +136,16 @@ TEST_F(ModelMetricsTest, SubMillisecondTimesFallIntoBucketsOfTheirOwn) {
               ElementsAre(1, 1, 1, 1, 1, 1, 1, 0));
 }
 
+TEST_F(ModelMetricsTest, AnswersThatAreNotFiniteAreCountedWhateverTheirCode) {
+  RequestRecord flagged = Success();
+  RequestRecord refused = Failure(absl::StatusCode::kInternal);
+  flagged.non_finite = refused.non_finite = true;
+  metrics_.RecordRequest(flagged);
+  metrics_.RecordRequest(refused);
+  metrics_.RecordRequest(Success());
+  EXPECT_EQ(Value(metrics_, kNonFiniteTotal), 2);
+}
+
 TEST_F(ModelMetricsTest, RequestDurationLeavesFailuresOut) {
   metrics_.RecordRequest(Failure(absl::StatusCode::kInvalidArgument));
   EXPECT_EQ(Count(Distribution(metrics_, kRequestDuration)), 0);
