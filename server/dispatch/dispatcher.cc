@@ -649,7 +649,10 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
   {
     MutexLock lock(mutex_);
     staging_.FreeBuffer(batch.buffer());
-    for (auto& [request, answer] : answers) ReleaseBytes(*request, freed);
+    for (auto& [request, answer] : answers) {
+      ReleaseBytes(*request, freed);
+      if (!failing_.empty()) failing_.Succeeded(request->flow().id());
+    }
     if (innocent) {
       suspects_.Remove(*innocent);
       has_suspects_.store(!suspects_.empty(), std::memory_order_relaxed);
@@ -684,6 +687,7 @@ void Dispatcher::Send(PendingRequest& request, PendingRequest::Answer&& answer, 
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
   const Timings& timings = answer.response.timings;
   metrics_.RecordRequest({.code = static_cast<int>(answer.response.status.code()),
+      if (!out_of_memory) failing_.Failed(members.front().request->flow().id(), now);
                           .rows = request.rows(),
                           .total = now - request.arrival,
                           .queue = timings.queue,
@@ -803,8 +807,8 @@ bool Dispatcher::StageNext(absl::Time now, Actions& actions) {
   PendingRequest* const urgent = NextUrgent(now);
   PendingRequest* const overdue = urgent == nullptr ? NextOverdue(now) : nullptr;
   PendingRequest* request = urgent != nullptr ? urgent : overdue;
-  const bool out_of_turn = request != nullptr && HasRoom(*request);
-  if (!out_of_turn) request = NextInTurn();
+  const bool out_of_turn = request != nullptr && HasRoom(*request, now);
+  if (!out_of_turn) request = NextInTurn(now);
   if (request == nullptr) return false;
   if (request->rows_claimed > 0 && request->answered()) {  // An earlier part has failed.
     Drop(*request, {absl::InternalError("Another part of the request has failed.")}, actions);
@@ -825,7 +829,7 @@ bool Dispatcher::StageNext(absl::Time now, Actions& actions) {
   if (out_of_turn) request->out_of_turn = true;
   const bool by_guard = out_of_turn && request == overdue;
   actions.fills.push_back(staging_.Stage(*request, *batch));
-  if (request->suspect) batch->Close();
+  if (RunsAlone(*request, now)) batch->Close();
   CountForGuard(by_guard, actions.fills.back().rows);
   return true;
 }
@@ -834,7 +838,7 @@ void Dispatcher::CountForGuard(bool by_guard, int64_t rows) {
   guarded_rows_ = by_guard ? guarded_rows_ + rows : std::max<int64_t>(0, guarded_rows_ - rows);
 }
 
-PendingRequest* Dispatcher::NextInTurn() {
+PendingRequest* Dispatcher::NextInTurn(absl::Time now) {
   FairQueue& queue = room_.queue();
   PassedOver passed_over;
   while (ShapeGroup* const group = NextGroup(passed_over)) {
@@ -847,7 +851,7 @@ PendingRequest* Dispatcher::NextInTurn() {
       for (bool yielded = false;; yielded = true) {
         const int64_t room = batch == nullptr ? capacity : batch->Room();
         PendingRequest* const request = queue.Next(*group, tier, room, capacity, row_cost);
-        if (request != nullptr && (batch == nullptr || !request->suspect)) return request;
+        if (request != nullptr && (batch == nullptr || !RunsAlone(*request, now))) return request;
         if (batch == nullptr) break;
         if (request == nullptr &&
             staging_.YieldTo(tier, FairQueue::SmallestPiece(*group, tier, capacity), *batch)) {
@@ -919,10 +923,10 @@ bool Dispatcher::GuardAllows() const {
   return options_.starvation_guard != absl::InfiniteDuration() && guarded_rows_ == 0;
 }
 
-bool Dispatcher::HasRoom(const PendingRequest& request) const {
+bool Dispatcher::HasRoom(const PendingRequest& request, absl::Time now) const {
   const Batch* const batch = staging_.Find(*request.row_shape());
   if (batch == nullptr) return staging_.HasBuffer();
-  if (request.suspect) return false;  // It is run alone.
+  if (RunsAlone(request, now)) return false;
   return batch->HasRoom(batch->PieceOf(request.rows() - request.rows_claimed));
 }
 
@@ -949,6 +953,10 @@ bool Dispatcher::CollectStart(absl::Time now, Actions& actions) {
     const auto outranks_next = [&](const std::unique_ptr<Batch>& batch) {
       return batch->summary().highest_tier < next->summary().highest_tier;
     };
+bool Dispatcher::RunsAlone(const PendingRequest& request, absl::Time now) const {
+  return request.suspect || failing_.Contains(request.flow().id(), now);
+}
+
     if (!next->retry &&
         std::any_of(staging_.batches().begin(), staging_.batches().end(), outranks_next)) {
       CountForGuard(true, next->rows());

@@ -620,6 +620,34 @@ TEST_F(DispatcherTest, ModelErrorIsTheCulpritsAloneAndItsNeighboursAreAnswered) 
 }
 
 TEST_F(DispatcherTest, OutputsThatBreakTheSignatureAreAnErrorThatNamesBoth) {
+// A request of value 0 goes first and occupies the replica while the others are gathered.
+TEST_F(DispatcherTest, FlowWhoseRequestFailedAloneIsBatchedApartUntilOneSucceeds) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const auto other = std::make_shared<Caller>(std::make_shared<Flow>());
+  const auto submit = [&](int32_t value, const std::shared_ptr<Caller>& caller) {
+    pool.dispatcher().Submit(pool.Pending({value}, 1, book_->Expect(), caller));
+  };
+  const auto batches_of = [&](std::vector<int32_t> values) {
+    submit(0, other);
+    for (const int32_t value : values) submit(value, value < 10 ? caller_ : other);
+    std::vector<Values> batches;
+    for (runner.Complete(); runner.busy(); runner.Complete()) batches.push_back(runner.Inputs());
+    return batches;
+  };
+  submit(kCulprit, caller_);
+  runner.Complete();
+  // The flow's are alone; the first of them that succeeds brings it back.
+  EXPECT_THAT(batches_of({11, 1, 2, 3, 12}),
+              ElementsAre(Values{11}, Values{1}, Values{12}, Values{2, 3}));
+  EXPECT_THAT(batches_of({13, 4}), ElementsAre(Values{13, 4}));
+  submit(kCulprit, caller_);
+  runner.Complete();
+  clock_.Advance(FailingFlows::kApart);
+  EXPECT_THAT(batches_of({14, 5}), ElementsAre(Values{14, 5}));
+  EXPECT_TRUE(pool.Quiet());
+}
+
   const auto data = std::make_unique<int32_t[]>(4);
   const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data.get()), 4);
   const struct {
