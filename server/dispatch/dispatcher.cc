@@ -100,6 +100,8 @@ void Dispatcher::Submit(std::shared_ptr<PendingRequest> request) {
     if (fingerprint) Suspect(*request, *fingerprint);
     if (!stopped_.ok()) {
       Refuse(std::move(request), {stopped_}, actions);
+    } else if (LacksReplicas(now)) {
+      Refuse(std::move(request), {lacks_, Rejection::kNotReady}, actions);
     } else if (request->caller().cancelled()) {
       Refuse(std::move(request), Cancelled(), actions);
     } else {
@@ -127,6 +129,13 @@ void Dispatcher::Cancel(const Caller& caller) {
     Collect(now, actions);
   }
   Perform(std::move(actions));
+}
+
+void Dispatcher::LackReplicas(const absl::Status& why, absl::Time from) {
+  MutexLock lock(mutex_);
+  lacks_ = why;
+  lacks_from_ = from;
+  WakeAt(from);
 }
 
 void Dispatcher::Stop(const absl::Status& status) {
@@ -469,6 +478,7 @@ void Dispatcher::AddRunner(BatchRunner* runner) {
   {
     MutexLock lock(mutex_);
     runners_.AddIdle(runner, now);
+    lacks_from_ = absl::InfiniteFuture();
   }
   Pump();
 }
@@ -677,6 +687,7 @@ void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
     if (members.size() > 1) {
       RunAgain(members, false, now, actions);
     } else {
+      if (!out_of_memory) failing_.Failed(members.front().request->flow().id(), now);
       Refuse(members.front().request, {status}, actions);
     }
   }
@@ -687,7 +698,6 @@ void Dispatcher::Send(PendingRequest& request, PendingRequest::Answer&& answer, 
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
   const Timings& timings = answer.response.timings;
   metrics_.RecordRequest({.code = static_cast<int>(answer.response.status.code()),
-      if (!out_of_memory) failing_.Failed(members.front().request->flow().id(), now);
                           .rows = request.rows(),
                           .total = now - request.arrival,
                           .queue = timings.queue,
@@ -766,6 +776,7 @@ Dispatcher::Actions Dispatcher::PerformFills(absl::Span<const StagingArea::Fill>
 }
 
 void Dispatcher::Collect(absl::Time now, Actions& actions) {
+  CollectHopeless(now, actions);
   CollectExpired(now, actions);
   staging_.FreeEmptyBatches();
   staging_.GatherRetries(actions.fills);
@@ -774,6 +785,18 @@ void Dispatcher::Collect(absl::Time now, Actions& actions) {
   } while (CollectStart(now, actions));
   actions.rows_to_prepare = room_.preparations().HasWork(options_.prepare_ahead);
   WakeAt(std::min(room_.next_expiry(), staging_.next_expiry()));
+  if (lacks_from_ > now) WakeAt(lacks_from_);
+}
+
+void Dispatcher::CollectHopeless(absl::Time now, Actions& actions) {
+  if (!LacksReplicas(now)) return;
+  for (const auto& request : flows_.All()) {
+    Drop(*request, {lacks_, Rejection::kNotReady}, actions);
+  }
+}
+
+bool Dispatcher::LacksReplicas(absl::Time now) const {
+  return lacks_from_ <= now && runners_.all() == 0;
 }
 
 void Dispatcher::CollectExpired(absl::Time now, Actions& actions) {
@@ -930,6 +953,10 @@ bool Dispatcher::HasRoom(const PendingRequest& request, absl::Time now) const {
   return batch->HasRoom(batch->PieceOf(request.rows() - request.rows_claimed));
 }
 
+bool Dispatcher::RunsAlone(const PendingRequest& request, absl::Time now) const {
+  return request.suspect || failing_.Contains(request.flow().id(), now);
+}
+
 int64_t Dispatcher::RowsOfBatchFor(const PendingRequest& request, absl::Time now) const {
   // A request whose rows can't be told apart must fit in whole.
   const int64_t least = outputs_are_fixed_ ? 1 : std::min(request.rows(), most_rows());
@@ -953,10 +980,6 @@ bool Dispatcher::CollectStart(absl::Time now, Actions& actions) {
     const auto outranks_next = [&](const std::unique_ptr<Batch>& batch) {
       return batch->summary().highest_tier < next->summary().highest_tier;
     };
-bool Dispatcher::RunsAlone(const PendingRequest& request, absl::Time now) const {
-  return request.suspect || failing_.Contains(request.flow().id(), now);
-}
-
     if (!next->retry &&
         std::any_of(staging_.batches().begin(), staging_.batches().end(), outranks_next)) {
       CountForGuard(true, next->rows());

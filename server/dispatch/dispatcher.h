@@ -134,6 +134,10 @@ class Dispatcher final : public Claimant,
   // Runs at most `rows` rows at a time, whatever the signature says. Call before requests come.
   void LimitRows(int64_t rows) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // No replica can serve, for the reason `why`. Where none is added by `from`, what waits then is
+  // answered with it, and so is what comes until one is. Answers nothing itself.
+  void LackReplicas(const absl::Status& why, absl::Time from) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Answers whatever waits, and later whatever comes, with `status`.
   void Stop(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -278,6 +282,9 @@ class Dispatcher final : public Claimant,
   // ---- The steps that find out what can be done now ----
 
   void Collect(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives up what waits where there has been no replica for too long.
+  void CollectHopeless(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool LacksReplicas(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CollectExpired(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CollectStaging(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives one batch to a replica; false where none can go.
@@ -375,6 +382,7 @@ class Dispatcher final : public Claimant,
   BatchCaps caps_ ABSL_GUARDED_BY(mutex_);
   SuspectPayloads suspects_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> has_suspects_{false};  // So that payloads are read only where it matters.
+  FailingFlows failing_ ABSL_GUARDED_BY(mutex_);
   ReturnPredictor returns_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_finish_ ABSL_GUARDED_BY(mutex_);
   int64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -382,8 +390,10 @@ class Dispatcher final : public Claimant,
   int64_t guarded_rows_ ABSL_GUARDED_BY(mutex_) = 0;
   // The one wake-up that is outstanding; at InfiniteFuture() there is none.
   Timer::Id wake_ ABSL_GUARDED_BY(mutex_) = {absl::InfiniteFuture(), 0};
-  FailingFlows failing_ ABSL_GUARDED_BY(mutex_);
   bool waits_for_lease_ ABSL_GUARDED_BY(mutex_) = false;
+  // See LackReplicas(); InfiniteFuture() while there is one, or one is expected.
+  absl::Time lacks_from_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  absl::Status lacks_ ABSL_GUARDED_BY(mutex_);
   absl::Status stopped_ ABSL_GUARDED_BY(mutex_);  // Not OK: why nothing is taken any more.
   std::atomic<int64_t> in_flight_{0};
 };
