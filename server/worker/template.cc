@@ -22,11 +22,13 @@ namespace {
 constexpr uint64_t kFileSizes = 8;
 constexpr uint64_t kHeadroom = uint64_t{16} << 30;
 
-uint64_t MemoryLimit(const LoadCommand& command, int model_fd) {
-  if (command.memory_limit_bytes > 0) return command.memory_limit_bytes;
+absl::Status LimitOwnMemory(const LoadCommand& command, int model_fd) {
   struct stat file = {};
   fstat(model_fd, &file);
-  return static_cast<uint64_t>(file.st_size) * kFileSizes + kHeadroom;
+  const auto size = static_cast<uint64_t>(file.st_size);
+  const uint64_t limit =
+      command.memory_limit_bytes > 0 ? command.memory_limit_bytes : size * kFileSizes + kHeadroom;
+  return LimitMemory(limit, /*mapped=*/size * kFileSizes);  // A package may be packed.
 }
 
 }  // namespace
@@ -65,7 +67,7 @@ absl::Status Template::ShutIn(int model_fd) {
   MILLRACE_RETURN_IF_ERROR(sandbox_->GiveUpPrivileges());
   MILLRACE_RETURN_IF_ERROR(DieWithServer(command_.server_pid));
   if (!command_.on_gpu) {
-    MILLRACE_RETURN_IF_ERROR(LimitMemory(MemoryLimit(command_, model_fd)));
+    MILLRACE_RETURN_IF_ERROR(LimitOwnMemory(command_, model_fd));
   }
   StaySingleThreaded(command_.inter_op_threads);
   const absl::Status inspected = RunInChild([&] {
