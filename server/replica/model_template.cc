@@ -128,17 +128,24 @@ absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command, st
   absl::StatusOr<ControlMessage> message = absl::UnknownError("");
   {
     MutexLock lock(mutex_);
-    MILLRACE_RETURN_IF_ERROR(
-        control_.Send(ToJson(command), {theirs.fd(), event.get(), worker_end.get()}));
-    message = control_.Receive(kForkTimeout);
+    const absl::Status sent =
+        control_.Send(ToJson(command), {theirs.fd(), event.get(), worker_end.get()});
+    if (sent.ok()) message = control_.Receive(kForkTimeout);
+    lost_ = sent.ok() ? !message.ok() : absl::IsUnavailable(sent);
     // A late answer must not be taken for that of the next command.
-    if (!message.ok()) shutdown(control_.fd(), SHUT_RDWR);
+    if (lost_) shutdown(control_.fd(), SHUT_RDWR);
+    MILLRACE_RETURN_IF_ERROR(sent);
   }
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(const ForkedReply reply, FromJson<ForkedReply>(message->text));
   MILLRACE_RETURN_IF_ERROR(reply.status);
   MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Adopt(reply.pid));
   return ForkedReplica{std::move(process), std::move(ours), std::move(event), std::move(output)};
+}
+
+bool ModelTemplate::is_lost() const {
+  MutexLock lock(mutex_);
+  return lost_;
 }
 
 bool ModelTemplate::WatchUntilDeath(int stop_event, absl::Duration timeout) {

@@ -59,6 +59,9 @@ class ModelTemplate {
   absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, std::string name)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Whether Fork() has found that it is dead: then no further one succeeds.
+  bool is_lost() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Waits until the template dies or `stop_event` has input: true; false after `timeout`.
   bool WatchUntilDeath(int stop_event, absl::Duration timeout);
   pid_t pid() const { return process_.pid(); }
@@ -83,7 +86,8 @@ class ModelTemplate {
   ChildProcess process_;
   const ControlSocket control_;
   WorkerOutput output_;  // Of the thread that started it.
-  Mutex mutex_;          // Held from a command to its reply.
+  mutable Mutex mutex_;  // Held from a command to its reply.
+  bool lost_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 // What the worker program says of itself and of this machine's GPUs. Blocks for as long as

@@ -96,8 +96,8 @@ absl::Status ReplicaPool::Start() {
   }
   for (size_t i = 0; i < static_cast<size_t>(options_.start); ++i) Add(i);
   MutexLock lock(mutex_);
-  const auto tried = [](const Slot& slot) { return slot.replica == nullptr || slot.tried; };
-  while (!std::all_of(slots_.begin(), slots_.end(), tried)) changed_.Wait(mutex_);
+  const auto is_starting = [](const Slot& slot) { return slot.is_starting(); };
+  while (std::any_of(slots_.begin(), slots_.end(), is_starting)) changed_.Wait(mutex_);
   return FirstError();
 }
 
@@ -134,19 +134,19 @@ void ReplicaPool::Add(size_t slot) {
           .clock = context_.clock,
           .limit = &limit_,
           .fork = [this](const ForkCommand& command,
-                         std::string name) { return Fork(command, std::move(name)); },
+                         const std::string& name) { return Fork(command, name); },
           .on_warm = [this](const std::vector<int64_t>& warmup_ns,
                             ReplicaKind kind) { TellCosts(warmup_ns, kind); },
           .on_state = [this](int replica,
                              const absl::Status& state) { SetReplicaState(replica, state); }});
 }
 
-absl::Status ReplicaPool::WaitUntilTried(size_t slot, absl::Time deadline) {
+absl::Status ReplicaPool::WaitUntilSettled(size_t slot, absl::Time deadline) {
   MutexLock lock(mutex_);
-  while (!slots_[slot].tried && !stopping_ && context_.clock->Now() < deadline) {
+  while (slots_[slot].is_starting() && !stopping_ && context_.clock->Now() < deadline) {
     context_.clock->WaitUntil(changed_, mutex_, deadline);
   }
-  return slots_[slot].state;
+  return StateOf(slots_[slot]);
 }
 
 void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
@@ -156,6 +156,11 @@ void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
     replica = slots_[slot].replica.get();
   }
   if (replica == nullptr) return;
+  replica->Retire(absl::InfinitePast());
+  {
+    MutexLock lock(mutex_);
+    changed_.NotifyAll();  // It may wait for a template.
+  }
   replica->Retire(deadline);
   Slot removed;  // Destroyed without the lock, which the replica's thread takes.
   MutexLock lock(mutex_);
@@ -167,7 +172,7 @@ absl::Status ReplicaPool::Grow(size_t from, size_t to, absl::Time deadline) {
   for (size_t i = from; i < to; ++i) Add(i);
   absl::Status failed;
   for (size_t i = from; i < to; ++i) {
-    const absl::Status state = WaitUntilTried(i, deadline);
+    const absl::Status state = WaitUntilSettled(i, deadline);
     if (!state.ok() && failed.ok()) {
       failed = absl::Status(state.code(), absl::StrCat("replica ", i, ": ", state.message()));
     }
@@ -211,7 +216,7 @@ absl::Status ReplicaPool::Restart(absl::Duration timeout) {
   for (size_t i = 0; i < count; ++i) {
     Remove(i, deadline);
     Add(i);
-    const absl::Status state = WaitUntilTried(i, deadline);
+    const absl::Status state = WaitUntilSettled(i, deadline);
     if (!state.ok()) {  // It goes on trying.
       return absl::Status(state.code(), absl::StrCat("replica ", i, ": ", state.message()));
     }
@@ -238,8 +243,8 @@ void ReplicaPool::KeepTemplate() {
   RestartBackoff backoff(options_.backoff);
   absl::BitGen random;
   for (bool first = true;; first = false) {
-    const absl::Time started = context_.clock->Now();
     LoadTemplate(first && options_.background);
+    const absl::Time loaded_at = context_.clock->Now();
     std::shared_ptr<ModelTemplate> loaded;
     {
       MutexLock lock(mutex_);
@@ -250,20 +255,24 @@ void ReplicaPool::KeepTemplate() {
     }
     if (loaded != nullptr) Watch(*loaded);
     MutexLock lock(mutex_);
-    template_.reset();
     if (stopping_) {
-      template_state_ = absl::CancelledError("the pool is being ended");  // To replicas that try.
+      template_.reset();
       return;
     }
+    const absl::Time now = context_.clock->Now();
+    const absl::Duration pause =
+        backoff.NextPause(loaded == nullptr ? absl::ZeroDuration() : now - loaded_at, random);
     if (loaded != nullptr) {
-      template_state_ = absl::UnavailableError(
-          absl::StrCat("its template process ", loaded->Bury(), " and is loaded again"));
-      LogWarning("model '", options_.signature->model_name(),
-                 "': ", std::string(template_state_.message()));
+      LoseTemplate(absl::StrCat("its template process ", loaded->Bury(), " and is loaded again"));
       ReapStrangers();
+    } else {
+      LoseTemplate(absl::StrCat("its template can't be loaded again: ", template_state_.message(),
+                                "; the next attempt is in ",
+                                absl::FormatDuration(absl::Ceil(pause, absl::Milliseconds(1)))));
     }
-    const absl::Time until =
-        context_.clock->Now() + backoff.NextPause(context_.clock->Now() - started, random);
+    LogWarning("model '", options_.signature->model_name(), "' version ",
+               options_.signature->version(), ": ", std::string(template_state_.message()));
+    const absl::Time until = now + pause;
     while (!stopping_ && context_.clock->Now() < until) {
       context_.clock->WaitUntil(changed_, mutex_, until);
     }
@@ -321,7 +330,9 @@ void ReplicaPool::LoadTemplate(bool background) {
   const absl::Status state = loaded.ok() ? Heed(reply.batching) : loaded.status();
   MutexLock lock(mutex_);
   template_state_ = state;
-  if (state.ok()) template_ = *std::move(loaded);
+  if (!state.ok()) return;
+  template_ = *std::move(loaded);
+  for (Slot& slot : slots_) slot.waits = false;
 }
 
 absl::Status ReplicaPool::Heed(const absl::Status& batching) {
@@ -358,14 +369,40 @@ void ReplicaPool::Watch(ModelTemplate& loaded) {
   while (!loaded.WatchUntilDeath(stop_event_.get(), kScalingInterval)) Scale(scaler);
 }
 
-absl::StatusOr<ForkedReplica> ReplicaPool::Fork(const ForkCommand& command, std::string name) {
+absl::StatusOr<ForkedReplica> ReplicaPool::Fork(const ForkCommand& command,
+                                                const std::string& name) {
   std::shared_ptr<ModelTemplate> from;
-  {
-    MutexLock lock(mutex_);
-    if (template_ == nullptr) return template_state_;
-    from = template_;
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(from, WaitForTemplate(static_cast<size_t>(command.mailbox), from));
+    absl::StatusOr<ForkedReplica> forked = from->Fork(command, name);
+    if (forked.ok() || !from->is_lost()) return forked;
   }
-  return from->Fork(command, std::move(name));
+}
+
+absl::StatusOr<std::shared_ptr<ModelTemplate>> ReplicaPool::WaitForTemplate(
+    size_t slot, const std::shared_ptr<ModelTemplate>& lost) {
+  MutexLock lock(mutex_);
+  if (lost != nullptr && template_ == lost) {
+    LoseTemplate("its template process has gone, or doesn't answer");
+  }
+  const auto is_ending = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !slots_[slot].in_use() || slots_[slot].replica->is_ending();
+  };
+  while (template_ == nullptr && !is_ending()) {
+    if (!std::exchange(slots_[slot].waits, true)) {
+      NoteReadiness();
+      changed_.NotifyAll();
+    }
+    changed_.Wait(mutex_);
+  }
+  if (is_ending()) return absl::CancelledError("the replica is to end");
+  return template_;
+}
+
+void ReplicaPool::LoseTemplate(const std::string& why) {
+  template_.reset();
+  template_state_ = absl::UnavailableError(why);
+  NoteReadiness();
 }
 
 // ---- State ----
@@ -384,16 +421,28 @@ void ReplicaPool::SetReplicaState(int replica, const absl::Status& state) {
 }
 
 void ReplicaPool::NoteReadiness() {
+  const absl::Status error = FirstError();
   unready_since_ =
-      FirstError().ok() ? absl::InfiniteFuture() : std::min(unready_since_, context_.clock->Now());
+      error.ok() ? absl::InfiniteFuture() : std::min(unready_since_, context_.clock->Now());
+  // What an operator restarts, or what is just being loaded, may take its time.
+  const auto is_starting = [](const Slot& slot) { return slot.is_starting(); };
+  if (error.ok() || !slots_.front().in_use() ||
+      std::any_of(slots_.begin(), slots_.end(), is_starting)) {
+    return;
+  }
+  dispatcher_->LackReplicas(
+      absl::UnavailableError(absl::StrCat("model '", options_.signature->model_name(), "' version ",
+                                          options_.signature->version(),
+                                          " has no replica that can serve: ", error.message())),
+      unready_since_ + options_.unhealthy_after);
 }
 
 absl::Status ReplicaPool::FirstError() const {
   absl::Status first = absl::UnavailableError("has no replicas");
   for (auto slot = slots_.rbegin(); slot != slots_.rend(); ++slot) {
-    if (slot->replica == nullptr) continue;
+    if (!slot->in_use()) continue;
     if (slot->state.ok()) return absl::OkStatus();
-    first = slot->state;
+    first = StateOf(*slot);
   }
   return first;
 }
@@ -446,7 +495,7 @@ std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {
     list.push_back({.index = static_cast<int>(i),
                     .pid = pid,
                     .state = pid > 0 || !slot.state.ok()
-                                 ? slot.state
+                                 ? StateOf(slot)
                                  : absl::UnavailableError("its process has ended"),
                     .busy_for = slot.replica->busy_for(),
                     .overdue = slot.replica->overdue(),

@@ -145,9 +145,16 @@ class ReplicaPool {
   void Watch(ModelTemplate& loaded) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
   // Tells the dispatcher how long the samples of the warm-up ran; see LoadedReply.
   void TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind);
-  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, std::string name)
+  // Forks the replica of a slot as soon as there is a template.
+  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, const std::string& name)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits for a template other than `lost`, which is null or was found dead. CANCELLED where the
+  // slot's replica is to end.
+  absl::StatusOr<std::shared_ptr<ModelTemplate>> WaitForTemplate(
+      size_t slot, const std::shared_ptr<ModelTemplate>& lost) ABSL_LOCKS_EXCLUDED(mutex_);
   void SetReplicaState(int replica, const absl::Status& state) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Says that there is no template, and why.
+  void LoseTemplate(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status FirstError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A replica has come, gone or changed.
   void NoteReadiness() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -157,11 +164,19 @@ class ReplicaPool {
     std::unique_ptr<Replica> replica;                            // Null where there is none.
     absl::Status state = absl::UnavailableError("is starting");  // OK: it serves.
     bool tried = false;                                          // It has served, or has failed to.
-  };
+    bool waits = false;                                          // For a template.
 
-  // Starts a replica; WaitUntilTried() tells what became of it.
+    bool in_use() const { return replica != nullptr; }
+    // It is being started for the first time, and nothing has come in between.
+    bool is_starting() const { return in_use() && !tried && !waits; }
+  };
+  const absl::Status& StateOf(const Slot& slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return slot.waits ? template_state_ : slot.state;
+  }
+
+  // Starts a replica; WaitUntilSettled() tells what became of it.
   void Add(size_t slot) ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status WaitUntilTried(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status WaitUntilSettled(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends a replica, after its batch or at the deadline.
   void Remove(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Grow(size_t from, size_t to, absl::Time deadline)

@@ -112,7 +112,14 @@ absl::Status Model::Prepare(c10::Device device, Notes& notes) {
 }
 
 absl::Status Model::CheckConfig() {
-  if (command_.warmup.empty()) return CheckResultKinds();
+  if (command_.warmup.empty()) {
+    const absl::Status status = RunInChild([&] {
+      engine_->CheckInputs();
+      return CheckResultKinds();
+    });
+    // What the child died of says nothing of the config.
+    return absl::IsFailedPrecondition(status) ? status : absl::OkStatus();
+  }
   if (command_.engine == EngineKind::kTorchScript) return absl::OkStatus();
   const absl::Status status = RunInChild([&] {
     engine_->CheckInputs();
@@ -131,20 +138,18 @@ absl::Status Model::CheckResultKinds() {
   constexpr int64_t kAnySize = 16;  // For what the config leaves open; a model may raise on it.
   LoadCommand open = command_;
   for (TensorSpec& output : open.outputs) std::fill(output.dims.begin(), output.dims.end(), -1);
-  const absl::Status status = RunInChild([&] {
-    engine_->CheckInputs();
-    absl::StatusOr<std::vector<at::Tensor>> outputs = CatchModelErrors([&] {
-      std::vector<at::Tensor> inputs;
-      for (const TensorSpec& spec : command_.inputs) {
-        std::vector<int64_t> dims(spec.dims.begin(), spec.dims.end());
-        std::replace(dims.begin(), dims.end(), int64_t{-1}, kAnySize);
-        if (command_.max_batch_size > 0) dims.insert(dims.begin(), 1);
-        inputs.push_back(MakeValues(spec.data_type, dims, /*random=*/false));
-      }
-      return RunOnDevice(std::move(inputs));
-    });
-    return outputs.ok() ? CheckOutputs(open, /*rows=*/1, *outputs) : outputs.status();
+  const absl::StatusOr<std::vector<at::Tensor>> outputs = CatchModelErrors([&] {
+    std::vector<at::Tensor> inputs;
+    for (const TensorSpec& spec : command_.inputs) {
+      std::vector<int64_t> dims(spec.dims.begin(), spec.dims.end());
+      std::replace(dims.begin(), dims.end(), int64_t{-1}, kAnySize);
+      if (command_.max_batch_size > 0) dims.insert(dims.begin(), 1);
+      inputs.push_back(MakeValues(spec.data_type, dims, /*random=*/false));
+    }
+    return RunOnDevice(std::move(inputs));
   });
+  const absl::Status status =
+      outputs.ok() ? CheckOutputs(open, /*rows=*/1, *outputs) : outputs.status();
   if (!absl::IsFailedPrecondition(status)) return absl::OkStatus();  // It can't be judged so.
   return Annotate(status, "trying the model with inputs of any size");
 }

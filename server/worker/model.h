@@ -40,6 +40,10 @@ class Model {
   // the CPU, before the first run. REQUIRES: this process has one thread.
   absl::Status CheckConfig();
 
+  // Runs the model in this process on inputs of any size, and returns what CheckConfig() would
+  // where there are no samples. For a GPU, after Prepare().
+  absl::Status CheckResultKinds();
+
   // Runs the command's samples, each at least twice: the first runs of a shape compile it; then its
   // further batch sizes once each, while that takes a few seconds at most. Samples that nobody
   // declared may fail, which is a note; a result that doesn't fit the config never.
@@ -65,7 +69,6 @@ class Model {
   absl::Status RunFurtherSizes(Notes& notes);
   // Returns how long the last run took.
   absl::StatusOr<absl::Duration> RunSample(const WarmupSample& sample, int runs);
-  absl::Status CheckResultKinds();
   absl::StatusOr<std::vector<at::Tensor>> RunOnDevice(std::vector<at::Tensor> inputs);
 
   absl::StatusOr<at::Tensor> MakeInput(const TensorSpec& spec, const WarmupInput& input,

@@ -190,6 +190,20 @@ TEST(Worker, RandomNumbersAreTheSameForEveryRunWhereTheConfigSaysDeterministic) 
   }
 }
 
+TEST(Worker, AGpuReplicaOfOpenDimsComparesItsResultsWithTheConfig) {
+  WorkerHarness worker;
+  LoadCommand command = OneToOne({-1}, {-1});
+  command.outputs[0].data_type = DataType::kInt64;  // The model returns FP32.
+  command.warmup.clear();
+  command.on_gpu = true;
+  MustLoad(worker, command, "good/dynamic/1/model.pt");
+  const auto replica = worker.Fork({.mailbox = 0, .cpus = {}, .threads = 1, .device_index = 0});
+  ASSERT_FALSE(replica.ok());
+  EXPECT_THAT(
+      std::string(replica.status().message()),
+      AnyOf(HasSubstr("trying the model with inputs of any size"), HasSubstr("sees 0 GPUs")));
+}
+
 TEST(Worker, AnEmptyTensorRuns) {
   WorkerHarness worker;
   MustLoad(worker, OneToOne({-1}, {-1}), "good/dynamic/1/model.pt");
