@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "server/hardware/hardware.h"
+#include "server/inference/execution_mode.h"
 
 namespace millrace {
 
@@ -43,11 +44,14 @@ struct ModelPlacementConfig {
 
 // What measuring the models on this hardware has found.
 struct Measurements {
+  // How a model is run best on CPUs.
   struct Best {
     int replicas = 1;
     int threads = 1;
+    int64_t most_rows = 0;              // Of a batch; 0: as many as the configuration allows.
+    std::optional<ExecutionMode> mode;  // Nullopt: as the configuration and the files say.
   };
-  std::map<std::string, Best> on_cpu;  // By model name: the best number of replicas and threads.
+  std::map<std::string, Best> on_cpu;  // By model name.
 };
 
 // One replica: a worker process and the device it computes on.
