@@ -143,6 +143,10 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
       ->capture_default_str();
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
+  app.add_option("--plan", config.plan,
+                 "What `millrace tune` measured on this machine: a file, or none; default: what "
+                 "lies in each repository's .millrace")
+      ->type_name("FILE");
   app.add_option("--sandbox", config.sandbox,
                  "Shut the processes that run models in: off, on (what the kernel refuses is left "
                  "out, with a warning) or required (such a model is not served)")

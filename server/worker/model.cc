@@ -84,7 +84,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Open(const LoadCommand& command, i
                                                    Notes& notes) {
   MILLRACE_RETURN_IF_ERROR(CheckSpecs(command.inputs, command.max_batch_size > 0));
   MILLRACE_RETURN_IF_ERROR(CheckSpecs(command.outputs, command.max_batch_size > 0));
-  const bool script = command.engine == EngineKind::kTorchScript;
+  const bool script = command.mode.engine == EngineKind::kTorchScript;
   MILLRACE_ASSIGN_OR_RETURN(
       std::unique_ptr<Engine> engine,
       script ? OpenTorchScript(command, model_fd, notes) : OpenAotInductor(command));
@@ -101,7 +101,7 @@ absl::Status Model::Prepare(c10::Device device, Notes& notes) {
 
 absl::Status Model::CheckConfig() {
   if (command_.warmup.empty()) return CheckResultKinds();
-  if (command_.engine == EngineKind::kTorchScript) return absl::OkStatus();
+  if (command_.mode.engine == EngineKind::kTorchScript) return absl::OkStatus();
   const absl::Status status = RunInChild([&] {
     engine_->CheckInputs();
     for (const WarmupSample& sample : command_.warmup) {

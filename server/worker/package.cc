@@ -78,10 +78,10 @@ absl::Status InspectModelFile(const LoadCommand& command, int model_fd) {
   const absl::Status status = CatchModelErrors([&]() -> absl::Status {
     const auto file = std::make_shared<FdReader>(model_fd);
     MILLRACE_RETURN_IF_ERROR(Inspect(*file));
-    return command.engine == EngineKind::kAotInductor ? Unpack(file, command.folder)
-                                                      : absl::OkStatus();
+    return command.mode.engine == EngineKind::kAotInductor ? Unpack(file, command.folder)
+                                                           : absl::OkStatus();
   });
-  return UnreadableFile(command.engine, status);
+  return UnreadableFile(command.mode.engine, status);
 }
 
 absl::Status UnreadableFile(EngineKind engine, const absl::Status& status) {
