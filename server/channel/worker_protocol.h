@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "server/base/sandbox_mode.h"
 #include "server/inference/engine_kind.h"
+#include "server/inference/execution_mode.h"
 #include "server/inference/inspection.h"
 #include "server/inference/model_signature.h"
 #include "server/inference/warmup.h"
@@ -34,7 +35,7 @@ inline constexpr unsigned int kWorkerUid = 65534;
 // Server → template, with two file descriptors: the model file and the model's memory; and where
 // samples take data, a third: the warm-up data, see SealedBytes.
 struct LoadCommand {
-  EngineKind engine = EngineKind::kTorchScript;
+  ExecutionMode mode;  // On a GPU only its engine counts.
   std::string model_name;
   int64_t version = 0;
   int64_t max_batch_size = 0;

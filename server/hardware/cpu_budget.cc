@@ -111,10 +111,11 @@ std::string DescribeSource(const CpuBudget& budget, const CgroupLimits& limits, 
 
 }  // namespace
 
-int CpuBudget::slots() const {
-  const double cores = std::floor(std::min(static_cast<double>(cpus.size()), quota));
-  return std::max(1, static_cast<int>(cores));
-}
+double CpuBudget::cores() const { return std::min(static_cast<double>(cpus.size()), quota); }
+
+int CpuBudget::slots() const { return std::max(1, static_cast<int>(std::floor(cores()))); }
+
+int CpuBudget::most_slots() const { return std::max(1, static_cast<int>(std::ceil(cores()))); }
 
 CpuBudget ReadCpuBudget(const fs::path& root) {
   CpuBudget budget;

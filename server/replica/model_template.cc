@@ -83,7 +83,7 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
   std::unique_ptr<ScratchFolder> folder;
-  if (command.engine == EngineKind::kAotInductor) {
+  if (command.mode.engine == EngineKind::kAotInductor) {
     MILLRACE_ASSIGN_OR_RETURN(folder, ScratchFolder::Create(kWorkerUid));
     command.folder = folder->path();
   }
@@ -91,9 +91,10 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(
       auto pipe, WorkerOutput::Create(absl::StrCat("model '", command.model_name, "' version ",
                                                    command.version, " template")));
   auto& [output, worker_end] = pipe;
-  MILLRACE_ASSIGN_OR_RETURN(ChildProcess process,
-                            ChildProcess::Spawn(options.worker_program, {}, theirs,
-                                                worker_end.get(), options.background));
+  MILLRACE_ASSIGN_OR_RETURN(
+      ChildProcess process,
+      ChildProcess::Spawn(options.worker_program, {}, theirs, worker_end.get(),
+                          {.background = options.background, .wait = command.mode.wait}));
   theirs.release();  // Only the worker holds these ends now, so its death can be seen.
   worker_end.reset();
   std::vector<int> fds = {descriptors.model, descriptors.memory};

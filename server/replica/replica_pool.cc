@@ -88,6 +88,14 @@ absl::Status ReplicaPool::Start() {
   dispatcher_ =
       Dispatcher::Create(options_.dispatch, options_.signature, std::move(buffers), *context_.clock,
                          *context_.timer, *context_.leases, *context_.metrics);
+  const std::vector<TensorSpec>& outputs = options_.signature->outputs();
+  const bool divisible = std::all_of(outputs.begin(), outputs.end(), [](const TensorSpec& output) {
+    return ElementCount(output.dims).has_value();
+  });
+  if (options_.most_rows > 0 && options_.most_rows < options_.signature->max_batch_size() &&
+      divisible) {
+    dispatcher_->LimitRows(options_.most_rows);
+  }
   template_thread_ = std::make_unique<Thread>("template", [this] { KeepTemplate(); });
   {
     MutexLock lock(mutex_);
@@ -282,7 +290,7 @@ void ReplicaPool::KeepTemplate() {
 
 LoadCommand ReplicaPool::MakeLoadCommand(bool background) const {
   const ModelSignature& signature = *options_.signature;
-  LoadCommand command = {.engine = options_.engine,
+  LoadCommand command = {.mode = options_.mode,
                          .model_name = signature.model_name(),
                          .version = signature.version_number(),
                          .max_batch_size = signature.max_batch_size(),

@@ -20,7 +20,7 @@
 #include "server/channel/model_memory.h"
 #include "server/channel/worker_protocol.h"
 #include "server/dispatch/dispatcher.h"
-#include "server/inference/engine_kind.h"
+#include "server/inference/execution_mode.h"
 #include "server/inference/warmup.h"
 #include "server/metrics/model_metrics.h"
 #include "server/placement/placement.h"
@@ -42,7 +42,7 @@ class ReplicaPool {
   struct Options {
     std::string worker_program;
     std::shared_ptr<const ModelSignature> signature;
-    EngineKind engine = EngineKind::kTorchScript;
+    ExecutionMode mode;
     UniqueFd model_file;
     bool optimize = true;        // Freeze and optimise a TorchScript module.
     bool inference_mode = true;  // Else no_grad.
@@ -54,6 +54,9 @@ class ReplicaPool {
     std::vector<WarmupSample> warmup;
     std::vector<int64_t> further_batch_sizes;  // See LoadCommand.
     std::vector<std::byte> warmup_data;        // What the samples take rows from.
+    // Of a batch; 0: as many as the signature allows. It counts only where the outputs are of known
+    // sizes, or a request of more rows couldn't be run in parts.
+    int64_t most_rows = 0;
     // Where replicas may run: the first `start` of them do from the start on.
     std::vector<ReplicaPlacement> replicas;
     int start = 1;

@@ -96,6 +96,7 @@ class ConfigReader {
     MILLRACE_RETURN_IF_ERROR(ReadMillrace());
     MILLRACE_RETURN_IF_ERROR(ReadInstanceGroups());
     MILLRACE_RETURN_IF_ERROR(ReadParameters());
+    MILLRACE_RETURN_IF_ERROR(ReadExecution());
     MILLRACE_RETURN_IF_ERROR(ReadWarmup());
     FillDefaults();
     return std::move(settings_);
@@ -677,6 +678,51 @@ class ConfigReader {
     if (key != upper) return entry.Error("key", absl::StrCat("write it as ", upper));
     if (valid) return absl::OkStatus();
     return entry.Error("value", absl::StrCat("'", value, "' came, expected ", expected));
+  }
+
+  absl::Status ReadExecution() {
+    if (!config_.millrace().has_execution()) return absl::OkStatus();
+    const inference::Millrace::Execution& execution = config_.millrace().execution();
+    const ConfigNode node = root_.Child("millrace").Child("execution");
+    if (execution.has_bfloat16()) settings_.execution.bfloat16 = execution.bfloat16();
+    if (execution.has_channels_last()) {
+      settings_.execution.channels_last = execution.channels_last();
+    }
+    MILLRACE_RETURN_IF_ERROR(ReadWait(node, execution));
+    for (const InstanceGroup& group : settings_.instance_groups) {
+      if (group.kind != DeviceKind::kGpu) continue;
+      return root_.Child("millrace")
+          .Error("execution",
+                 "it is for replicas on CPUs, and an instance_group has KIND_GPU; remove it");
+    }
+    if (settings_.engine == EngineKind::kAotInductor) {
+      constexpr char kCompiled[] = "a package computes as it was compiled; remove it";
+      if (execution.bfloat16()) return node.Error("bfloat16", kCompiled);
+      if (execution.channels_last()) return node.Error("channels_last", kCompiled);
+    }
+    if (execution.bfloat16() && settings_.disable_optimized_execution) {
+      return node.Error(
+          "bfloat16",
+          "it takes a module that is frozen, and DISABLE_OPTIMIZED_EXECUTION is true; "
+          "remove one of them");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadWait(const ConfigNode& node, const inference::Millrace::Execution& execution) {
+    using Proto = inference::Millrace::Execution;
+    switch (execution.wait()) {
+      case Proto::WAIT_UNSPECIFIED:
+        return absl::OkStatus();
+      case Proto::PASSIVE:
+        settings_.execution.wait = ThreadWait::kPassive;
+        return absl::OkStatus();
+      case Proto::ACTIVE:
+        settings_.execution.wait = ThreadWait::kActive;
+        return absl::OkStatus();
+      default:
+        return node.Error("wait", "expected PASSIVE or ACTIVE");
+    }
   }
 
   absl::Status ReadWarmup() {

@@ -146,21 +146,13 @@ absl::StatusOr<std::vector<int64_t>> VersionsIn(const std::string& path) {
   return versions;
 }
 
-// The engine whose file lies in a version's directory, by the default names.
+// The engine whose file lies in a version's directory, by the default names. Of two it is
+// TorchScript, which runs on every machine; a package runs on those that it was compiled for.
 absl::StatusOr<EngineKind> EngineInside(const std::string& directory) {
-  const bool script = IsFile(absl::StrCat(directory, "/model.pt"));
-  const bool package = IsFile(absl::StrCat(directory, "/model.pt2"));
-  if (script && package) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(directory,
-                     " holds model.pt and model.pt2; remove one, or set platform in config.pbtxt "
-                     "to pytorch_libtorch or torch_aoti"));
-  }
-  if (!script && !package) {
-    return absl::NotFoundError(absl::StrCat(
-        directory, " holds neither model.pt (TorchScript) nor model.pt2 (AOTInductor)"));
-  }
-  return script ? EngineKind::kTorchScript : EngineKind::kAotInductor;
+  if (IsFile(absl::StrCat(directory, "/model.pt"))) return EngineKind::kTorchScript;
+  if (IsFile(absl::StrCat(directory, "/model.pt2"))) return EngineKind::kAotInductor;
+  return absl::NotFoundError(
+      absl::StrCat(directory, " holds neither model.pt (TorchScript) nor model.pt2 (AOTInductor)"));
 }
 
 absl::Status FindModelFile(const ModelSettings& settings, const std::string& directory,
@@ -174,6 +166,16 @@ absl::Status FindModelFile(const ModelSettings& settings, const std::string& dir
     version->engine = *settings.engine;
   } else {
     MILLRACE_ASSIGN_OR_RETURN(version->engine, EngineInside(directory));
+    const std::string package = absl::StrCat(directory, "/model.pt2");
+    if (version->engine == EngineKind::kTorchScript && IsFile(package)) version->package = package;
+  }
+  if (version->engine == EngineKind::kAotInductor &&
+      (settings.execution.bfloat16.value_or(false) ||
+       settings.execution.channels_last.value_or(false))) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory,
+                     " holds a package, which computes as it was compiled; remove bfloat16 and "
+                     "channels_last from millrace.execution in config.pbtxt"));
   }
   version->path =
       absl::StrCat(directory, "/", settings.filename.value_or(DefaultFilename(version->engine)));
@@ -200,6 +202,9 @@ absl::Status ReadInto(ModelDirectory* model, const std::optional<std::string>& c
     version.number = number;
     version.status = FindModelFile(settings, absl::StrCat(model->path, "/", number), &version);
     version.stamp = absl::StrCat(FileStamp::Of(version.path).ToString(), "\n", text);
+    if (!version.package.empty()) {
+      absl::StrAppend(&version.stamp, "\n", FileStamp::Of(version.package).ToString());
+    }
     model->versions.push_back(std::move(version));
   }
   if (model->versions.empty()) {

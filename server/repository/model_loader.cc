@@ -70,6 +70,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
   ReplicaPool::Options replicas;
   replicas.worker_program = options_.worker_program;
   replicas.model_file = std::move(file);
+  replicas.mode = task.mode;
+  replicas.most_rows = task.most_rows;
   replicas.optimize = !settings.disable_optimized_execution;
   replicas.inference_mode = settings.inference_mode;
   replicas.inter_op_threads = settings.inter_op_threads.value_or(1);
@@ -110,16 +112,15 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
                          : std::make_shared<ModelMetrics>(
                                settings.name, absl::StrCat(task.version.number),
                                settings.max_batch_size, *context_.clock, settings.has_transform());
-  MILLRACE_ASSIGN_OR_RETURN(auto model,
-                            ServedModel::Load(settings, task.version.number, task.version.engine,
-                                              std::move(replicas), metrics,
-                                              {.clock = context_.clock,
-                                               .timer = context_.timer,
-                                               .leases = context_.leases,
-                                               .memory = context_.memory,
-                                               .preparers = context_.preparers,
-                                               .metrics = nullptr,
-                                               .on_change = context_.on_change}));
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto model, ServedModel::Load(settings, task.version.number, std::move(replicas), metrics,
+                                    {.clock = context_.clock,
+                                     .timer = context_.timer,
+                                     .leases = context_.leases,
+                                     .memory = context_.memory,
+                                     .preparers = context_.preparers,
+                                     .metrics = nullptr,
+                                     .on_change = context_.on_change}));
   MILLRACE_RETURN_IF_ERROR(CheckUnchanged(path, before));
   return model;
 }

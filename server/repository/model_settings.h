@@ -13,6 +13,7 @@
 #include "server/dispatch/flow.h"
 #include "server/dispatch/queue_policy.h"
 #include "server/inference/engine_kind.h"
+#include "server/inference/execution_mode.h"
 #include "server/inference/model_signature.h"
 #include "server/placement/placement.h"
 #include "server/replica/replica_pool.h"
@@ -45,6 +46,13 @@ struct DeclaredWarmup {
 // From when on the server is ready only while a model can be served.
 enum class Readiness { kOnceLoaded, kRequired, kOptional };
 
+// How a model is to compute on CPUs, as far as its configuration says; see ExecutionMode.
+struct ExecutionWishes {
+  std::optional<bool> bfloat16;
+  std::optional<bool> channels_last;
+  std::optional<ThreadWait> wait;
+};
+
 // A model's configuration in plain values, checked. Thread-compatible.
 struct ModelSettings {
   std::string name;
@@ -76,6 +84,7 @@ struct ModelSettings {
   std::vector<DeclaredWarmup> warmup;
   std::optional<int> intra_op_threads;
   std::optional<int> inter_op_threads;
+  ExecutionWishes execution;
   bool disable_optimized_execution = false;
   bool inference_mode = true;
   bool flush_denormals = false;

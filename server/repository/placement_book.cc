@@ -15,8 +15,9 @@ PlacementBook::PlacementBook(Hardware hardware, PlacementOptions options, CoreLe
     : hardware_(std::move(hardware)), options_(options), leases_(leases) {}
 
 std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook::Place(
-    absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving) {
-  PlacementPlan plan = PlanPlacement(hardware_, models, Measurements(), options_, Placed(leaving));
+    absl::Span<const ModelPlacementConfig> models, const Measurements& measurements,
+    const std::set<const PlacementClaim*>& leaving) {
+  PlacementPlan plan = PlanPlacement(hardware_, models, measurements, options_, Placed(leaving));
   for (const absl::string_view line : absl::StrSplit(FormatPlan(plan), '\n', absl::SkipEmpty())) {
     LogInfo(line);
   }

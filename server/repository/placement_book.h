@@ -28,12 +28,13 @@ class PlacementBook {
  public:
   PlacementBook(Hardware hardware, PlacementOptions options, CoreLeases& leases);
 
-  // Plans `models` together and writes the plan to the log. One result for each, in their order:
+  // Plans `models` together and writes the plan to the log. `measurements`: of those that were
+  // measured. One result for each, in their order:
   // see PlanPlacement() for the errors. Each is placed as if `leaving` had gone already: the place
   // of a version is its successor's. The claims may outlive neither the book nor the leases.
   std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> Place(
-      absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+      absl::Span<const ModelPlacementConfig> models, const Measurements& measurements,
+      const std::set<const PlacementClaim*>& leaving) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Leaves so many cores to the transform stage: so much narrower are the leases from now on, but
   // never too narrow for the widest replica, or for what a configuration asks for beyond the

@@ -84,7 +84,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Open(const LoadCommand& command, i
                                                    Notes& notes) {
   MILLRACE_RETURN_IF_ERROR(SetNumerics(command));  // For the threads that are started from now on.
   std::unique_ptr<Engine> engine;
-  if (command.engine == EngineKind::kTorchScript) {
+  if (command.mode.engine == EngineKind::kTorchScript) {
     MILLRACE_ASSIGN_OR_RETURN(torch::jit::Module module, ReadTorchScript(model_fd));
     MILLRACE_ASSIGN_OR_RETURN(engine, OpenTorchScript(command, std::move(module), notes));
   } else {
@@ -120,7 +120,7 @@ absl::Status Model::CheckConfig() {
     // What the child died of says nothing of the config.
     return absl::IsFailedPrecondition(status) ? status : absl::OkStatus();
   }
-  if (command_.engine == EngineKind::kTorchScript) return absl::OkStatus();
+  if (command_.mode.engine == EngineKind::kTorchScript) return absl::OkStatus();
   const absl::Status status = RunInChild([&] {
     engine_->CheckInputs();
     for (const WarmupSample& sample : command_.warmup) {

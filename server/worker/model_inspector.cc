@@ -122,7 +122,7 @@ absl::Status ModelInspector::Run() {
     return absl::InternalError("An inspect command must bring the model file.");
   }
   MILLRACE_ASSIGN_OR_RETURN(command_, FromJson<InspectCommand>(message.text));
-  trial_.engine = command_.engine;
+  trial_.mode.engine = command_.engine;
   trial_.sandbox = command_.sandbox;
   trial_.folder = command_.folder;
   trial_.memory_limit_bytes = command_.memory_limit_bytes;

@@ -104,7 +104,7 @@ absl::StatusOr<LoadedReply> WorkerHarness::Load(LoadCommand command, const std::
                                                 const std::string& warmup_data) {
   command.server_pid = getpid();
   std::unique_ptr<ScratchFolder> folder;
-  if (command.engine == EngineKind::kAotInductor) {
+  if (command.mode.engine == EngineKind::kAotInductor) {
     MILLRACE_ASSIGN_OR_RETURN(folder, ScratchFolder::Create(kWorkerUid));
     command.folder = folder->path();
   }
@@ -186,7 +186,7 @@ absl::StatusOr<std::vector<HostTensor>> WorkerHarness::Run(ReplicaEnd& replica, 
 LoadCommand MakeLoad(EngineKind engine, int64_t max_batch_size, std::vector<TensorSpec> inputs,
                      std::vector<TensorSpec> outputs) {
   LoadCommand command;
-  command.engine = engine;
+  command.mode.engine = engine;
   command.model_name = std::string("model");
   command.version = 1;
   command.max_batch_size = max_batch_size;

@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -325,6 +327,84 @@ TEST(Worker, PackagesAgreeWhateverTheirThreads) {
   for (const std::vector<float>& result : results) {
     EXPECT_THAT(result, ::testing::Pointwise(::testing::FloatNear(1e-4f), results[0]));
   }
+}
+
+// What `model` makes of some rows in a mode.
+std::vector<float> RunInMode(const std::string& model, LoadCommand command, ExecutionMode mode,
+                             int64_t rows, const std::vector<float>& values) {
+  WorkerHarness worker;
+  command.mode = mode;
+  MustLoad(worker, command, model);
+  const auto replica = MustFork(worker);
+  if (replica == nullptr) return {};
+  const auto outputs =
+      worker.Run(*replica, rows, {{.dims = command.inputs[0].dims, .bytes = Bytes(values)}});
+  EXPECT_TRUE(outputs.ok()) << outputs.status();
+  return outputs.ok() ? Values<float>((*outputs)[0].bytes) : std::vector<float>();
+}
+
+float LargestOf(const std::vector<float>& values) {
+  float largest = 0;
+  for (const float value : values) largest = std::max(largest, std::abs(value));
+  return largest;
+}
+
+TEST(Worker, EveryModeComputesWhatThePlainOneDoes) {
+  const struct {
+    const char* model;
+    LoadCommand command;
+  } nets[] = {{"good/conv_net/1/model.pt", OneToOne({3, 16, 16}, {4})},
+              {"good/mlp_pt/1/model.pt", OneToOne({64}, {10})}};
+  for (const auto& [model, command] : nets) {
+    SCOPED_TRACE(model);
+    constexpr int64_t kRows = 3;
+    const auto elements = static_cast<size_t>(kRows * *ElementCount(command.inputs[0].dims));
+    std::vector<float> values = Ramp(elements, 0.37F);
+    for (float& value : values) value = std::sin(value);
+    const std::vector<float> plain = RunInMode(model, command, {}, kRows, values);
+    ASSERT_GT(LargestOf(plain), 0.01F);
+    for (const bool bfloat16 : {false, true}) {
+      for (const bool channels_last : {false, true}) {
+        SCOPED_TRACE(absl::StrCat("bfloat16 ", bfloat16, ", channels last ", channels_last));
+        const std::vector<float> other = RunInMode(
+            model, command, {.bfloat16 = bfloat16, .channels_last = channels_last}, kRows, values);
+        EXPECT_THAT(other,
+                    testing::Pointwise(
+                        testing::FloatNear((bfloat16 ? 3e-2F : 1e-4F) * LargestOf(plain)), plain));
+        if (bfloat16) {
+          EXPECT_NE(other, plain) << "BF16 isn't that precise";
+        }
+      }
+    }
+  }
+}
+
+TEST(Worker, AModeIsWhatTheModelSees) {
+  const LoadCommand command =
+      MakeLoad(kScript, 8, {{"INPUT__0", kF, {3, 6, 8}}}, {{"OUTPUT__0", DataType::kInt32, {2}}});
+  for (const bool bfloat16 : {false, true}) {
+    for (const bool channels_last : {false, true}) {
+      WorkerHarness worker;
+      LoadCommand in_mode = command;
+      in_mode.mode = {.bfloat16 = bfloat16, .channels_last = channels_last};
+      MustLoad(worker, in_mode, "good/how_it_runs/1/model.pt");
+      const auto replica = MustFork(worker);
+      ASSERT_NE(replica, nullptr);
+      const auto outputs = worker.Run(*replica, 2, {{{3, 6, 8}, std::string(2 * 144 * 4, '\0')}});
+      ASSERT_TRUE(outputs.ok()) << outputs.status();
+      const int stride = channels_last ? 1 : 48;
+      EXPECT_THAT(Values<int32_t>((*outputs)[0].bytes),
+                  ElementsAre(stride, bfloat16, stride, bfloat16));
+    }
+  }
+}
+
+TEST(Worker, AModelThatComputesSomethingElseInBfloat16IsRefusedInIt) {
+  LoadCommand command = OneToOne({4}, {4});
+  EXPECT_TRUE(LoadError(command, TestModel("good/only_precise/1/model.pt")).ok());
+  command.mode.bfloat16 = true;
+  EXPECT_THAT(std::string(LoadError(command, TestModel("good/only_precise/1/model.pt")).message()),
+              AllOf(HasSubstr("take bfloat16 away"), HasSubstr("output 'OUTPUT__0': values that")));
 }
 
 TEST(Worker, ATemplateWhoseModelStartsThreadsForksAnImageWithoutThem) {

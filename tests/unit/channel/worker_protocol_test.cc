@@ -18,7 +18,10 @@ const char kOddText[] = "quotes \" \\ newline \n tab \t umlaut ä \x01";
 
 LoadCommand Load() {
   LoadCommand command;
-  command.engine = EngineKind::kAotInductor;
+  command.mode = {.engine = EngineKind::kAotInductor,
+                  .bfloat16 = true,
+                  .channels_last = true,
+                  .wait = ThreadWait::kActive};
   command.model_name = kOddText;
   command.version = int64_t{1} << 60;
   command.max_batch_size = 32;
@@ -51,7 +54,7 @@ LoadCommand Load() {
 TEST(WorkerProtocol, LoadCommandComesBackAsItWas) {
   const auto command = FromJson<LoadCommand>(ToJson(Load()));
   ASSERT_TRUE(command.ok()) << command.status();
-  EXPECT_EQ(command->engine, EngineKind::kAotInductor);
+  EXPECT_EQ(command->mode, Load().mode);
   EXPECT_EQ(command->model_name, kOddText);
   EXPECT_EQ(command->version, int64_t{1} << 60);
   EXPECT_EQ(command->max_batch_size, 32);

@@ -653,6 +653,43 @@ TEST(ModelConfig, MillraceSettingsThatMakeNoSenseAreRefused) {
   });
 }
 
+TEST(ModelConfig, ExecutionIsReadWhereItIsWritten) {
+  const auto read = [](const char* text) {
+    const absl::StatusOr<ModelSettings> settings =
+        Parse(absl::StrCat(kTensors, "millrace { execution { ", text, " } }"));
+    EXPECT_TRUE(settings.ok()) << settings.status();
+    return settings->execution;
+  };
+  EXPECT_EQ(read("").bfloat16, std::nullopt);
+  EXPECT_EQ(read("").channels_last, std::nullopt);
+  EXPECT_EQ(read("").wait, std::nullopt);
+  EXPECT_EQ(read("bfloat16: false").bfloat16, false);
+  EXPECT_EQ(read("bfloat16: true").bfloat16, true);
+  EXPECT_EQ(read("channels_last: true").channels_last, true);
+  EXPECT_EQ(read("wait: ACTIVE").wait, ThreadWait::kActive);
+  EXPECT_EQ(read("wait: PASSIVE").wait, ThreadWait::kPassive);
+}
+
+TEST(ModelConfig, ExecutionThatCantBeIsRefused) {
+  const auto with = [](const char* text, const char* more = "") {
+    return absl::StrCat(kTensors, "millrace { execution {\n", text, " } }\n", more);
+  };
+  constexpr char kPackage[] = "platform: \"torch_aoti\"";
+  ExpectErrors({
+      {with("wait: 3"), "5", "'millrace.execution.wait'", "expected PASSIVE or ACTIVE"},
+      {with("bfloat16: true", kPackage), "5", "'millrace.execution.bfloat16'",
+       "computes as it was compiled"},
+      {with("channels_last: true", kPackage), "5", "'millrace.execution.channels_last'",
+       "computes as it was compiled"},
+      {with("wait: ACTIVE", "instance_group { kind: KIND_GPU }"), "4", "'millrace.execution'",
+       "for replicas on CPUs"},
+      {with("bfloat16: true",
+            "parameters { key: \"DISABLE_OPTIMIZED_EXECUTION\" value { string_value: \"true\" } }"),
+       "5", "'millrace.execution.bfloat16'", "DISABLE_OPTIMIZED_EXECUTION is true"},
+  });
+  EXPECT_TRUE(Parse(with("wait: ACTIVE bfloat16: false", kPackage)).ok());
+}
+
 TEST(ModelConfig, ParametersAreChecked) {
   const auto parameter = [](const char* key, const char* value) {
     return absl::StrCat(kTensors, "parameters {\n key: \"", key, "\"\n value { string_value: \"",

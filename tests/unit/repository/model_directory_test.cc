@@ -203,7 +203,11 @@ TEST_F(ModelDirectoryTest, TheFileOfAVersionDecidesItsEngine) {
   EXPECT_EQ(model.versions[0].engine, EngineKind::kTorchScript);
   EXPECT_EQ(model.versions[1].engine, EngineKind::kAotInductor);
   EXPECT_EQ(model.versions[1].path, Path("models/a/2/model.pt2"));
-  EXPECT_THAT(Text(model.versions[2].status), HasSubstr("holds model.pt and model.pt2"));
+  EXPECT_TRUE(model.versions[2].status.ok());
+  EXPECT_EQ(model.versions[2].path, Path("models/a/3/model.pt")) << "it runs on every machine";
+  EXPECT_EQ(model.versions[2].package, Path("models/a/3/model.pt2"));
+  EXPECT_EQ(model.versions[0].package, "");
+  EXPECT_EQ(model.versions[1].package, "");
   EXPECT_THAT(Text(model.versions[3].status), HasSubstr("holds neither model.pt"));
 }
 
@@ -213,6 +217,25 @@ TEST_F(ModelDirectoryTest, TheConfiguredPlatformDecidesBetweenTwoFiles) {
   const ModelDirectory model = Scan()[0];
   EXPECT_EQ(model.versions[0].engine, EngineKind::kAotInductor);
   EXPECT_EQ(model.versions[0].path, Path("models/a/1/model.pt2"));
+  EXPECT_EQ(model.versions[0].package, "") << "there is nothing left to choose";
+}
+
+TEST_F(ModelDirectoryTest, APackageBesideTheModelIsPartOfTheVersion) {
+  WriteModel("models/a");
+  Write("models/a/1/model.pt2", "old");
+  const std::string before = Scan()[0].versions[0].stamp;
+  Write("models/a/1/model.pt2", "newer");
+  EXPECT_NE(Scan()[0].versions[0].stamp, before);
+}
+
+TEST_F(ModelDirectoryTest, APackageIsNotGivenAModeThatItWasNotCompiledFor) {
+  WriteModel("models/a", absl::StrCat("version_policy { all {} } "
+                                      "millrace { execution { channels_last: true } }",
+                                      kConfig));
+  Write("models/a/2/model.pt2", "");
+  const ModelDirectory model = Scan()[0];
+  EXPECT_TRUE(model.versions[0].status.ok());
+  EXPECT_THAT(Text(model.versions[1].status), HasSubstr("computes as it was compiled"));
 }
 
 TEST_F(ModelDirectoryTest, TheConfiguredFileMustBeThere) {

@@ -28,6 +28,7 @@ ModelPlacementConfig Model(const std::string& name, int count, int threads = 1) 
           .engine = "torchscript",
           .groups = {group},
           .intra_op_threads = threads,
+          .bfloat16 = false,
           .range = std::nullopt,
           .has_transform = false};
 }
@@ -36,7 +37,7 @@ class PlacementBookTest : public testing::Test {
  protected:
   std::shared_ptr<const PlacementClaim> Place(const ModelPlacementConfig& model,
                                               const PlacementClaim* leaving = nullptr) {
-    return *book_.Place({model}, {leaving}).front();
+    return *book_.Place({model}, Measurements(), {leaving}).front();
   }
 
   CoreLeases leases_{4};
@@ -96,7 +97,7 @@ TEST_F(PlacementBookTest, TransformWorkersAreKeptOffItsReplicas) {
 }
 
 TEST_F(PlacementBookTest, ModelThatCantBePlacedHindersNoOther) {
-  const auto places = book_.Place({Model("a", 0), Model("b", 1)}, {});
+  const auto places = book_.Place({Model("a", 0), Model("b", 1)}, Measurements(), {});
   EXPECT_TRUE(absl::IsInvalidArgument(places[0].status()));
   EXPECT_TRUE(places[1].ok());
 }
