@@ -20,6 +20,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/cli/interrupts.h"
+#include "client/cli/server_program.h"
 #include "client/client.h"
 
 namespace millrace {
@@ -58,10 +60,10 @@ EmbeddedServer::~EmbeddedServer() {
 std::string EmbeddedServer::address() const { return absl::StrCat("unix:", folder_, "/socket"); }
 
 absl::Status EmbeddedServer::Launch(const std::string& repository) {
+  const auto found = FindServerProgram();
+  if (!found.ok()) return found.status();
+  const std::string& program = *found;
   std::error_code error;
-  const fs::path self = fs::read_symlink("/proc/self/exe", error);
-  const std::string program = (self.parent_path() / "millrace-server").string();
-  if (access(program.c_str(), X_OK) != 0) return SystemError(program);
   std::string folder = (fs::temp_directory_path(error) / "millrace-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) return SystemError(folder);
   folder_ = folder;
@@ -93,6 +95,7 @@ absl::Status EmbeddedServer::Launch(const std::string& repository) {
 absl::Status EmbeddedServer::WaitUntilReady(absl::Duration timeout) {
   const absl::Time latest = absl::Now() + timeout;
   for (;; absl::SleepFor(kLook)) {
+    if (Interrupted()) return absl::CancelledError("interrupted");
     if (waitpid(pid_, nullptr, WNOHANG) == pid_) {
       pid_ = 0;
       return absl::UnavailableError(absl::StrCat("the server has ended; it said:\n", LastOfLog()));

@@ -372,6 +372,7 @@ class ConfigReader {
     MILLRACE_RETURN_IF_ERROR(ReadCheck(node, batching));
     MILLRACE_RETURN_IF_ERROR(ReadSwap());
     MILLRACE_RETURN_IF_ERROR(ReadTransform());
+    MILLRACE_RETURN_IF_ERROR(ReadNumerics());
     if (batching.max_queue_bytes() > std::numeric_limits<int64_t>::max()) {
       return node.Error("max_queue_bytes", absl::StrCat(batching.max_queue_bytes(),
                                                         " came, more than can be addressed"));
@@ -410,6 +411,31 @@ class ConfigReader {
       return root_.Child("millrace").Child("transform").Error("image", status.message());
     }
     spec->transform = std::make_shared<const ImageInput>(image);
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadNumerics() {
+    using Proto = inference::Millrace::Numerics;
+    const Proto& numerics = config_.millrace().numerics();
+    settings_.flush_denormals = numerics.flush_denormals();
+    settings_.deterministic = numerics.deterministic();
+    NonFinite non_finite = NonFinite::kPass;
+    switch (numerics.non_finite()) {
+      case Proto::NON_FINITE_UNSPECIFIED:
+      case Proto::PASS:
+        break;
+      case Proto::FLAG:
+        non_finite = NonFinite::kFlag;
+        break;
+      case Proto::REFUSE:
+        non_finite = NonFinite::kRefuse;
+        break;
+      default:
+        return root_.Child("millrace")
+            .Child("numerics")
+            .Error("non_finite", "expected PASS, FLAG or REFUSE");
+    }
+    for (TensorSpec& output : settings_.outputs) output.non_finite = non_finite;
     return absl::OkStatus();
   }
 
@@ -719,10 +745,15 @@ class ConfigReader {
       return node.Error("dims", absl::StrCat(ToString(read.dims), " came, expected sizes for ",
                                              ToString(spec.dims), ", without the batch dimension"));
     }
-    if (!input.zero_data() && !input.random_data()) {
-      return node.Error("zero_data", "missing; write zero_data: true or random_data: true");
+    read.file = input.input_data_file();
+    if (input.has_input_data_file() && !IsFileName(read.file)) {
+      return node.Error("input_data_file", kFileNameExpected);
     }
     read.random = input.random_data();
+    if (!input.zero_data() && !input.random_data() && !input.has_input_data_file()) {
+      return node.Error("zero_data",
+                        "missing; write zero_data: true, random_data: true or input_data_file");
+    }
     return read;
   }
 

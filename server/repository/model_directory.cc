@@ -2,10 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/repository/model_directory.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -27,6 +24,7 @@
 #include "server/repository/manifest.h"
 #include "server/repository/model_config.h"
 #include "server/repository/names.h"
+#include "server/repository/warmup_files.h"
 
 namespace millrace {
 namespace {
@@ -75,28 +73,19 @@ struct Place {
 // Reads a file of a model's directory of at most `most` bytes.
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t most) {
   const Place place(path, /*depth=*/2);
-  MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file, OpenBeneath(place.repository, place.path));
-  std::string text(most + 1, '\0');
-  size_t size = 0;
-  while (size < text.size()) {
-    const ssize_t got = read(file.get(), text.data() + size, text.size() - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return ErrnoStatus(errno, absl::StrCat("reading ", path));
-    if (got == 0) break;
-    size += static_cast<size_t>(got);
-  }
-  text.resize(size);
-  if (text.size() > most) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, ": larger than ", most, " bytes; this is no ", place.path.filename().string()));
-  }
-  return text;
+  absl::StatusOr<std::string> text = ReadBeneath(place.repository, place.path, most);
+  if (!absl::IsOutOfRange(text.status())) return text;
+  return absl::InvalidArgumentError(
+      absl::StrCat(text.status().message(), "; this is no ", place.path.filename().string()));
 }
 
 absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
   if (!IsFile(path)) {
     return absl::NotFoundError(absl::StrCat(
-        path, ": no such file; start from this one and adapt types and dims: ", kStartingConfig));
+        path,
+        ": no such file; have `millrace inspect` write it, or start from this one and adapt types "
+        "and dims: ",
+        kStartingConfig));
   }
   return ReadTextFile(path, kMostConfigBytes);
 }
@@ -130,13 +119,25 @@ absl::Status ReadLabelFiles(const std::string& directory, ModelSettings& setting
   return absl::OkStatus();
 }
 
+// Notes in `stamp` which files the warm-up's samples take data from; they are read by the load.
+void StampWarmupFiles(const std::string& directory, const ModelSettings& settings,
+                      std::string& stamp) {
+  for (const DeclaredWarmup& sample : settings.warmup) {
+    for (const DeclaredWarmup::Input& input : sample.inputs) {
+      if (input.file.empty()) continue;
+      const std::string path = absl::StrCat(directory, "/", kWarmupFolder, "/", input.file);
+      absl::StrAppend(&stamp, "\n", FileStamp::Of(path).ToString());
+    }
+  }
+}
+
 absl::StatusOr<std::vector<int64_t>> VersionsIn(const std::string& path) {
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<std::string> names, Subdirectories(path));
   std::vector<int64_t> versions;
   for (const std::string& name : names) {
     if (const std::optional<int64_t> version = ParseVersion(name)) {
       versions.push_back(*version);
-    } else {
+    } else if (name != kWarmupFolder) {
       LogInfo(path, "/", name,
               " is ignored: a version's name is a positive number without leading zeros");
     }
@@ -186,11 +187,13 @@ absl::Status ReadInto(ModelDirectory* model, const std::optional<std::string>& c
       config ? "the parameter 'config'" : absl::StrCat(model->path, "/config.pbtxt");
   std::string text = config.value_or("");
   if (!config) {
+    model->lacks_config = !IsFile(config_path);
     MILLRACE_ASSIGN_OR_RETURN(text, ReadConfigFile(config_path));
   }
   MILLRACE_ASSIGN_OR_RETURN(ModelSettings settings,
                             ParseModelConfig(text, config_path, model->name));
   MILLRACE_RETURN_IF_ERROR(ReadLabelFiles(model->path, settings, text));
+  StampWarmupFiles(model->path, settings, text);
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<int64_t> available, VersionsIn(model->path));
   for (const int64_t number : SelectVersions(settings.version_policy, available)) {
     ModelVersion version;
@@ -276,6 +279,21 @@ ModelDirectory ReadModelDirectory(const std::string& path,
   model.path = path;
   model.status = ReadInto(&model, config);
   return model;
+}
+
+std::optional<ModelVersion> NewestPackage(const std::string& path) {
+  const absl::StatusOr<std::vector<int64_t>> versions = VersionsIn(path);
+  if (!versions.ok() || versions->empty()) return std::nullopt;
+  const std::string folder = absl::StrCat(path, "/", versions->back());
+  const absl::StatusOr<EngineKind> engine = EngineInside(folder);
+  if (!engine.ok() || *engine != EngineKind::kAotInductor) return std::nullopt;
+  ModelVersion version = {.number = versions->back(),
+                          .status = absl::OkStatus(),
+                          .engine = *engine,
+                          .path = absl::StrCat(folder, "/", DefaultFilename(*engine)),
+                          .stamp = ""};
+  version.stamp = FileStamp::Of(version.path).ToString();
+  return version;
 }
 
 absl::StatusOr<UniqueFd> OpenModelFile(const ModelVersion& version) {

@@ -32,7 +32,8 @@ struct VersionPolicy {
 struct DeclaredWarmup {
   struct Input {
     Shape dims;           // Without the batch dimension; no -1.
-    bool random = false;  // Else zeros.
+    bool random = false;  // Else zeros, or what the file holds.
+    std::string file;     // In the folder `warmup` of the model's; empty: none.
   };
 
   std::string name;
@@ -77,6 +78,8 @@ struct ModelSettings {
   std::optional<int> inter_op_threads;
   bool disable_optimized_execution = false;
   bool inference_mode = true;
+  bool flush_denormals = false;
+  bool deterministic = false;
 
   // The configuration as written, with defaults filled in but for what depends on a version.
   inference::ModelConfig config;
@@ -84,6 +87,9 @@ struct ModelSettings {
   // The level of a request that asks for `priority`: the default one for 0, and for a number above
   // the levels, as with Triton.
   int LevelOf(uint64_t priority) const;
+
+  // Whether what clients send is prepared by the transform stage.
+  bool has_transform() const;
 
   // What a version of the model takes and returns.
   ModelSignature SignatureOf(int64_t version) const;

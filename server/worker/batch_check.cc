@@ -14,7 +14,6 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/status.h"
 #include "server/worker/model_error.h"
-#include "server/worker/tensors.h"
 
 namespace millrace {
 namespace {
@@ -39,17 +38,18 @@ double Tolerance(c10::ScalarType type) {
   }
 }
 
-// Values for a batch whose rows differ.
-Tensors MakeBatch(const LoadCommand& command, const WarmupSample& sample, int64_t rows,
-                  bool random) {
-  Tensors batch;
-  for (const TensorSpec& spec : command.inputs) {
-    const auto input =
-        std::find_if(sample.inputs.begin(), sample.inputs.end(),
-                     [&](const WarmupInput& candidate) { return candidate.name == spec.name; });
-    std::vector<int64_t> dims(input->dims.begin(), input->dims.end());
-    dims.insert(dims.begin(), rows);
-    batch.push_back(MakeValues(spec.data_type, dims, random || input->random));
+// Values for a batch whose rows differ. Where there is less data than rows, rows that are taken a
+// second time are made a little smaller.
+absl::StatusOr<Tensors> MakeBatch(const Model& model, const WarmupSample& sample, int64_t rows,
+                                  bool random) {
+  MILLRACE_ASSIGN_OR_RETURN(Tensors batch, model.MakeInputs(sample, rows, random));
+  if (random) return batch;
+  for (const WarmupInput& input : sample.inputs) {
+    at::Tensor& tensor = batch[static_cast<size_t>(&input - sample.inputs.data())];
+    if (input.data_rows == 0 || !c10::isFloatingType(tensor.scalar_type())) continue;
+    for (int64_t row = input.data_rows; row < rows; ++row) {
+      tensor.select(0, row).mul_(1 - 0.125 * static_cast<double>(row / input.data_rows));
+    }
   }
   return batch;
 }
@@ -135,7 +135,8 @@ absl::Status CheckSample(const LoadCommand& command, Model& model, const WarmupS
     at::manual_seed(seed);
     const absl::StatusOr<Comparison> compared =
         CatchModelErrors([&]() -> absl::StatusOr<Comparison> {
-          return CompareBatch(command, model, MakeBatch(command, sample, rows, random), rows);
+          MILLRACE_ASSIGN_OR_RETURN(const Tensors batch, MakeBatch(model, sample, rows, random));
+          return CompareBatch(command, model, batch, rows);
         });
     if (!compared.ok()) {
       return absl::UnknownError(absl::StrCat("the model raised: ", compared.status().message()));

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "server/channel/control_socket.h"
 #include "server/channel/model_memory.h"
+#include "server/channel/sealed_bytes.h"
 #include "server/channel/worker_protocol.h"
 #include "server/worker/model.h"
 #include "server/worker/sandbox.h"
@@ -30,8 +31,6 @@ class Template {
   absl::Status Run();
 
  private:
-  // Gets everything ready before the model's first byte is read, and shuts this process in.
-  absl::Status ShutIn(int model_fd);
   absl::Status Load(const ControlMessage& message, LoadedReply& reply);
   absl::Status WarmUp(LoadedReply& reply);
   // FAILED_PRECONDITION where rows get other results in a batch than alone.
@@ -42,6 +41,7 @@ class Template {
   LoadCommand command_;
   std::optional<Sandbox> sandbox_;
   std::unique_ptr<ModelMemory> memory_;
+  SealedBytes warmup_data_;
   std::unique_ptr<Model> model_;
   bool warm_ = false;
 };

@@ -111,6 +111,99 @@ TEST(Worker, AGpuReplicaRunsOrSaysThatThereIsNoGpu) {
   EXPECT_EQ((*outputs)[0].bytes, bytes);
 }
 
+// A load of `raises`, which raises where a value is negative, with one declared sample.
+LoadCommand RaisesLoad(int64_t rows, int64_t data_rows, uint64_t offset = 0) {
+  LoadCommand command = OneToOne({4}, {4});
+  command.warmup = {
+      {.rows = rows,
+       .count = 2,
+       .inputs = {{.name = "INPUT__0", .dims = {4}, .data_offset = offset, .data_rows = data_rows}},
+       .declared = true}};
+  return command;
+}
+
+TEST(Worker, WarmUpDataIsTakenRowByRowInTurn) {
+  const std::string data = Bytes(std::vector<float>{-1, -1, -1, -1, 1, 2, 3, 4, 5, 6, -7, 8});
+  const auto error = [&](int64_t rows, int64_t data_rows, uint64_t offset) {
+    WorkerHarness worker;
+    const absl::StatusOr<LoadedReply> loaded =
+        worker.Load(RaisesLoad(rows, data_rows, offset), TestModel("good/raises/1/model.pt"), data);
+    return loaded.ok() ? loaded->status.ToString() : loaded.status().ToString();
+  };
+  EXPECT_EQ(error(/*rows=*/1, /*data_rows=*/1, /*offset=*/16), "OK");
+  EXPECT_EQ(error(/*rows=*/3, /*data_rows=*/1, /*offset=*/16), "OK");
+  EXPECT_EQ(error(/*rows=*/1, /*data_rows=*/2, /*offset=*/16), "OK");
+  EXPECT_THAT(error(/*rows=*/2, /*data_rows=*/2, /*offset=*/16), HasSubstr("negative input"));
+  EXPECT_THAT(error(/*rows=*/1, /*data_rows=*/1, /*offset=*/0), HasSubstr("negative input"));
+  EXPECT_THAT(error(/*rows=*/1, /*data_rows=*/1, /*offset=*/36), HasSubstr("of which 16 at 36"));
+  EXPECT_THAT(error(/*rows=*/1, /*data_rows=*/4, /*offset=*/0), HasSubstr("of which 64 at 0"));
+}
+
+TEST(Worker, RowsOfOneRowOfDataAreTriedToo) {
+  WorkerHarness worker;
+  LoadCommand command = RaisesLoad(/*rows=*/1, /*data_rows=*/1);
+  command.check_batching = true;
+  const auto loaded = worker.Load(command, TestModel("lifecycle/centred/1/model.pt"),
+                                  Bytes(std::vector<float>{1, 2, 3, 4}));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  ASSERT_TRUE(loaded->status.ok()) << loaded->status;
+  // By the data: the largest result of the second row alone, from 1 and 0.875 of [1,2,3,4].
+  EXPECT_THAT(loaded->batching.ToString(), HasSubstr("rows get other results in a batch"));
+  EXPECT_THAT(loaded->batching.ToString(), HasSubstr("lie 0.75 apart"));
+}
+
+TEST(Worker, DenormalNumbersAreFlushedWhereTheConfigSaysSo) {
+  for (const bool flush : {false, true}) {
+    WorkerHarness worker;
+    LoadCommand command =
+        MakeLoad(kScript, 8, {{"INPUT__0", kF, {3}}},
+                 {{"OUTPUT__0", kF, {3}}, {"OUTPUT__1", kF, {3}}, {"OUTPUT__2", kF, {3}}});
+    command.flush_denormals = flush;
+    MustLoad(worker, command, "good/list_out/1/model.pt");  // |x|, x² and -x.
+    const auto replica = MustFork(worker);
+    ASSERT_NE(replica, nullptr);
+    const auto outputs =
+        worker.Run(*replica, 1, {{{3}, Bytes(std::vector<float>{1e-20f, 2, 3e-20f})}});
+    ASSERT_TRUE(outputs.ok()) << outputs.status();
+    EXPECT_THAT(Values<float>((*outputs)[1].bytes),
+                ElementsAre(flush ? 0 : 1e-20f * 1e-20f, 4, flush ? 0 : 3e-20f * 3e-20f));
+  }
+}
+
+TEST(Worker, RandomNumbersAreTheSameForEveryRunWhereTheConfigSaysDeterministic) {
+  for (const bool deterministic : {false, true}) {
+    WorkerHarness worker;
+    LoadCommand command = OneToOne({4}, {4});
+    command.deterministic = deterministic;
+    MustLoad(worker, command, "lifecycle/noisy/1/model.pt");
+    const auto one = MustFork(worker, 0);
+    const auto other = MustFork(worker, 1, /*threads=*/2);
+    ASSERT_TRUE(one != nullptr && other != nullptr);
+    std::vector<std::string> results;
+    for (ReplicaEnd* const replica : {one.get(), one.get(), other.get()}) {
+      const auto outputs = worker.Run(*replica, 2, {{{4}, Bytes(Ramp(8))}});
+      ASSERT_TRUE(outputs.ok()) << outputs.status();
+      results.push_back((*outputs)[0].bytes);
+    }
+    EXPECT_EQ(results[0] == results[1], deterministic);
+    EXPECT_EQ(results[0] == results[2], deterministic);
+  }
+}
+
+TEST(Worker, AGpuReplicaOfOpenDimsComparesItsResultsWithTheConfig) {
+  WorkerHarness worker;
+  LoadCommand command = OneToOne({-1}, {-1});
+  command.outputs[0].data_type = DataType::kInt64;  // The model returns FP32.
+  command.warmup.clear();
+  command.on_gpu = true;
+  MustLoad(worker, command, "good/dynamic/1/model.pt");
+  const auto replica = worker.Fork({.mailbox = 0, .cpus = {}, .threads = 1, .device_index = 0});
+  ASSERT_FALSE(replica.ok());
+  EXPECT_THAT(
+      std::string(replica.status().message()),
+      AnyOf(HasSubstr("trying the model with inputs of any size"), HasSubstr("sees 0 GPUs")));
+}
+
 TEST(Worker, AnEmptyTensorRuns) {
   WorkerHarness worker;
   MustLoad(worker, OneToOne({-1}, {-1}), "good/dynamic/1/model.pt");

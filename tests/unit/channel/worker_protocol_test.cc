@@ -26,11 +26,19 @@ LoadCommand Load() {
   command.outputs = {{"y", DataType::kFp32, {4}}};
   command.optimize = false;
   command.inference_mode = false;
+  command.flush_denormals = true;
+  command.deterministic = true;
   command.inter_op_threads = 3;
   command.warmup = {{.rows = 5,
                      .count = 7,
-                     .inputs = {{.name = "x", .dims = {9, 3}, .random = true}},
+                     .inputs = {{.name = "x",
+                                 .dims = {9, 3},
+                                 .random = true,
+                                 .file = "",
+                                 .data_offset = uint64_t{1} << 40,
+                                 .data_rows = 2}},
                      .declared = true}};
+  command.further_batch_sizes = {9, 11};
   command.on_gpu = true;
   command.load_only = true;
   command.sandbox = SandboxMode::kRequired;
@@ -56,6 +64,8 @@ TEST(WorkerProtocol, LoadCommandComesBackAsItWas) {
   EXPECT_EQ(command->outputs[0].name, "y");
   EXPECT_FALSE(command->optimize);
   EXPECT_FALSE(command->inference_mode);
+  EXPECT_TRUE(command->flush_denormals);
+  EXPECT_TRUE(command->deterministic);
   EXPECT_EQ(command->inter_op_threads, 3);
   ASSERT_EQ(command->warmup.size(), 1);
   EXPECT_EQ(command->warmup[0].rows, 5);
@@ -65,6 +75,9 @@ TEST(WorkerProtocol, LoadCommandComesBackAsItWas) {
   EXPECT_EQ(command->warmup[0].inputs[0].name, "x");
   EXPECT_THAT(command->warmup[0].inputs[0].dims, ElementsAre(9, 3));
   EXPECT_TRUE(command->warmup[0].inputs[0].random);
+  EXPECT_EQ(command->warmup[0].inputs[0].data_offset, uint64_t{1} << 40);
+  EXPECT_EQ(command->warmup[0].inputs[0].data_rows, 2);
+  EXPECT_THAT(command->further_batch_sizes, ElementsAre(9, 11));
   EXPECT_TRUE(command->on_gpu);
   EXPECT_TRUE(command->load_only);
   EXPECT_EQ(command->sandbox, SandboxMode::kRequired);
@@ -108,6 +121,59 @@ TEST(WorkerProtocol, RepliesComeBackAsTheyWere) {
       ReadyReply{.status = absl::ResourceExhaustedError("GPU"), .notes = {}, .warmup_ns = {}}));
   ASSERT_TRUE(ready.ok()) << ready.status();
   EXPECT_EQ(ready->status, absl::ResourceExhaustedError("GPU"));
+}
+
+TEST(WorkerProtocol, InspectionComesBackAsItWas) {
+  const auto command = FromJson<InspectCommand>(
+      ToJson(InspectCommand{.engine = EngineKind::kAotInductor,
+                            .inputs = {{"", DataType::kInt64, {-1}}, {"x", DataType::kFp32, {}}},
+                            .max_batch_size = 4,
+                            .sandbox = SandboxMode::kOff,
+                            .folder = "/tmp/package",
+                            .memory_limit_bytes = 5,
+                            .server_pid = 6}));
+  ASSERT_TRUE(command.ok()) << command.status();
+  EXPECT_EQ(command->engine, EngineKind::kAotInductor);
+  ASSERT_EQ(command->inputs.size(), 2);
+  EXPECT_EQ(command->inputs[0].name, "");
+  EXPECT_THAT(command->inputs[0].dims, ElementsAre(-1));
+  EXPECT_EQ(command->max_batch_size, 4);
+  EXPECT_EQ(command->sandbox, SandboxMode::kOff);
+  EXPECT_EQ(command->folder, "/tmp/package");
+  EXPECT_EQ(command->memory_limit_bytes, 5);
+  EXPECT_EQ(command->server_pid, 6);
+
+  InspectedReply sent;
+  sent.stage = "loading it";
+  sent.status = absl::InvalidArgumentError(kOddText);
+  sent.warnings = {"c"};
+  sent.inspection.engine = EngineKind::kAotInductor;
+  sent.inspection.libtorch_version = "2.13.0";
+  sent.inspection.instruction_set = "AVX2";
+  sent.inspection.arguments = "forward(Tensor x)";
+  sent.inspection.inputs = {{"x", DataType::kBool, {-1, 2}}};
+  sent.inspection.outputs = {{kOddText, DataType::kFp64, {}}};
+  sent.inspection.max_batch_size = 7;
+  sent.inspection.is_certain = true;
+  sent.inspection.batching = absl::FailedPreconditionError("row 2");
+  sent.inspection.notes = {"a", "b"};
+  const auto reply = FromJson<InspectedReply>(ToJson(sent));
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->stage, "loading it");
+  EXPECT_EQ(reply->status, sent.status);
+  EXPECT_THAT(reply->warnings, ElementsAre("c"));
+  EXPECT_EQ(reply->inspection.engine, EngineKind::kAotInductor);
+  EXPECT_EQ(reply->inspection.libtorch_version, "2.13.0");
+  EXPECT_EQ(reply->inspection.instruction_set, "AVX2");
+  EXPECT_EQ(reply->inspection.arguments, "forward(Tensor x)");
+  ASSERT_EQ(reply->inspection.inputs.size(), 1);
+  EXPECT_EQ(reply->inspection.inputs[0].data_type, DataType::kBool);
+  ASSERT_EQ(reply->inspection.outputs.size(), 1);
+  EXPECT_EQ(reply->inspection.outputs[0].name, kOddText);
+  EXPECT_EQ(reply->inspection.max_batch_size, 7);
+  EXPECT_TRUE(reply->inspection.is_certain);
+  EXPECT_EQ(reply->inspection.batching, sent.inspection.batching);
+  EXPECT_THAT(reply->inspection.notes, ElementsAre("a", "b"));
 }
 
 TEST(WorkerProtocol, DescriptionComesBackAsItWas) {
@@ -157,6 +223,8 @@ TEST(WorkerProtocol, GarbageIsAnError) {
     EXPECT_EQ(FromJson<ForkCommand>(text).status().code(), absl::StatusCode::kInternal) << text;
     EXPECT_EQ(FromJson<ForkedReply>(text).status().code(), absl::StatusCode::kInternal) << text;
     EXPECT_EQ(FromJson<ReadyReply>(text).status().code(), absl::StatusCode::kInternal) << text;
+    EXPECT_EQ(FromJson<InspectCommand>(text).status().code(), absl::StatusCode::kInternal) << text;
+    EXPECT_EQ(FromJson<InspectedReply>(text).status().code(), absl::StatusCode::kInternal) << text;
     EXPECT_EQ(FromJson<WorkerDescription>(text).status().code(), absl::StatusCode::kInternal)
         << text;
     EXPECT_FALSE(IsLoadCommand(text)) << text;

@@ -130,6 +130,22 @@ TEST_F(ModelDirectoryTest, LabelsAreTheLinesOfTheirFile) {
   EXPECT_THAT(std::string(Scan()[0].status.message()), HasSubstr("is not valid UTF-8"));
 }
 
+TEST_F(ModelDirectoryTest, AChangedWarmupFileIsNoticed) {
+  const std::string config =
+      absl::StrCat(kConfig,
+                   "\nmodel_warmup { inputs { key: \"IN\" value { data_type: "
+                   "TYPE_FP32 dims: 1 input_data_file: \"data\" } } }");
+  WriteModel("models/a", config);
+  const std::string without = Scan()[0].versions[0].stamp;
+  Write("models/a/warmup/data", "abcd");
+  const std::string with = Scan()[0].versions[0].stamp;
+  EXPECT_NE(with, without);
+  Write("models/a/warmup/other", "");
+  EXPECT_EQ(Scan()[0].versions[0].stamp, with);
+  Write("models/a/warmup/data", "abcde");
+  EXPECT_NE(Scan()[0].versions[0].stamp, with);
+}
+
 TEST_F(ModelDirectoryTest, AConfigOfMoreThanAMegabyteIsRefused) {
   WriteModel("models/a", std::string((1 << 20) + 1, '\n'));
   EXPECT_THAT(Text(Scan()[0].status), HasSubstr("larger than 1048576 bytes"));

@@ -72,6 +72,23 @@ TEST(Process, AskingForMoreMemoryThanIsAllowedFailsAndHarmsNothing) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
+TEST(Process, MemoryThatDoesNotCountAsPrivateIsLimitedToo) {
+  const absl::Status status = RunInChild([] {
+    constexpr size_t kPiece = 64 << 20;
+    const absl::Status limited = LimitMemory(PrivateMemory() + 2 * kPiece);
+    if (!limited.ok()) return limited;
+    for (int piece = 0; piece < 4096; ++piece) {
+      void* const memory = Allocate(kPiece);
+      if (memory == nullptr) {
+        return piece > 2 ? absl::OkStatus() : absl::InternalError("it does count");
+      }
+      mprotect(memory, kPiece, PROT_READ);
+    }
+    return absl::InternalError("got 256 GiB");
+  });
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 TEST(Process, OnlyTheDescriptorsThatAreKeptStayOpen) {
   const absl::Status status = RunInChild([] {
     int fds[2];
@@ -89,6 +106,25 @@ TEST(Process, OnlyTheDescriptorsThatAreKeptStayOpen) {
     _exit(7);  // The pipe to the test is closed, too.
   });
   EXPECT_EQ(status, absl::InternalError("exited with 7"));
+}
+
+TEST(Process, AChildsTextComesBackAndSoDoesItsError) {
+  EXPECT_EQ(AskChild([] { return absl::StatusOr<std::string>(std::string("a\0b", 3)); }).value(),
+            std::string("a\0b", 3));
+  EXPECT_EQ(AskChild([]() -> absl::StatusOr<std::string> {
+              return absl::InvalidArgumentError("no");
+            }).status(),
+            absl::InvalidArgumentError("no"));
+  EXPECT_EQ(AskChild([]() -> absl::StatusOr<std::string> { std::abort(); }).status().code(),
+            absl::StatusCode::kInternal);
+}
+
+TEST(Process, ATextThatIsTooLongIsAnErrorAndTheLongestIsNot) {
+  const auto of_size = [](size_t size) {
+    return AskChild([&] { return absl::StatusOr<std::string>(std::string(size, 'x')); });
+  };
+  EXPECT_EQ(of_size(64 << 10).value().size(), 64 << 10);
+  EXPECT_EQ(of_size((64 << 10) + 1).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace
