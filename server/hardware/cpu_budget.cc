@@ -117,6 +117,12 @@ int CpuBudget::slots() const { return std::max(1, static_cast<int>(std::floor(co
 
 int CpuBudget::most_slots() const { return std::max(1, static_cast<int>(std::ceil(cores()))); }
 
+std::string DescribeBudget(const CpuBudget& budget) {
+  const int slots = budget.slots();
+  return absl::StrCat(slots, slots == 1 ? " core" : " cores", " on CPUs ",
+                      FormatCpuList(budget.cpus), " (", budget.source, ")");
+}
+
 CpuBudget ReadCpuBudget(const fs::path& root) {
   CpuBudget budget;
   const std::vector<int> affinity = ReadAffinity(root);

@@ -26,6 +26,9 @@ struct CpuBudget {
   int most_slots() const;
 };
 
+// "2 cores on CPUs 0-3 (quota of 2.5 cores set in /sys/fs/cgroup/app)", for the log.
+std::string DescribeBudget(const CpuBudget& budget);
+
 // Reads the budget from procfs and cgroupfs below `root`:
 //  - the affinity mask of the process, without CPUs that are offline;
 //  - the effective cpuset (cgroup v1 and v2);

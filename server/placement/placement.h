@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -87,6 +88,10 @@ struct ModelPlan {
   // How many slots its configuration asks for in so many words, or measuring found best.
   int explicit_slots = 0;
   NumbersFrom numbers = NumbersFrom::kHardware;
+  size_t most_places = 0;  // Replicas and spares, here or if the budget grew to the whole machine.
+
+  // The replicas', then the spares'.
+  std::vector<ReplicaPlacement> places() const;
 };
 
 // The threads that prepare inputs.

@@ -31,6 +31,7 @@ struct LoadTask {
   int64_t most_rows = 0;  // See Measurements::Best.
   std::shared_ptr<const ModelSettings> settings;
   std::shared_ptr<const PlacementClaim> place;
+  ModelPlan plan;        // Of that place, when the load begins.
   uint64_t attempt = 0;  // See ModelTable.
 };
 
