@@ -50,6 +50,8 @@ struct Measurements {
     int threads = 1;
     int64_t most_rows = 0;              // Of a batch; 0: as many as the configuration allows.
     std::optional<ExecutionMode> mode;  // Nullopt: as the configuration and the files say.
+
+    friend bool operator==(const Best&, const Best&) = default;
   };
   std::map<std::string, Best> on_cpu;  // By model name.
 };
