@@ -20,6 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/cli/server_program.h"
 #include "client/client.h"
 
 namespace millrace {
@@ -58,10 +59,10 @@ EmbeddedServer::~EmbeddedServer() {
 std::string EmbeddedServer::address() const { return absl::StrCat("unix:", folder_, "/socket"); }
 
 absl::Status EmbeddedServer::Launch(const std::string& repository) {
+  const auto found = FindServerProgram();
+  if (!found.ok()) return found.status();
+  const std::string& program = *found;
   std::error_code error;
-  const fs::path self = fs::read_symlink("/proc/self/exe", error);
-  const std::string program = (self.parent_path() / "millrace-server").string();
-  if (access(program.c_str(), X_OK) != 0) return SystemError(program);
   std::string folder = (fs::temp_directory_path(error) / "millrace-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) return SystemError(folder);
   folder_ = folder;

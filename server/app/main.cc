@@ -63,7 +63,13 @@ class StopSignals {
   Thread thread_;
 };
 
-int Serve(const ServerConfig& config) {
+int Run(const ExitNow& leave) {
+  std::fputs(leave.text.c_str(), leave.code == 0 ? stdout : stderr);
+  return leave.code;
+}
+
+int Run(const ServerConfig& config) {
+  if (config.show_version) return Run(ExitNow{0, DescribeVersions(config.worker_program)});
   signal(SIGPIPE, SIG_IGN);
   // Never destroyed: its thread waits for signals until the process ends.
   auto* const signals = new StopSignals(StopSignals::Block());
@@ -87,15 +93,6 @@ int main(int argc, char** argv) {
   // Debian builds abseil with deadlock detection: every lock in gRPC would take a process-wide
   // lock, and a false cycle would abort the process. Must come before the first gRPC object.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  const auto parsed = millrace::ParseFlags(argc, argv);
-  if (const auto* const leave = std::get_if<millrace::ExitNow>(&parsed)) {
-    std::fputs(leave->text.c_str(), leave->code == 0 ? stdout : stderr);
-    return leave->code;
-  }
-  const auto& config = std::get<millrace::ServerConfig>(parsed);
-  if (config.show_version) {
-    std::fputs(millrace::DescribeVersions(config.worker_program).c_str(), stdout);
-    return 0;
-  }
-  return millrace::Serve(config);
+  return std::visit([](const auto& command) { return millrace::Run(command); },
+                    millrace::ParseFlags(argc, argv));
 }

@@ -9,33 +9,10 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "server/config/flag_kinds.h"
 
 namespace millrace {
 namespace {
-
-// Durations are written "5s", "250ms", "1m30s"; a bare number is seconds.
-std::string ParseDuration(const std::string& text, absl::Duration* duration) {
-  double seconds = 0;
-  if (absl::SimpleAtod(text, &seconds)) {
-    *duration = absl::Seconds(seconds);
-  } else if (!absl::ParseDuration(text, duration)) {
-    return absl::StrCat("'", text, "' is no duration; write 5s, 250ms or 1m30s");
-  }
-  return *duration < absl::ZeroDuration() ? absl::StrCat("'", text, "' is negative") : "";
-}
-
-void AddDuration(CLI::App& app, const std::string& flag, absl::Duration* duration,
-                 const std::string& help) {
-  app.add_option_function<std::string>(
-         flag,
-         [flag, duration](const std::string& text) {
-           const std::string error = ParseDuration(text, duration);
-           if (!error.empty()) throw CLI::ValidationError(flag, error);
-         },
-         help)
-      ->type_name("DURATION")
-      ->default_str(absl::FormatDuration(*duration));
-}
 
 // Splits host:port. IPv6 hosts stand in brackets.
 std::string ParseHostPort(const std::string& text, std::string* host, int* port) {
@@ -58,7 +35,7 @@ std::string CheckGrpcAddress(const std::string& text) {
   return ParseHostPort(text, &host, &port);
 }
 
-void AddFlags(CLI::App& app, ServerConfig& config) {
+void AddServerFlags(CLI::App& app, ServerConfig& config) {
   app.add_option("--model-repository", config.model_repositories,
                  "Directory of models; may be given several times")
       ->type_name("DIR")
@@ -97,10 +74,7 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
          "Where /metrics, /livez and /readyz listen: host:port")
       ->type_name("ADDRESS")
       ->default_str("127.0.0.1:8002");
-  app.add_option("--worker", config.worker_program,
-                 "The worker program; default: millrace-worker beside this program")
-      ->type_name("FILE")
-      ->check(CLI::ExistingFile);
+  AddWorkerProgram(app, &config.worker_program);
   app.add_option("--io-threads", config.io_threads,
                  "Threads that read and write connections; 0: one per four budgeted cores")
       ->check(CLI::Range(0, 64))
@@ -143,14 +117,7 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
       ->capture_default_str();
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
-  app.add_option("--sandbox", config.sandbox,
-                 "Shut the processes that run models in: off, on (what the kernel refuses is left "
-                 "out, with a warning) or required (such a model is not served)")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, SandboxMode>{{"off", SandboxMode::kOff},
-                                             {"on", SandboxMode::kOn},
-                                             {"required", SandboxMode::kRequired}}))
-      ->default_str("on");
+  AddSandbox(app, &config.sandbox);
   AddDuration(app, "--load-timeout", &config.load_timeout, "How long a model may take to load");
   app.add_option("--required-model", config.required_models,
                  "A model without which the server isn't ready; may be given several times")
@@ -176,35 +143,39 @@ void AddFlags(CLI::App& app, ServerConfig& config) {
   app.add_flag("--version", config.show_version, "Print the versions and leave");
 }
 
+// What no flag can tell alone.
+void CheckServerFlags(const ServerConfig& config) {
+  if (!config.show_version && config.model_repositories.empty()) {
+    throw CLI::RequiredError("--model-repository");
+  }
+  if (!config.load_models.empty() && config.model_control != "explicit") {
+    throw CLI::ValidationError("--load-model", "needs --model-control explicit");
+  }
+  if (config.watch_poll < absl::Milliseconds(10)) {
+    throw CLI::ValidationError("--watch-poll", "expected 10ms or more");
+  }
+  if (config.stream_window > config.max_stream_window) {
+    throw CLI::ValidationError(
+        "--stream-window", absl::StrCat(config.stream_window, " is more than --max-stream-window, ",
+                                        config.max_stream_window));
+  }
+}
+
 }  // namespace
 
-std::variant<ServerConfig, ExitNow> ParseFlags(int argc, const char* const* argv) {
-  ServerConfig config;
+Command ParseFlags(int argc, const char* const* argv) {
+  ServerConfig server;
   CLI::App app("Millrace serves PyTorch models over gRPC.", "millrace-server");
-  AddFlags(app, config);
+  AddServerFlags(app, server);
   try {
     app.parse(argc, argv);
-    if (!config.show_version && config.model_repositories.empty()) {
-      throw CLI::RequiredError("--model-repository");
-    }
-    if (!config.load_models.empty() && config.model_control != "explicit") {
-      throw CLI::ValidationError("--load-model", "needs --model-control explicit");
-    }
-    if (config.watch_poll < absl::Milliseconds(10)) {
-      throw CLI::ValidationError("--watch-poll", "expected 10ms or more");
-    }
-    if (config.stream_window > config.max_stream_window) {
-      throw CLI::ValidationError(
-          "--stream-window",
-          absl::StrCat(config.stream_window, " is more than --max-stream-window, ",
-                       config.max_stream_window));
-    }
+    CheckServerFlags(server);
+    return server;
   } catch (const CLI::ParseError& error) {
     std::ostringstream out;
     const int code = app.exit(error, out, out);
     return ExitNow{code == 0 ? 0 : 2, out.str()};
   }
-  return config;
 }
 
 }  // namespace millrace

@@ -16,8 +16,13 @@ struct ExitNow {
   std::string text;
 };
 
-// Turns the command line into a config, or says why the program ends: --help, or a flag that makes
-// no sense, named with what came and what was expected.
-std::variant<ServerConfig, ExitNow> ParseFlags(int argc, const char* const* argv);
+// What the command line asks for: one config for each thing that the program does. What is told
+// apart by the first word of the command line is a subcommand in ParseFlags(), an alternative here
+// and a Run() in main().
+using Command = std::variant<ServerConfig, ExitNow>;
+
+// Turns the command line into what it asks for, or says why the program ends: --help, or a flag
+// that makes no sense, named with what came and what was expected.
+Command ParseFlags(int argc, const char* const* argv);
 
 }  // namespace millrace

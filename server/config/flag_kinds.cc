@@ -1,0 +1,53 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config/flag_kinds.h"
+
+#include <map>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace millrace {
+
+static std::string ParseDuration(const std::string& text, absl::Duration* duration) {
+  double seconds = 0;
+  if (absl::SimpleAtod(text, &seconds)) {
+    *duration = absl::Seconds(seconds);
+  } else if (!absl::ParseDuration(text, duration)) {
+    return absl::StrCat("'", text, "' is no duration; write 5s, 250ms or 1m30s");
+  }
+  return *duration < absl::ZeroDuration() ? absl::StrCat("'", text, "' is negative") : "";
+}
+
+void AddDuration(CLI::App& app, const std::string& flag, absl::Duration* duration,
+                 const std::string& help) {
+  app.add_option_function<std::string>(
+         flag,
+         [flag, duration](const std::string& text) {
+           const std::string error = ParseDuration(text, duration);
+           if (!error.empty()) throw CLI::ValidationError(flag, error);
+         },
+         help)
+      ->type_name("DURATION")
+      ->default_str(absl::FormatDuration(*duration));
+}
+
+void AddWorkerProgram(CLI::App& app, std::string* program) {
+  app.add_option("--worker", *program,
+                 "The worker program; default: millrace-worker beside this program")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile);
+}
+
+void AddSandbox(CLI::App& app, SandboxMode* mode) {
+  app.add_option("--sandbox", *mode,
+                 "Shut the processes that run models in: off, on (what the kernel refuses is left "
+                 "out, with a warning) or required (such a model is not served)")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, SandboxMode>{{"off", SandboxMode::kOff},
+                                             {"on", SandboxMode::kOn},
+                                             {"required", SandboxMode::kRequired}}))
+      ->default_str("on");
+}
+
+}  // namespace millrace
