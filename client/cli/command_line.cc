@@ -16,7 +16,9 @@ constexpr char kExamples[] =
     "  millrace health                                   # is the server ready?\n"
     "  millrace models                                   # what does it serve?\n"
     "  millrace infer adder --input '[1, 2, 3]'          # one request\n"
-    "  millrace stream people.avi --model detector       # a video, answered in order\n\n"
+    "  millrace stream people.avi --model detector       # a video, answered in order\n"
+    "  millrace inspect net.pt --input 3x224x224:FP32    # what does this model take and "
+    "return?\n\n"
     "`millrace COMMAND --help` explains each command with examples.\n"
     "Exit codes: 0 success, 1 bad arguments, 2 no connection, 3 the call failed, 4 not serving";
 
@@ -38,6 +40,7 @@ int RunCommandLine(std::vector<std::string> arguments, std::ostream& out, std::o
   AddStreamCommand(session);
   AddMapCommand(session);
   AddAdminCommand(session);
+  AddServerCommands(session);
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
   try {
     session.app.parse(std::move(arguments));

@@ -23,5 +23,16 @@ absl::StatusOr<std::string> FindServerProgram() {
                                              "; install millrace-server beside this program"));
 }
 
+absl::Status BecomeServerProgram(const std::vector<std::string>& arguments) {
+  const auto program = FindServerProgram();
+  if (!program.ok()) return program.status();
+  std::vector<char*> words = {const_cast<char*>("millrace")};
+  for (const std::string& argument : arguments)
+    words.push_back(const_cast<char*>(argument.c_str()));
+  words.push_back(nullptr);
+  execv(program->c_str(), words.data());
+  return absl::UnavailableError(absl::StrCat(*program, ": ", std::strerror(errno)));
+}
+
 }  // namespace client
 }  // namespace millrace

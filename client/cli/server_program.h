@@ -3,7 +3,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace millrace {
@@ -12,6 +14,10 @@ inline namespace client {
 // The path of the millrace-server beside this program. UNAVAILABLE where there is none that may be
 // run.
 absl::StatusOr<std::string> FindServerProgram();
+
+// Becomes that program with `arguments`, under the name of this one. Returns only where it can't:
+// UNAVAILABLE.
+absl::Status BecomeServerProgram(const std::vector<std::string>& arguments);
 
 }  // namespace client
 }  // namespace millrace

@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "absl/synchronization/mutex.h"
+#include "server/app/inspect_command.h"
 #include "server/app/server_app.h"
 #include "server/base/log.h"
 #include "server/base/thread.h"
@@ -67,6 +68,8 @@ int Run(const ExitNow& leave) {
   std::fputs(leave.text.c_str(), leave.code == 0 ? stdout : stderr);
   return leave.code;
 }
+
+int Run(const InspectConfig& config) { return Run(RunInspectCommand(config)); }
 
 int Run(const ServerConfig& config) {
   if (config.show_version) return Run(ExitNow{0, DescribeVersions(config.worker_program)});

@@ -61,6 +61,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LoadCommand, engine, model_name, version, max
                                    on_gpu, background, check_batching, load_only, sandbox, folder,
                                    memory_limit_bytes, server_pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ForkCommand, mailbox, cpus, threads, device_index)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(InspectCommand, engine, inputs, max_batch_size, sandbox, folder,
+                                   memory_limit_bytes, server_pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription::Gpu, index, name, total_memory_bytes,
                                    free_memory_bytes)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription, libtorch_version, gpus)
@@ -104,6 +106,46 @@ static void from_json(const Json& json, ReadyReply& reply) {
   reply.warmup_ns = json.at("warmup_ns").get<std::vector<int64_t>>();
 }
 
+static void to_json(Json& json, const Inspection& inspection) {
+  json = {{"engine", inspection.engine},
+          {"libtorch_version", inspection.libtorch_version},
+          {"instruction_set", inspection.instruction_set},
+          {"arguments", inspection.arguments},
+          {"inputs", inspection.inputs},
+          {"outputs", inspection.outputs},
+          {"max_batch_size", inspection.max_batch_size},
+          {"is_certain", inspection.is_certain},
+          {"batching", StatusToJson(inspection.batching)},
+          {"notes", inspection.notes}};
+}
+
+static void from_json(const Json& json, Inspection& inspection) {
+  inspection.engine = json.at("engine").get<EngineKind>();
+  inspection.libtorch_version = json.at("libtorch_version");
+  inspection.instruction_set = json.at("instruction_set");
+  inspection.arguments = json.at("arguments");
+  inspection.inputs = json.at("inputs").get<std::vector<TensorSpec>>();
+  inspection.outputs = json.at("outputs").get<std::vector<TensorSpec>>();
+  inspection.max_batch_size = json.at("max_batch_size");
+  inspection.is_certain = json.at("is_certain");
+  inspection.batching = StatusFromJson(json.at("batching"));
+  inspection.notes = json.at("notes").get<std::vector<std::string>>();
+}
+
+static void to_json(Json& json, const InspectedReply& reply) {
+  json = {{"stage", reply.stage},
+          {"status", StatusToJson(reply.status)},
+          {"warnings", reply.warnings},
+          {"inspection", reply.inspection}};
+}
+
+static void from_json(const Json& json, InspectedReply& reply) {
+  reply.stage = json.at("stage");
+  reply.status = StatusFromJson(json.at("status"));
+  reply.warnings = json.at("warnings").get<std::vector<std::string>>();
+  reply.inspection = json.at("inspection").get<Inspection>();
+}
+
 // Messages may quote a model's own bytes: what isn't UTF-8 is replaced, never thrown.
 static std::string Dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -114,6 +156,8 @@ std::string ToJson(const LoadedReply& reply) { return Dump(Json(reply)); }
 std::string ToJson(const ForkCommand& command) { return Dump(Json(command)); }
 std::string ToJson(const ForkedReply& reply) { return Dump(Json(reply)); }
 std::string ToJson(const ReadyReply& reply) { return Dump(Json(reply)); }
+std::string ToJson(const InspectCommand& command) { return Dump(Json(command)); }
+std::string ToJson(const InspectedReply& reply) { return Dump(Json(reply)); }
 std::string ToJson(const WorkerDescription& description) { return Dump(Json(description)); }
 
 template <typename Message>
@@ -130,6 +174,8 @@ template absl::StatusOr<LoadedReply> FromJson(const std::string&);
 template absl::StatusOr<ForkCommand> FromJson(const std::string&);
 template absl::StatusOr<ForkedReply> FromJson(const std::string&);
 template absl::StatusOr<ReadyReply> FromJson(const std::string&);
+template absl::StatusOr<InspectCommand> FromJson(const std::string&);
+template absl::StatusOr<InspectedReply> FromJson(const std::string&);
 template absl::StatusOr<WorkerDescription> FromJson(const std::string&);
 
 bool IsLoadCommand(const std::string& text) {

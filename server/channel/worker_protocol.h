@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "server/base/sandbox_mode.h"
 #include "server/inference/engine_kind.h"
+#include "server/inference/inspection.h"
 #include "server/inference/model_signature.h"
 #include "server/inference/warmup.h"
 
@@ -18,7 +19,11 @@ namespace millrace {
 
 // What server and worker say to each other over control sockets, as JSON, one struct per message.
 // Template: Load → Loaded, then any number of Fork → Forked. Replica: Ready, once, on its own
-// socket; its end-of-file tells the server that the replica died.
+// socket; its end-of-file tells the server that the replica died. Inspector: Inspect → any number
+// of Inspected that tell how far it is, and one that tells the result.
+
+// The argument that makes the worker program an inspector instead of a template.
+inline constexpr char kInspectArgument[] = "--inspect";
 
 // The worker finds its control socket at this file descriptor.
 inline constexpr int kWorkerControlFd = 3;
@@ -86,6 +91,27 @@ struct ReadyReply {
   std::vector<int64_t> warmup_ns;  // As in LoadedReply.
 };
 
+// Server → inspector, with one file descriptor: the model file.
+struct InspectCommand {
+  EngineKind engine = EngineKind::kTorchScript;
+  // What to try the model with, where its file doesn't tell: dims without a batch dimension; -1 is
+  // any size. Without a name an input goes by its place.
+  std::vector<TensorSpec> inputs;
+  int64_t max_batch_size = 0;  // The most rows to try; 0: automatic.
+  SandboxMode sandbox = SandboxMode::kOn;
+  std::string folder = "";          // As in LoadCommand.
+  uint64_t memory_limit_bytes = 0;  // As in LoadCommand.
+  int server_pid = 0;
+};
+
+// Inspector → server.
+struct InspectedReply {
+  std::string stage = "";             // What it does next; empty: this is the result.
+  absl::Status status;                // Why there is none.
+  std::vector<std::string> warnings;  // What the sandbox lacks.
+  Inspection inspection;
+};
+
 // What `millrace-worker --describe` prints: one line of JSON.
 struct WorkerDescription {
   struct Gpu {
@@ -103,6 +129,8 @@ std::string ToJson(const LoadedReply& reply);
 std::string ToJson(const ForkCommand& command);
 std::string ToJson(const ForkedReply& reply);
 std::string ToJson(const ReadyReply& reply);
+std::string ToJson(const InspectCommand& command);
+std::string ToJson(const InspectedReply& reply);
 std::string ToJson(const WorkerDescription& description);
 
 // A message parsed again; INTERNAL where the text isn't one. `Message` is one of the above.

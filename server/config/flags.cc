@@ -4,12 +4,14 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <sstream>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/config/flag_kinds.h"
+#include "server/config/inspect_flags.h"
 
 namespace millrace {
 namespace {
@@ -165,16 +167,22 @@ void CheckServerFlags(const ServerConfig& config) {
 
 Command ParseFlags(int argc, const char* const* argv) {
   ServerConfig server;
-  CLI::App app("Millrace serves PyTorch models over gRPC.", "millrace-server");
+  InspectConfig inspect;
+  // The command line `millrace` has the commands below carried out by this program, in its name.
+  CLI::App app("Millrace serves PyTorch models over gRPC.",
+               std::filesystem::path(argv[0]).filename().string());
   AddServerFlags(app, server);
+  const CLI::App* const inspecting = AddInspectCommand(app, inspect);
   try {
     app.parse(argc, argv);
+    if (inspecting->parsed()) return inspect;
     CheckServerFlags(server);
     return server;
   } catch (const CLI::ParseError& error) {
     std::ostringstream out;
     const int code = app.exit(error, out, out);
-    return ExitNow{code == 0 ? 0 : 2, out.str()};
+    if (code == 0) return ExitNow{0, out.str()};
+    return ExitNow{app.get_subcommands().empty() ? 2 : 1, out.str()};
   }
 }
 

@@ -96,7 +96,10 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t most) {
 absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
   if (!IsFile(path)) {
     return absl::NotFoundError(absl::StrCat(
-        path, ": no such file; start from this one and adapt types and dims: ", kStartingConfig));
+        path,
+        ": no such file; have `millrace inspect` write it, or start from this one and adapt types "
+        "and dims: ",
+        kStartingConfig));
   }
   return ReadTextFile(path, kMostConfigBytes);
 }
@@ -186,6 +189,7 @@ absl::Status ReadInto(ModelDirectory* model, const std::optional<std::string>& c
       config ? "the parameter 'config'" : absl::StrCat(model->path, "/config.pbtxt");
   std::string text = config.value_or("");
   if (!config) {
+    model->lacks_config = !IsFile(config_path);
     MILLRACE_ASSIGN_OR_RETURN(text, ReadConfigFile(config_path));
   }
   MILLRACE_ASSIGN_OR_RETURN(ModelSettings settings,
@@ -276,6 +280,21 @@ ModelDirectory ReadModelDirectory(const std::string& path,
   model.path = path;
   model.status = ReadInto(&model, config);
   return model;
+}
+
+std::optional<ModelVersion> NewestPackage(const std::string& path) {
+  const absl::StatusOr<std::vector<int64_t>> versions = VersionsIn(path);
+  if (!versions.ok() || versions->empty()) return std::nullopt;
+  const std::string folder = absl::StrCat(path, "/", versions->back());
+  const absl::StatusOr<EngineKind> engine = EngineInside(folder);
+  if (!engine.ok() || *engine != EngineKind::kAotInductor) return std::nullopt;
+  ModelVersion version = {.number = versions->back(),
+                          .status = absl::OkStatus(),
+                          .engine = *engine,
+                          .path = absl::StrCat(folder, "/", DefaultFilename(*engine)),
+                          .stamp = ""};
+  version.stamp = FileStamp::Of(version.path).ToString();
+  return version;
 }
 
 absl::StatusOr<UniqueFd> OpenModelFile(const ModelVersion& version) {

@@ -33,6 +33,7 @@ struct ModelDirectory {
   absl::Status status;                    // Why no version can be served; `settings` needs OK.
   std::optional<ModelSettings> settings;  // The checked configuration.
   std::vector<ModelVersion> versions;     // Those that the version policy selects, ascending.
+  bool lacks_config = false;              // There is no config.pbtxt; then `status` says so.
 };
 
 // Reads every model of the repositories, ordered by name. A model that can't be served is listed
@@ -52,6 +53,10 @@ absl::StatusOr<ModelDirectory> FindModelDirectory(
 // Reads one model, whose name is that of its directory.
 ModelDirectory ReadModelDirectory(const std::string& path,
                                   const std::optional<std::string>& config = std::nullopt);
+
+// The newest version in a model's directory, where it holds an AOTInductor package under its
+// default name and no other model.
+std::optional<ModelVersion> NewestPackage(const std::string& path);
 
 // Opens the file of a version, which must lie in its repository, and holds it to its manifests; see
 // CheckManifests(). Blocks on the disk.

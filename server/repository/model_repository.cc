@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
+#include "server/replica/model_inspection.h"
 
 namespace millrace {
 namespace {
@@ -74,6 +75,12 @@ ModelRepository::ModelRepository(Options options, Hardware hardware, Context con
                                 .memory = &memory_,
                                 .preparers = context_.preparers,
                                 .on_change = [this] { Tell(); }}),
+      inferrer_([this](const ModelVersion& version, int fd) {
+        return InspectModel({.worker_program = options_.loader.worker_program,
+                             .sandbox = options_.loader.sandbox,
+                             .timeout = options_.loader.load_timeout},
+                            version.engine, version.path, fd);
+      }),
       reaper_(std::make_unique<ModelReaper>(*context_.clock, *context_.timer)),
       loaders_(std::make_unique<WorkQueue>("loader", kParallelLoads)),
       keeper_(std::make_unique<WorkQueue>("keeper", 1)) {}
@@ -108,6 +115,7 @@ absl::Status ModelRepository::Start() {
   Tell();
   bool applied = false;
   keeper_->Add([&] {
+    for (ModelDirectory& directory : directories) inferrer_.Complete(directory);
     Apply(directories, /*again=*/false);
     MutexLock lock(mutex_);
     applied = true;
@@ -177,9 +185,9 @@ void ModelRepository::UnloadModel(const std::string& name, Done done) {
 
 void ModelRepository::LoadNow(const std::string& name, const std::optional<std::string>& config,
                               Done done) {
-  const absl::StatusOr<ModelDirectory> directory =
-      FindModelDirectory(options_.directories, name, config);
+  absl::StatusOr<ModelDirectory> directory = FindModelDirectory(options_.directories, name, config);
   if (!directory.ok()) return done(directory.status());
+  inferrer_.Complete(*directory);
   // A configuration that makes no sense is the caller's fault, and says nothing of the model.
   if (config && !directory->status.ok()) return done(directory->status);
   bool refused;
@@ -217,6 +225,7 @@ void ModelRepository::Follow(const std::vector<std::string>& names) {
     absl::StatusOr<ModelDirectory> directory = FindModelDirectory(options_.directories, name);
     if (directory.ok()) {
       LogInfo("model '", name, "' has changed in the repository");
+      inferrer_.Complete(*directory);
       there.push_back(*std::move(directory));
       continue;
     }

@@ -23,6 +23,7 @@
 #include "server/hardware/memory.h"
 #include "server/metrics/metrics_registry.h"
 #include "server/placement/placement.h"
+#include "server/repository/config_inferrer.h"
 #include "server/repository/model_control.h"
 #include "server/repository/model_loader.h"
 #include "server/repository/model_reaper.h"
@@ -176,6 +177,7 @@ class ModelRepository {
   CoreLeases leases_;
   PlacementBook places_;
   ModelLoader loader_;
+  ConfigInferrer inferrer_;  // The keeper's.
 
   mutable Mutex mutex_;
   mutable CondVar changed_;

@@ -18,6 +18,12 @@ namespace millrace {
 // Notes for the server's log: what was skipped or failed without harm.
 using Notes = std::vector<std::string>;
 
+// What a model returned, taken apart, in its own order.
+struct Returned {
+  std::vector<at::Tensor> tensors;
+  std::vector<std::string> names;  // Of each, "" where it has none; or empty: none has one.
+};
+
 // A model file and what runs it. Throws nothing. Confined to the process's main thread; a copy
 // made by fork() runs on, as long as the process had one thread and no device was touched.
 class Engine {
@@ -32,6 +38,9 @@ class Engine {
   // and outputs. FAILED_PRECONDITION where the result doesn't fit the config's outputs by count,
   // kind or name; else the error says what the model threw.
   virtual absl::StatusOr<std::vector<at::Tensor>> Run(std::vector<at::Tensor> inputs) = 0;
+
+  // As Run(), but returns whatever the model does: for a config that declares no outputs yet.
+  virtual absl::StatusOr<Returned> RunUndeclared(std::vector<at::Tensor> inputs) = 0;
 
   // Has the model check its inputs in this process from its first run on, where it can but doesn't
   // by itself: then Run() fails with INVALID_ARGUMENT for inputs that it isn't made for.

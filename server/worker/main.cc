@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "server/base/log.h"
 #include "server/worker/devices.h"
+#include "server/worker/model_inspector.h"
 #include "server/worker/template.h"
 
 namespace millrace {
@@ -30,12 +31,14 @@ bool StartedByServer() {
   return fstat(kWorkerControlFd, &file) == 0 && S_ISSOCK(file.st_mode);
 }
 
-int RunTemplate() {
+// Runs a Template or a ModelInspector.
+template <typename Process>
+int RunForServer() {
   if (!StartedByServer()) {
     std::fputs(kHelp, stderr);
     return 2;
   }
-  Template process{ControlSocket(UniqueFd(kWorkerControlFd))};
+  Process process{ControlSocket(UniqueFd(kWorkerControlFd))};
   const absl::Status status = process.Run();
   if (status.ok() || absl::IsUnavailable(status)) return 0;  // The server has gone, or let us go.
   LogError("The worker ends: ", status.message());
@@ -51,7 +54,9 @@ int Main(int argc, char** argv) {
   } else if (command == "--describe") {
     std::printf("%s\n", ToJson(DescribeWorker()).c_str());
   } else if (command.empty()) {
-    return RunTemplate();
+    return RunForServer<Template>();
+  } else if (command == kInspectArgument) {
+    return RunForServer<ModelInspector>();
   } else {
     std::fputs(kHelp, stderr);
     return 2;

@@ -82,12 +82,20 @@ at::Tensor ToHost(const at::Tensor& output) {
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Open(const LoadCommand& command, int model_fd,
                                                    Notes& notes) {
+  std::unique_ptr<Engine> engine;
+  if (command.engine == EngineKind::kTorchScript) {
+    MILLRACE_ASSIGN_OR_RETURN(torch::jit::Module module, ReadTorchScript(model_fd));
+    MILLRACE_ASSIGN_OR_RETURN(engine, OpenTorchScript(command, std::move(module), notes));
+  } else {
+    MILLRACE_ASSIGN_OR_RETURN(engine, OpenAotInductor(command));
+  }
+  return Over(command, std::move(engine));
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Over(const LoadCommand& command,
+                                                   std::unique_ptr<Engine> engine) {
   MILLRACE_RETURN_IF_ERROR(CheckSpecs(command.inputs, command.max_batch_size > 0));
   MILLRACE_RETURN_IF_ERROR(CheckSpecs(command.outputs, command.max_batch_size > 0));
-  const bool script = command.engine == EngineKind::kTorchScript;
-  MILLRACE_ASSIGN_OR_RETURN(
-      std::unique_ptr<Engine> engine,
-      script ? OpenTorchScript(command, model_fd, notes) : OpenAotInductor(command));
   return std::unique_ptr<Model>(new Model(command, std::move(engine)));
 }
 

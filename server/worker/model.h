@@ -21,6 +21,10 @@ class Model {
   static absl::StatusOr<std::unique_ptr<Model>> Open(const LoadCommand& command, int model_fd,
                                                      Notes& notes);
 
+  // A model that `engine`, opened for the same command, runs.
+  static absl::StatusOr<std::unique_ptr<Model>> Over(const LoadCommand& command,
+                                                     std::unique_ptr<Engine> engine);
+
   // See Engine::Prepare(). RESOURCE_EXHAUSTED says how much memory a GPU has.
   absl::Status Prepare(c10::Device device, Notes& notes);
 

@@ -5,6 +5,7 @@
 #include <caffe2/serialize/inline_container.h>
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "server/base/unique_fd.h"
 #include "server/worker/archive.h"
 #include "server/worker/fd_reader.h"
+#include "server/worker/file_kind.h"
 #include "server/worker/model_error.h"
 
 namespace millrace {
@@ -24,12 +26,38 @@ namespace {
 constexpr char kModelFolder[] = "data/aotinductor/model/";
 constexpr size_t kPieceBytes = size_t{1} << 20;
 
-absl::Status Inspect(FdReader& file) {
-  return InspectArchive(file.size(),
-                        [&](uint64_t offset, absl::Span<uint8_t> to) {
-                          return file.read(offset, to.data(), to.size()) == to.size();
-                        })
-      .status();
+absl::StatusOr<std::vector<ArchiveEntry>> Inspect(FdReader& file) {
+  return InspectArchive(file.size(), [&](uint64_t offset, absl::Span<uint8_t> to) {
+    return file.read(offset, to.data(), to.size()) == to.size();
+  });
+}
+
+// The beginning of the pickle that torch.save puts into its archives; empty where there is none.
+std::string BeginningOfPickle(const std::shared_ptr<FdReader>& file) {
+  caffe2::serialize::PyTorchStreamReader archive(file);
+  if (!archive.hasRecord("data.pkl")) return "";
+  std::vector<char> piece(FileGlance::kMostBytes);
+  std::string pickle;
+  archive.getRecord("data.pkl", piece.data(), archive.getRecordSize("data.pkl"), piece.size(),
+                    piece.data(), [&](void*, const void* bytes, size_t size) {
+                      if (pickle.empty()) pickle.assign(static_cast<const char*>(bytes), size);
+                    });
+  return pickle;
+}
+
+// Tells a sound archive of the engine's kind from anything else.
+absl::Status CheckFile(EngineKind engine, const std::shared_ptr<FdReader>& file) {
+  FileGlance glance = {.size = file->size(), .beginning = {}, .names = {}, .pickle = {}};
+  glance.beginning.resize(std::min(file->size(), FileGlance::kMostBytes));
+  glance.beginning.resize(file->read(0, glance.beginning.data(), glance.beginning.size()));
+  const absl::StatusOr<std::vector<ArchiveEntry>> entries = Inspect(*file);
+  if (!entries.ok()) {
+    MILLRACE_RETURN_IF_ERROR(CheckFileKind(engine, glance));
+    return entries.status();
+  }
+  for (const ArchiveEntry& entry : *entries) glance.names.push_back(entry.name);
+  if (!IsTorchScript(glance)) glance.pickle = BeginningOfPickle(file);
+  return CheckFileKind(engine, glance);
 }
 
 absl::Status WriteAll(int fd, const char* bytes, size_t size) {
@@ -77,7 +105,7 @@ absl::Status Unpack(const std::shared_ptr<FdReader>& file, const std::string& fo
 absl::Status InspectModelFile(const LoadCommand& command, int model_fd) {
   const absl::Status status = CatchModelErrors([&]() -> absl::Status {
     const auto file = std::make_shared<FdReader>(model_fd);
-    MILLRACE_RETURN_IF_ERROR(Inspect(*file));
+    MILLRACE_RETURN_IF_ERROR(CheckFile(command.engine, file));
     return command.engine == EngineKind::kAotInductor ? Unpack(file, command.folder)
                                                       : absl::OkStatus();
   });

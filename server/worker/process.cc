@@ -212,4 +212,30 @@ absl::Status RunInChild(absl::FunctionRef<absl::Status()> body) {
   return absl::Status(static_cast<absl::StatusCode>(std::atoi(parts.first.c_str())), parts.second);
 }
 
+absl::StatusOr<std::string> AskChild(absl::FunctionRef<absl::StatusOr<std::string>()> body) {
+  constexpr size_t kMostBytes = size_t{64} << 10;
+  constexpr size_t kMapped = sizeof(size_t) + kMostBytes;
+  void* const memory =
+      mmap(nullptr, kMapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return ErrnoStatus(errno, "memory that a child shares");
+  char* const bytes = static_cast<char*>(memory) + sizeof(size_t);
+  const absl::Status status = RunInChild([&]() -> absl::Status {
+    MILLRACE_ASSIGN_OR_RETURN(const std::string text, body());
+    if (text.size() > kMostBytes) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("a child process has ", text.size(), " bytes to tell"));
+    }
+    const size_t size = text.size();
+    std::memcpy(memory, &size, sizeof(size));
+    std::memcpy(bytes, text.data(), size);
+    return absl::OkStatus();
+  });
+  size_t size = 0;
+  std::memcpy(&size, memory, sizeof(size));
+  std::string text(bytes, std::min(size, kMostBytes));
+  munmap(memory, kMapped);
+  MILLRACE_RETURN_IF_ERROR(status);
+  return text;
+}
+
 }  // namespace millrace

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -64,5 +65,9 @@ absl::StatusOr<pid_t> ForkToSubreaper(absl::FunctionRef<void()> body);
 // nothing that it writes on stderr is seen.
 // REQUIRES: this process has one thread.
 absl::Status RunInChild(absl::FunctionRef<absl::Status()> body);
+
+// The same for a `body` that returns a text, of at most 64 KiB; RESOURCE_EXHAUSTED where it is
+// longer.
+absl::StatusOr<std::string> AskChild(absl::FunctionRef<absl::StatusOr<std::string>()> body);
 
 }  // namespace millrace

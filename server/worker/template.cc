@@ -2,34 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/template.h"
 
-#include <sys/stat.h>
-
-#include <cstdint>
 #include <utility>
 
 #include "server/base/status.h"
 #include "server/worker/batch_check.h"
-#include "server/worker/package.h"
+#include "server/worker/opening.h"
 #include "server/worker/process.h"
 #include "server/worker/replica.h"
-#include "server/worker/threading.h"
 
 namespace millrace {
-namespace {
-
-// Where the config sets no limit, a template may take so many times the size of the model's file,
-// and so much more.
-constexpr uint64_t kFileSizes = 8;
-constexpr uint64_t kHeadroom = uint64_t{16} << 30;
-
-uint64_t MemoryLimit(const LoadCommand& command, int model_fd) {
-  if (command.memory_limit_bytes > 0) return command.memory_limit_bytes;
-  struct stat file = {};
-  fstat(model_fd, &file);
-  return static_cast<uint64_t>(file.st_size) * kFileSizes + kHeadroom;
-}
-
-}  // namespace
 
 absl::Status Template::Run() {
   NameProcess("template");
@@ -61,25 +42,10 @@ absl::Status Template::Run() {
   }
 }
 
-absl::Status Template::ShutIn(int model_fd) {
-  MILLRACE_RETURN_IF_ERROR(sandbox_->GiveUpPrivileges());
-  MILLRACE_RETURN_IF_ERROR(DieWithServer(command_.server_pid));
-  if (!command_.on_gpu) {
-    MILLRACE_RETURN_IF_ERROR(LimitMemory(MemoryLimit(command_, model_fd)));
-  }
-  StaySingleThreaded(command_.inter_op_threads);
-  const absl::Status inspected = RunInChild([&] {
-    const absl::Status confined = sandbox_->Confine(Sandbox::Role::kInspector);
-    return confined.ok() ? InspectModelFile(command_, model_fd) : confined;
-  });
-  MILLRACE_RETURN_IF_ERROR(Annotate(inspected, "inspecting the model's file"));
-  return sandbox_->Confine(Sandbox::Role::kTemplate);
-}
-
 absl::Status Template::Load(const ControlMessage& message, LoadedReply& reply) {
   const int model_fd = message.fds[0].get();
   MILLRACE_ASSIGN_OR_RETURN(memory_, ModelMemory::Open(message.fds[1].get()));
-  MILLRACE_RETURN_IF_ERROR(ShutIn(model_fd));
+  MILLRACE_RETURN_IF_ERROR(ShutInToOpen(command_, model_fd, *sandbox_));
   MILLRACE_ASSIGN_OR_RETURN(model_, Model::Open(command_, model_fd, reply.notes));
   if (!command_.on_gpu) {
     MILLRACE_RETURN_IF_ERROR(model_->Prepare(c10::Device(c10::kCPU), reply.notes));

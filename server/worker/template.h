@@ -30,8 +30,6 @@ class Template {
   absl::Status Run();
 
  private:
-  // Gets everything ready before the model's first byte is read, and shuts this process in.
-  absl::Status ShutIn(int model_fd);
   absl::Status Load(const ControlMessage& message, LoadedReply& reply);
   absl::Status WarmUp(LoadedReply& reply);
   // FAILED_PRECONDITION where rows get other results in a batch than alone.

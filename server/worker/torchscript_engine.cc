@@ -68,12 +68,6 @@ absl::StatusOr<Arguments> MapArguments(const c10::FunctionSchema& schema,
   return arguments;
 }
 
-// What forward returned, taken apart.
-struct Returned {
-  std::vector<at::Tensor> tensors;
-  std::vector<std::string> names;  // Of a dict's entries; empty for other results.
-};
-
 absl::Status NotTensors(const c10::IValue& result) {
   return absl::FailedPreconditionError(
       absl::StrCat("the model returns ", result.type()->annotation_str(),
@@ -125,13 +119,17 @@ class TorchScriptEngine final : public Engine {
   }
 
   absl::StatusOr<std::vector<at::Tensor>> Run(std::vector<at::Tensor> inputs) override {
-    return CatchModelErrors([&]() -> absl::StatusOr<std::vector<at::Tensor>> {
+    MILLRACE_ASSIGN_OR_RETURN(Returned returned, RunUndeclared(std::move(inputs)));
+    return Arrange(std::move(returned));
+  }
+
+  absl::StatusOr<Returned> RunUndeclared(std::vector<at::Tensor> inputs) override {
+    return CatchModelErrors([&]() -> absl::StatusOr<Returned> {
       std::vector<c10::IValue> stack = arguments_.initial;
       for (size_t i = 0; i < inputs.size(); ++i) {
         stack[arguments_.positions[i]] = std::move(inputs[i]);
       }
-      MILLRACE_ASSIGN_OR_RETURN(Returned returned, TakeApart((*forward_)(std::move(stack))));
-      return Arrange(std::move(returned));
+      return TakeApart((*forward_)(std::move(stack)));
     });
   }
 
@@ -182,7 +180,9 @@ class TorchScriptEngine final : public Engine {
   size_t weight_bytes_ = 0;
 };
 
-absl::StatusOr<Module> ReadModule(int model_fd) {
+}  // namespace
+
+absl::StatusOr<Module> ReadTorchScript(int model_fd) {
   absl::StatusOr<Module> module = CatchModelErrors([&]() -> absl::StatusOr<Module> {
     Module read = torch::jit::load(std::make_shared<FdReader>(model_fd), c10::Device(c10::kCPU));
     read.eval();
@@ -192,15 +192,16 @@ absl::StatusOr<Module> ReadModule(int model_fd) {
   return UnreadableFile(EngineKind::kTorchScript, module.status());
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Engine>> OpenTorchScript(const LoadCommand& command, int model_fd,
-                                                        Notes& notes) {
-  MILLRACE_ASSIGN_OR_RETURN(Module module, ReadModule(model_fd));
+absl::StatusOr<c10::FunctionSchema> SchemaOf(const Module& module) {
   const std::optional<torch::jit::Method> forward = module.find_method("forward");
   if (!forward) return absl::InvalidArgumentError("the TorchScript module has no forward()");
-  MILLRACE_ASSIGN_OR_RETURN(Arguments arguments,
-                            MapArguments(forward->function().getSchema(), command.inputs, notes));
+  return forward->function().getSchema();
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> OpenTorchScript(const LoadCommand& command, Module module,
+                                                        Notes& notes) {
+  MILLRACE_ASSIGN_OR_RETURN(const c10::FunctionSchema schema, SchemaOf(module));
+  MILLRACE_ASSIGN_OR_RETURN(Arguments arguments, MapArguments(schema, command.inputs, notes));
   const std::vector<std::string> nameless(command.outputs.size());
   return std::make_unique<TorchScriptEngine>(
       command, std::move(module), std::move(arguments),

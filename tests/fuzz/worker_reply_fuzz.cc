@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace millrace;
   if (size == 0) return 0;
   const std::string text(reinterpret_cast<const char*>(data + 1), size - 1);
-  switch (data[0] % 4) {
+  switch (data[0] % 5) {
     case 0:
       (void)FromJson<LoadedReply>(text);
       break;
@@ -23,8 +23,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 2:
       (void)FromJson<ReadyReply>(text);
       break;
-    default:
+    case 3:
       (void)FromJson<WorkerDescription>(text);
+      break;
+    default:
+      (void)FromJson<InspectedReply>(text);
   }
   return 0;
 }

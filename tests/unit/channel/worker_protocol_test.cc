@@ -110,6 +110,59 @@ TEST(WorkerProtocol, RepliesComeBackAsTheyWere) {
   EXPECT_EQ(ready->status, absl::ResourceExhaustedError("GPU"));
 }
 
+TEST(WorkerProtocol, InspectionComesBackAsItWas) {
+  const auto command = FromJson<InspectCommand>(
+      ToJson(InspectCommand{.engine = EngineKind::kAotInductor,
+                            .inputs = {{"", DataType::kInt64, {-1}}, {"x", DataType::kFp32, {}}},
+                            .max_batch_size = 4,
+                            .sandbox = SandboxMode::kOff,
+                            .folder = "/tmp/package",
+                            .memory_limit_bytes = 5,
+                            .server_pid = 6}));
+  ASSERT_TRUE(command.ok()) << command.status();
+  EXPECT_EQ(command->engine, EngineKind::kAotInductor);
+  ASSERT_EQ(command->inputs.size(), 2);
+  EXPECT_EQ(command->inputs[0].name, "");
+  EXPECT_THAT(command->inputs[0].dims, ElementsAre(-1));
+  EXPECT_EQ(command->max_batch_size, 4);
+  EXPECT_EQ(command->sandbox, SandboxMode::kOff);
+  EXPECT_EQ(command->folder, "/tmp/package");
+  EXPECT_EQ(command->memory_limit_bytes, 5);
+  EXPECT_EQ(command->server_pid, 6);
+
+  InspectedReply sent;
+  sent.stage = "loading it";
+  sent.status = absl::InvalidArgumentError(kOddText);
+  sent.warnings = {"c"};
+  sent.inspection.engine = EngineKind::kAotInductor;
+  sent.inspection.libtorch_version = "2.13.0";
+  sent.inspection.instruction_set = "AVX2";
+  sent.inspection.arguments = "forward(Tensor x)";
+  sent.inspection.inputs = {{"x", DataType::kBool, {-1, 2}}};
+  sent.inspection.outputs = {{kOddText, DataType::kFp64, {}}};
+  sent.inspection.max_batch_size = 7;
+  sent.inspection.is_certain = true;
+  sent.inspection.batching = absl::FailedPreconditionError("row 2");
+  sent.inspection.notes = {"a", "b"};
+  const auto reply = FromJson<InspectedReply>(ToJson(sent));
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->stage, "loading it");
+  EXPECT_EQ(reply->status, sent.status);
+  EXPECT_THAT(reply->warnings, ElementsAre("c"));
+  EXPECT_EQ(reply->inspection.engine, EngineKind::kAotInductor);
+  EXPECT_EQ(reply->inspection.libtorch_version, "2.13.0");
+  EXPECT_EQ(reply->inspection.instruction_set, "AVX2");
+  EXPECT_EQ(reply->inspection.arguments, "forward(Tensor x)");
+  ASSERT_EQ(reply->inspection.inputs.size(), 1);
+  EXPECT_EQ(reply->inspection.inputs[0].data_type, DataType::kBool);
+  ASSERT_EQ(reply->inspection.outputs.size(), 1);
+  EXPECT_EQ(reply->inspection.outputs[0].name, kOddText);
+  EXPECT_EQ(reply->inspection.max_batch_size, 7);
+  EXPECT_TRUE(reply->inspection.is_certain);
+  EXPECT_EQ(reply->inspection.batching, sent.inspection.batching);
+  EXPECT_THAT(reply->inspection.notes, ElementsAre("a", "b"));
+}
+
 TEST(WorkerProtocol, DescriptionComesBackAsItWas) {
   WorkerDescription description = {.libtorch_version = "2.13.0", .gpus = {}};
   description.gpus.push_back({.index = 1,
@@ -157,6 +210,8 @@ TEST(WorkerProtocol, GarbageIsAnError) {
     EXPECT_EQ(FromJson<ForkCommand>(text).status().code(), absl::StatusCode::kInternal) << text;
     EXPECT_EQ(FromJson<ForkedReply>(text).status().code(), absl::StatusCode::kInternal) << text;
     EXPECT_EQ(FromJson<ReadyReply>(text).status().code(), absl::StatusCode::kInternal) << text;
+    EXPECT_EQ(FromJson<InspectCommand>(text).status().code(), absl::StatusCode::kInternal) << text;
+    EXPECT_EQ(FromJson<InspectedReply>(text).status().code(), absl::StatusCode::kInternal) << text;
     EXPECT_EQ(FromJson<WorkerDescription>(text).status().code(), absl::StatusCode::kInternal)
         << text;
     EXPECT_FALSE(IsLoadCommand(text)) << text;

@@ -59,6 +59,12 @@ TEST_F(CommandLine, HealthExitsAsGrpcHealthProbe) {
   EXPECT_EQ(Run({"health", "--nonsense"}).code, 1);
 }
 
+TEST_F(CommandLine, ACommandOfTheServersNeedsTheServerBesideIt) {
+  const Result result = RunWith({"inspect", "net.pt", "--input", "3:FP32", "--help"});
+  EXPECT_EQ(result.code, 1);  // The tests' folder has none; all that follows would be its to read.
+  EXPECT_THAT(result.err, HasSubstr("millrace-server"));
+}
+
 TEST_F(CommandLine, ModelsPrintsATable) {
   const Result result = Run({"models"});
   EXPECT_EQ(result.code, 0);

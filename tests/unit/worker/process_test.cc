@@ -91,5 +91,24 @@ TEST(Process, OnlyTheDescriptorsThatAreKeptStayOpen) {
   EXPECT_EQ(status, absl::InternalError("exited with 7"));
 }
 
+TEST(Process, AChildsTextComesBackAndSoDoesItsError) {
+  EXPECT_EQ(AskChild([] { return absl::StatusOr<std::string>(std::string("a\0b", 3)); }).value(),
+            std::string("a\0b", 3));
+  EXPECT_EQ(AskChild([]() -> absl::StatusOr<std::string> {
+              return absl::InvalidArgumentError("no");
+            }).status(),
+            absl::InvalidArgumentError("no"));
+  EXPECT_EQ(AskChild([]() -> absl::StatusOr<std::string> { std::abort(); }).status().code(),
+            absl::StatusCode::kInternal);
+}
+
+TEST(Process, ATextThatIsTooLongIsAnErrorAndTheLongestIsNot) {
+  const auto of_size = [](size_t size) {
+    return AskChild([&] { return absl::StatusOr<std::string>(std::string(size, 'x')); });
+  };
+  EXPECT_EQ(of_size(64 << 10).value().size(), 64 << 10);
+  EXPECT_EQ(of_size((64 << 10) + 1).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
 }  // namespace
 }  // namespace millrace

@@ -1,0 +1,46 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/worker/opening.h"
+
+#include <sys/stat.h>
+
+#include <cstdint>
+
+#include "server/base/status.h"
+#include "server/worker/package.h"
+#include "server/worker/process.h"
+#include "server/worker/threading.h"
+
+namespace millrace {
+namespace {
+
+// Where the config sets no limit, a template may take so many times the size of the model's file,
+// and so much more.
+constexpr uint64_t kFileSizes = 8;
+constexpr uint64_t kHeadroom = uint64_t{16} << 30;
+
+uint64_t MemoryLimit(const LoadCommand& command, int model_fd) {
+  if (command.memory_limit_bytes > 0) return command.memory_limit_bytes;
+  struct stat file = {};
+  fstat(model_fd, &file);
+  return static_cast<uint64_t>(file.st_size) * kFileSizes + kHeadroom;
+}
+
+}  // namespace
+
+absl::Status ShutInToOpen(const LoadCommand& command, int model_fd, Sandbox& sandbox) {
+  MILLRACE_RETURN_IF_ERROR(sandbox.GiveUpPrivileges());
+  MILLRACE_RETURN_IF_ERROR(DieWithServer(command.server_pid));
+  if (!command.on_gpu) {
+    MILLRACE_RETURN_IF_ERROR(LimitMemory(MemoryLimit(command, model_fd)));
+  }
+  StaySingleThreaded(command.inter_op_threads);
+  const absl::Status inspected = RunInChild([&] {
+    const absl::Status confined = sandbox.Confine(Sandbox::Role::kInspector);
+    return confined.ok() ? InspectModelFile(command, model_fd) : confined;
+  });
+  MILLRACE_RETURN_IF_ERROR(Annotate(inspected, "inspecting the model's file"));
+  return sandbox.Confine(Sandbox::Role::kTemplate);
+}
+
+}  // namespace millrace
