@@ -17,6 +17,7 @@ struct TuningSpace {
   std::optional<int> replicas = {};  // Where the configuration says them.
   std::optional<int> threads = {};
   int64_t max_batch_size = 0;
+  bool varies_waiting = true;             // Teams are tried with active waiting, too.
   std::vector<ExecutionMode> modes = {};  // At least one, all of them with passive waiting.
 };
 

@@ -84,7 +84,8 @@ absl::StatusOr<ModelTuning> ModelTuner::Tune(absl::Time deadline) {
     }
   }
   const double part = hopeful.size() > 1 ? kLayoutsPart : 1.0;
-  MILLRACE_RETURN_IF_ERROR(SearchAmong(LayoutsAndBatches(mode), "layouts and batch sizes",
+  MILLRACE_RETURN_IF_ERROR(SearchAmong(LayoutsAndBatches(options_.space, options_.objective, mode),
+                                       "layouts and batch sizes",
                                        clock_.Now() + part * (searched - clock_.Now())));
   if (hopeful.size() > 1) {
     const Candidate best = tuning_.measured.front().candidate;
@@ -101,19 +102,6 @@ absl::StatusOr<ModelTuning> ModelTuner::Tune(absl::Time deadline) {
   }
   if (options_.oversubscribe) MeasureOversubscribed(deadline);
   return std::move(tuning_);
-}
-
-std::vector<Candidate> ModelTuner::LayoutsAndBatches(const ExecutionMode& mode) const {
-  std::vector<Candidate> layouts = Layouts(options_.space, mode);
-  if (options_.objective.goal != Objective::Goal::kLatency) {
-    return WithBatchSizes(WithWaiting(layouts), options_.space.max_batch_size);
-  }
-  // One request at a time has a batch of its own in one replica, however many there are.
-  layouts.erase(
-      std::unique(layouts.begin(), layouts.end(),
-                  [](const Candidate& a, const Candidate& b) { return a.threads == b.threads; }),
-      layouts.end());
-  return WithWaiting(layouts);
 }
 
 absl::Status ModelTuner::SearchAmong(const std::vector<Candidate>& candidates,
@@ -262,6 +250,23 @@ Measured ModelTuner::Describe(const Candidate& candidate, const Finding& finding
     if (!record.rates.empty()) measured.predicted_rate = Median(record.rates);
   }
   return measured;
+}
+
+std::vector<Candidate> LayoutsAndBatches(const TuningSpace& space, const Objective& objective,
+                                         const ExecutionMode& mode) {
+  std::vector<Candidate> layouts = Layouts(space, mode);
+  const auto waiting = [&](std::vector<Candidate> those) {
+    return space.varies_waiting ? WithWaiting(those) : those;
+  };
+  if (objective.goal != Objective::Goal::kLatency) {
+    return WithBatchSizes(waiting(std::move(layouts)), space.max_batch_size);
+  }
+  // One request at a time has a batch of its own in one replica, however many there are.
+  layouts.erase(
+      std::unique(layouts.begin(), layouts.end(),
+                  [](const Candidate& a, const Candidate& b) { return a.threads == b.threads; }),
+      layouts.end());
+  return waiting(std::move(layouts));
 }
 
 Candidate BestWithin(const ModelTuning& tuning, int cores) {

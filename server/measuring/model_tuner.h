@@ -70,13 +70,7 @@ class ModelTuner {
   // run in any way.
   absl::StatusOr<ModelTuning> Tune(absl::Time deadline);
 
-  // The numbers of candidates that Tune() begins its two stages with: modes, then layouts and
-  // batch sizes.
-  size_t modes() const { return options_.space.modes.size(); }
-  size_t layouts() const { return LayoutsAndBatches(options_.space.modes.front()).size(); }
-
  private:
-  std::vector<Candidate> LayoutsAndBatches(const ExecutionMode& mode) const;
   // Searches among `candidates` and puts what was found before what was found until then.
   absl::Status SearchAmong(const std::vector<Candidate>& candidates, const std::string& what,
                            absl::Time deadline);
@@ -104,6 +98,10 @@ class ModelTuner {
   std::vector<Record> records_;
   ModelTuning tuning_;
 };
+
+// The layouts and batch sizes that are measured for an objective, run as `mode` says.
+std::vector<Candidate> LayoutsAndBatches(const TuningSpace& space, const Objective& objective,
+                                         const ExecutionMode& mode);
 
 // Of what was measured, the best that uses no more than `cores` cores; its replicas are then as
 // many as they have room for. The best of all where none does.
