@@ -3,6 +3,7 @@
 #include "server/app/core_balancer.h"
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "server/base/log.h"
@@ -17,7 +18,9 @@ constexpr absl::Duration kInterval = absl::Seconds(1);
 
 CoreBalancer::CoreBalancer(const Context& context)
     : context_(context),
-      split_{.transform = context.transforms->workers(), .replicas = context.slots},
+      watcher_(context.repository->places().budget()),
+      slots_(context.repository->places().budget().slots()),
+      split_(Whole()),
       looked_(context.clock->Now()),
       busy_(context.transforms->busy()),
       thread_("balancer", [this] { Run(); }) {}
@@ -48,10 +51,19 @@ void CoreBalancer::Look() {
   const double busy_cores = absl::FDivDuration(busy - busy_, now - looked_);
   looked_ = now;
   busy_ = busy;
+  if (const std::optional<CpuBudget> budget = watcher_.Look()) {
+    context_.repository->Replan(*budget);
+    slots_ = budget->slots();
+    split_ = Whole();
+  }
   const std::vector<StageCost> costs = TakeCosts();
-  const CoreSplit split =
-      context_.fixed ? split_ : SplitCores(context_.slots, costs, busy_cores, split_);
+  const CoreSplit split = context_.fixed ? split_ : SplitCores(slots_, costs, busy_cores, split_);
   Apply(split, context_.repository->places().PlaceTransformWorkers(split.transform));
+}
+
+CoreSplit CoreBalancer::Whole() const {
+  return {.transform = context_.fixed ? context_.transforms->workers() : slots_,
+          .replicas = slots_};
 }
 
 std::vector<StageCost> CoreBalancer::TakeCosts() {
@@ -71,17 +83,17 @@ std::vector<StageCost> CoreBalancer::TakeCosts() {
 }
 
 void CoreBalancer::Apply(const CoreSplit& split, std::vector<int> transform_cpus) {
-  const bool changed = split.transform != split_.transform;
+  const bool changed = split.transform != context_.transforms->limit();
   if (changed || transform_cpus != transform_cpus_) {
     context_.transforms->Limit(split.transform, transform_cpus);
   }
   if (changed) {
-    LogInfo("transform workers: ", split.transform, " of ", context_.transforms->workers(),
+    LogInfo("transform workers: ", split.transform, " of ", Whole().transform,
             " may work at a time, on ",
             transform_cpus.empty() ? "any core" : "cores " + FormatCpuList(transform_cpus));
   }
   if (split.replicas != split_.replicas) {
-    context_.repository->places().SetAside(context_.slots - split.replicas);
+    context_.repository->places().SetAside(slots_ - split.replicas);
   }
   split_ = split;
   transform_cpus_ = std::move(transform_cpus);

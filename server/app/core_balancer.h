@@ -10,14 +10,16 @@
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
 #include "server/base/thread.h"
+#include "server/hardware/budget_watcher.h"
 #include "server/placement/core_split.h"
 #include "server/repository/model_repository.h"
 #include "server/transform/transform_stage.h"
 
 namespace millrace {
 
-// Looks once a second at what rows cost in the transform stage and on the replicas, and shares the
-// budget's cores between the two accordingly: see SplitCores(). Thread-safe.
+// Looks once a second at the CPU budget, and has everything planned anew where it has changed; and
+// at what rows cost in the transform stage and on the replicas, and shares the budget's cores
+// between the two accordingly: see SplitCores(). Thread-safe.
 class CoreBalancer {
  public:
   // All of it outlives the balancer.
@@ -25,7 +27,6 @@ class CoreBalancer {
     Clock* clock;
     ModelRepository* repository;
     TransformStage* transforms;
-    int slots;   // Of the CPU budget.
     bool fixed;  // All transform workers may always work, and batches take all slots.
   };
 
@@ -37,12 +38,16 @@ class CoreBalancer {
  private:
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   void Look();
+  // How the cores are shared until something is measured: each stage may use all.
+  CoreSplit Whole() const;
   // What rows cost of every model that serves, and how many have run since the last look.
   std::vector<StageCost> TakeCosts();
   void Apply(const CoreSplit& split, std::vector<int> transform_cpus);
 
   const Context context_;
   // On the thread alone:
+  BudgetWatcher watcher_;
+  int slots_;  // Of the CPU budget.
   CoreSplit split_;
   std::vector<int> transform_cpus_;
   absl::Time looked_;

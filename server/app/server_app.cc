@@ -93,13 +93,12 @@ absl::Status ServerApp::Build() {
                                .preparers = transforms_.get(),
                                .on_change = [this] { health_->Poke(); }});
   MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, slots));
-  ShowMetrics(std::min(hardware.cpu.quota, static_cast<double>(hardware.cpu.cpus.size())));
+  ShowMetrics();
 
   MILLRACE_RETURN_IF_ERROR(repository_->Start());
   balancer_ = std::make_unique<CoreBalancer>(CoreBalancer::Context{.clock = &Clock::Real(),
                                                                    .repository = repository_.get(),
                                                                    .transforms = transforms_.get(),
-                                                                   .slots = slots,
                                                                    .fixed = !automatic});
   loaded_ = true;
   health_->Look();
@@ -143,7 +142,7 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
   return absl::OkStatus();
 }
 
-void ServerApp::ShowMetrics(double cpu_budget) {
+void ServerApp::ShowMetrics() {
   registry_.AddSource([this] { return metrics_->Collect(); });
   registry_.AddSource([this] {
     const MemoryBudget& memory = repository_->memory();
@@ -154,9 +153,9 @@ void ServerApp::ShowMetrics(double cpu_budget) {
     return std::vector<Sample>{
         {&kTransformWorkers, {}, static_cast<double>(transforms_->limit())},
         {&kTransformBusyTotal, {}, absl::ToDoubleSeconds(transforms_->busy())},
-        {&kBatchCores, {}, static_cast<double>(repository_->places().slots())}};
+        {&kBatchCores, {}, static_cast<double>(repository_->places().slots())},
+        {&kCpuBudget, {}, repository_->places().budget().cores()}};
   });
-  registry_.AddSource([cpu_budget] { return std::vector<Sample>{{&kCpuBudget, {}, cpu_budget}}; });
 }
 
 absl::Status ServerApp::readiness() const {

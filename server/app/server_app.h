@@ -45,7 +45,7 @@ class ServerApp {
 
   absl::Status Build();
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);
-  void ShowMetrics(double cpu_budget);
+  void ShowMetrics();
   absl::Status readiness() const;
   // Called by the health monitor, once at a time.
   void ShowHealth(const std::string& name, const absl::Status& state);

@@ -16,6 +16,16 @@ void PinThisThread(const std::vector<int>& cpus) {
   sched_setaffinity(0, sizeof(set), &set);
 }
 
+std::vector<int> CpusOf(pid_t pid) {
+  std::vector<int> cpus;
+  cpu_set_t set;
+  if (sched_getaffinity(pid, sizeof(set), &set) != 0) return cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
 Thread::Thread(const std::string& name, absl::AnyInvocable<void()> body)
     : thread_([name = name.substr(0, 15), body = std::move(body)]() mutable {
         pthread_setname_np(pthread_self(), name.c_str());

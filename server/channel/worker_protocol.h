@@ -73,7 +73,7 @@ struct LoadedReply {
 // event (an eventfd), and its standard output and error (a pipe).
 struct ForkCommand {
   int mailbox = 0;        // The replica's index.
-  std::vector<int> cpus;  // Pinned to these; empty: floats.
+  std::vector<int> cpus;  // Where it runs; empty: where the template does.
   int threads = 1;        // Intra-op.
   int device_index = -1;  // The GPU; -1 is the CPU.
 };

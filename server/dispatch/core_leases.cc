@@ -8,7 +8,6 @@ namespace millrace {
 
 void CoreLeases::SetSlots(int slots) {
   MutexLock lock(mutex_);
-  free_ += slots - slots_;
   slots_ = slots;
 }
 
@@ -17,8 +16,8 @@ bool CoreLeases::TryAcquire(const std::shared_ptr<Claimant>& claimant, int cores
   // The dead go first: they claim nothing, and a new claimant may live at the address of one.
   std::erase_if(line_, [](const Waiting& waiting) { return waiting.claimant.expired(); });
   const bool first = line_.empty() || line_.front().identity == claimant.get();
-  if (first && free_ >= Clamp(cores)) {
-    free_ -= Clamp(cores);
+  if (first && Fits(cores)) {
+    taken_ += cores;
     if (!line_.empty()) line_.pop_front();
     return true;
   }
@@ -41,7 +40,7 @@ void CoreLeases::Withdraw(const Claimant& claimant) {
 void CoreLeases::Release(int cores) {
   {
     MutexLock lock(mutex_);
-    free_ += Clamp(cores);
+    taken_ -= cores;
   }
   WakeFirst();
 }
@@ -51,7 +50,7 @@ void CoreLeases::WakeFirst() {
   {
     MutexLock lock(mutex_);
     while (!line_.empty() && next == nullptr) {
-      if (free_ < Clamp(line_.front().cores)) return;
+      if (!Fits(line_.front().cores)) return;
       next = line_.front().claimant.lock();
       if (next == nullptr) line_.pop_front();
     }

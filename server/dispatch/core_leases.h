@@ -19,10 +19,10 @@ namespace millrace {
 //  2. A claimant that was refused waits in line; nobody overtakes it, so each gets its turn.
 class CoreLeases {
  public:
-  explicit CoreLeases(int slots) : free_(slots), slots_(slots) {}
+  explicit CoreLeases(int slots) : slots_(slots) {}
 
   // Makes it so many slots; where there are fewer than before, leases that are out come back first.
-  // Call WakeFirst() afterwards. REQUIRES: no lease is out that is wider than the fewer of both.
+  // Call WakeFirst() afterwards.
   void SetSlots(int slots) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Takes `cores` for a batch. False when they aren't free or others wait: then the claimant
@@ -50,13 +50,13 @@ class CoreLeases {
     int cores;
   };
 
-  // A lease wider than all slots counts as all of them.
-  int Clamp(int cores) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return cores < slots_ ? cores : slots_;
+  // A lease wider than all slots needs all of them.
+  bool Fits(int cores) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return taken_ == 0 || taken_ + cores <= slots_;
   }
 
   mutable Mutex mutex_;
-  int free_ ABSL_GUARDED_BY(mutex_);
+  int taken_ ABSL_GUARDED_BY(mutex_) = 0;  // By the leases that are out, however wide they are.
   std::deque<Waiting> line_ ABSL_GUARDED_BY(mutex_);
   int slots_ ABSL_GUARDED_BY(mutex_);
 };

@@ -81,6 +81,7 @@ Dispatcher::Dispatcher(Options options, std::shared_ptr<const ModelSignature> si
       leases_(leases),
       metrics_(metrics),
       most_rows_(signature_->batched() ? signature_->max_batch_size() : 1),
+      prepare_ahead_(options_.prepare_ahead),
       room_(MostRows(options_)),
       staging_(std::move(buffers), room_, flows_),
       overload_(options_.overload),
@@ -129,6 +130,17 @@ void Dispatcher::Cancel(const Caller& caller) {
   Perform(std::move(actions));
 }
 
+void Dispatcher::SizeQueue(int64_t max_queue_rows, int64_t prepare_ahead) {
+  Options options = options_;
+  options.max_queue_rows = max_queue_rows;
+  {
+    MutexLock lock(mutex_);
+    room_.SetMostRows(MostRows(options));
+    prepare_ahead_ = prepare_ahead;
+  }
+  Pump();
+}
+
 void Dispatcher::Stop(const absl::Status& status) {
   const absl::Time now = clock_.Now();
   Actions actions;
@@ -145,6 +157,7 @@ Dispatcher::Gauges Dispatcher::gauges() const {
   const absl::Time now = clock_.Now();
   MutexLock lock(mutex_);
   Gauges gauges = {.queued_rows = room_.queue().rows(),
+                   .queue_limit = 0,
                    .oldest_age = absl::ZeroDuration(),
                    .in_flight = in_flight_.load(std::memory_order_relaxed),
                    .idle_runners = runners_.idle(),
@@ -157,6 +170,9 @@ Dispatcher::Gauges Dispatcher::gauges() const {
                    .overloaded = overload_.overloaded(),
                    .last_finish = last_finish_,
                    .replica_due = runners_.idle() > 0 && !waits_for_lease_};
+  for (size_t level = 1; level <= options_.levels.size(); ++level) {
+    gauges.queue_limit += room_.most_rows(static_cast<int>(level));
+  }
   const absl::Time oldest = std::min(room_.queue().oldest_arrival(), staging_.oldest_arrival());
   if (oldest != absl::InfiniteFuture()) gauges.oldest_age = now - oldest;
   if (const CostTable::Entry* const latest = costs_.latest()) {
@@ -404,7 +420,7 @@ bool Dispatcher::CanMakeIt(const PendingRequest& request, absl::Time now) const 
 absl::AnyInvocable<void()> Dispatcher::NextPreparation() {
   MutexLock lock(mutex_);
   PreparationQueue& preparations = room_.preparations();
-  if (!preparations.HasWork(options_.prepare_ahead)) return {};
+  if (!preparations.HasWork(prepare_ahead_)) return {};
   PendingRequest& request = preparations.Take();
   const auto job = [self = shared_from_this(), request = request.self,
                     row = request.rows_taken - 1] { self->Prepare(request, row); };
@@ -768,7 +784,7 @@ void Dispatcher::Collect(absl::Time now, Actions& actions) {
   do {  // The start of a staged batch leaves its place to the next.
     CollectStaging(now, actions);
   } while (CollectStart(now, actions));
-  actions.rows_to_prepare = room_.preparations().HasWork(options_.prepare_ahead);
+  actions.rows_to_prepare = room_.preparations().HasWork(prepare_ahead_);
   WakeAt(std::min(room_.next_expiry(), staging_.next_expiry()));
 }
 

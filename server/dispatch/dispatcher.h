@@ -73,14 +73,9 @@ class Dispatcher final : public Claimant,
     Preparers* preparers = nullptr;
     int64_t prepare_ahead = 1;
 
-    // Rows that a level's queue holds, and all of them together.
+    // Rows that a level's queue holds.
     int64_t queue_rows(const QueuePolicy& level) const {
       return level.max_rows > 0 ? level.max_rows : max_queue_rows;
-    }
-    int64_t queue_rows() const {
-      int64_t rows = 0;
-      for (const QueuePolicy& level : levels) rows += queue_rows(level);
-      return rows;
     }
   };
 
@@ -132,6 +127,10 @@ class Dispatcher final : public Claimant,
   // Runs at most `rows` rows at a time, whatever the signature says. Call before requests come.
   void LimitRows(int64_t rows) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // From now on a queue holds so many rows, and so many are prepared ahead: see the Options of
+  // these names. For a model that has got more or fewer replicas.
+  void SizeQueue(int64_t max_queue_rows, int64_t prepare_ahead) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Answers whatever waits, and later whatever comes, with `status`.
   void Stop(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -143,6 +142,7 @@ class Dispatcher final : public Claimant,
 
   struct Gauges {
     int64_t queued_rows = 0;
+    int64_t queue_limit = 0;    // Rows that all levels' queues hold.
     absl::Duration oldest_age;  // Of a request that no replica has taken yet.
     int64_t in_flight = 0;      // Requests taken and not answered, parked ones included.
     int idle_runners = 0;
@@ -358,6 +358,7 @@ class Dispatcher final : public Claimant,
 
   mutable Mutex mutex_;
   int64_t most_rows_ ABSL_GUARDED_BY(mutex_);  // Of a batch.
+  int64_t prepare_ahead_ ABSL_GUARDED_BY(mutex_);
   WaitingRoom room_ ABSL_GUARDED_BY(mutex_);
   WaitingFlows flows_ ABSL_GUARDED_BY(mutex_);
   StagingArea staging_ ABSL_GUARDED_BY(mutex_);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -23,6 +24,9 @@ class WaitingRoom {
  public:
   // `most_rows[level - 1]` are the rows that a level's queue holds.
   explicit WaitingRoom(std::vector<int64_t> most_rows);
+
+  // The same for the same levels. Whoever is in the queue stays, also where it holds fewer now.
+  void SetMostRows(std::vector<int64_t> most_rows) { most_rows_ = std::move(most_rows); }
 
   // Whether the queue of the request's level has room for it. An empty one takes any.
   bool HasRoom(const PendingRequest& request) const;
@@ -97,7 +101,7 @@ class WaitingRoom {
     return doors_[static_cast<size_t>(request.level) - 1];
   }
 
-  const std::vector<int64_t> most_rows_;
+  std::vector<int64_t> most_rows_;
   FairQueue queue_;
   PreparationQueue preparations_;
   std::vector<Door> doors_;

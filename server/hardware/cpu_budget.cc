@@ -111,9 +111,14 @@ std::string DescribeSource(const CpuBudget& budget, const CgroupLimits& limits, 
 
 }  // namespace
 
-int CpuBudget::slots() const {
-  const double cores = std::floor(std::min(static_cast<double>(cpus.size()), quota));
-  return std::max(1, static_cast<int>(cores));
+double CpuBudget::cores() const { return std::min(static_cast<double>(cpus.size()), quota); }
+
+int CpuBudget::slots() const { return std::max(1, static_cast<int>(std::floor(cores()))); }
+
+std::string DescribeBudget(const CpuBudget& budget) {
+  const int slots = budget.slots();
+  return absl::StrCat(slots, slots == 1 ? " core" : " cores", " on CPUs ",
+                      FormatCpuList(budget.cpus), " (", budget.source, ")");
 }
 
 CpuBudget ReadCpuBudget(const fs::path& root) {

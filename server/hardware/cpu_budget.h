@@ -16,9 +16,14 @@ struct CpuBudget {
   bool exclusive = false;  // Whether `cpus` is narrower than the machine's online CPUs.
   std::string source;      // Which limit decided, for the log.
 
+  // How many cores it may use, with a quota's fraction.
+  double cores() const;
   // How many cores' worth of work can run at a time: whole cores only, at least one.
   int slots() const;
 };
+
+// "2 cores on CPUs 0-3 (quota of 2.5 cores set in /sys/fs/cgroup/app)", for the log.
+std::string DescribeBudget(const CpuBudget& budget);
 
 // Reads the budget from procfs and cgroupfs below `root`:
 //  - the affinity mask of the process, without CPUs that are offline;

@@ -32,9 +32,8 @@ Hardware DetectHardware(const std::filesystem::path& root) {
 
 std::string DescribeHardware(const Hardware& hardware) {
   const CpuTopology& topology = hardware.topology;
-  return absl::StrCat("CPU budget ", Plural(hardware.cpu.slots(), "core"), " on CPUs ",
-                      FormatCpuList(hardware.cpu.cpus), " (", hardware.cpu.source,
-                      "); machine: ", Plural(topology.cores(), "physical core"), ", ",
+  return absl::StrCat("CPU budget ", DescribeBudget(hardware.cpu),
+                      "; machine: ", Plural(topology.cores(), "physical core"), ", ",
                       Plural(topology.caches(), "L3 cache"), ", ",
                       Plural(topology.nodes(), "NUMA node"), "; ",
                       hardware.accelerators.empty()

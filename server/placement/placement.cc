@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -219,6 +220,19 @@ std::vector<Row> FormatModel(const ModelPlan& model) {
   return rows;
 }
 
+// The machine with all of its CPUs and no quota, which is the most that a budget grows to.
+Hardware WithoutLimits(Hardware hardware) {
+  std::vector<int> cpus;
+  for (const CpuPlace& place : hardware.topology.cpus) cpus.push_back(place.cpu);
+  if (cpus.size() > hardware.cpu.cpus.size()) hardware.cpu.cpus = std::move(cpus);
+  hardware.cpu.quota = std::numeric_limits<double>::infinity();
+  return hardware;
+}
+
+size_t CountPlaces(const absl::StatusOr<Demand>& demand) {
+  return demand.ok() ? demand->replicas.size() + demand->spares.size() : 0;
+}
+
 // Whether what runs on CPUs is pinned.
 bool Pins(const Hardware& hardware, const PlacementOptions& options) {
   return options.pin || hardware.cpu.exclusive;
@@ -226,12 +240,19 @@ bool Pins(const Hardware& hardware, const PlacementOptions& options) {
 
 }  // namespace
 
+std::vector<ReplicaPlacement> ModelPlan::places() const {
+  std::vector<ReplicaPlacement> places = replicas;
+  places.insert(places.end(), spares.begin(), spares.end());
+  return places;
+}
+
 PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlacementConfig> models,
                             const Measurements& measurements, const PlacementOptions& options,
                             absl::Span<const ReplicaPlacement> placed) {
   PlacementPlan plan;
   plan.running_slots = hardware.cpu.slots();
   const bool pin = Pins(hardware, options);
+  const Hardware whole = WithoutLimits(hardware);
   CoreAllotment cores(hardware.topology, hardware.cpu.cpus);
   for (const ReplicaPlacement& replica : placed) cores.Occupy(replica.cpus);
   for (const ModelPlacementConfig& config : models) {
@@ -242,6 +263,8 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
     absl::StatusOr<Demand> demand = ModelPlanner(hardware, config, measurements).Plan();
     model.status = demand.status();
     if (!demand.ok()) continue;
+    model.most_places = std::max(CountPlaces(demand),
+                                 CountPlaces(ModelPlanner(whole, config, measurements).Plan()));
     model.replicas = std::move(demand->replicas);
     model.spares = std::move(demand->spares);
     for (ReplicaPlacement& replica : model.replicas) {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -79,6 +80,10 @@ struct ModelPlan {
   std::vector<ReplicaPlacement> replicas;  // At the start.
   std::vector<ReplicaPlacement> spares;    // Where others may be added.
   int explicit_slots = 0;  // How many slots its configuration asks for in so many words.
+  size_t most_places = 0;  // Replicas and spares, here or if the budget grew to the whole machine.
+
+  // The replicas', then the spares'.
+  std::vector<ReplicaPlacement> places() const;
 };
 
 // The threads that prepare inputs.

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/replica/replica.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <utility>
@@ -12,6 +14,7 @@
 #include "server/base/log.h"
 #include "server/base/poll.h"
 #include "server/base/status.h"
+#include "server/base/thread.h"
 
 namespace millrace {
 namespace {
@@ -115,9 +118,11 @@ void Replica::Live() {
 
 absl::Status Replica::StartProcess() {
   mailbox_.Reset();  // Before the fork: the new process may go to sleep on it at once.
+  // One that floats does so where the server does by now, wherever its template was started.
+  const std::vector<int>& pinned = options_.placement.cpus;
   MILLRACE_ASSIGN_OR_RETURN(process_,
                             context_.fork({.mailbox = options_.index,
-                                           .cpus = options_.placement.cpus,
+                                           .cpus = pinned.empty() ? CpusOf(getpid()) : pinned,
                                            .threads = options_.placement.threads,
                                            .device_index = options_.placement.device_index},
                                           Name()));

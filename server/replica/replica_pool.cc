@@ -37,6 +37,12 @@ size_t AreaBytes(const std::vector<TensorSpec>& tensors, int64_t rows, size_t un
   return total;
 }
 
+// What is the matter with one replica.
+absl::Status OfReplica(size_t slot, const absl::Status& state) {
+  if (state.ok()) return state;
+  return absl::Status(state.code(), absl::StrCat("replica ", slot, ": ", state.message()));
+}
+
 size_t BufferBytes(const ModelSignature& signature, size_t most_request_bytes) {
   const int64_t rows = std::max<int64_t>(1, signature.max_batch_size());
   const size_t unknown = most_request_bytes * static_cast<size_t>(std::min(rows, kLargestRequests));
@@ -57,18 +63,21 @@ ReplicaPool::ReplicaPool(Options options, Context context)
     : options_(std::move(options)),
       context_(std::move(context)),
       limit_({.configured = options_.execution_limit, .first_runs = options_.load_timeout}),
-      slots_(options_.replicas.size()),
-      unready_since_(context_.clock->Now()) {}
+      places_(options_.replicas),
+      slots_(std::max(options_.replicas.size(), options_.most_places) + 1),
+      unready_since_(context_.clock->Now()),
+      planned_(options_.start) {}
 
 absl::Status ReplicaPool::Start() {
-  const size_t count = options_.replicas.size();
+  size_t count;
+  {
+    MutexLock lock(mutex_);
+    count = slots_.size();
+  }
   // All that will be needed, since a replica must be replaced also while descriptors are scarce.
   stop_event_ = MakeEvent();
   if (!stop_event_.valid()) return ErrnoStatus(errno, "eventfd");
-  for (size_t i = 0; i < count; ++i) {
-    replica_stop_events_.push_back(MakeEvent());
-    if (!replica_stop_events_.back().valid()) return ErrnoStatus(errno, "eventfd");
-  }
+  MILLRACE_RETURN_IF_ERROR(MakeStopEvents(options_.replicas.size()));
   // One running batch per replica, one staged, and one to spare for a batch that is run again.
   MILLRACE_ASSIGN_OR_RETURN(
       memory_, ModelMemory::Create({.mailboxes = count,
@@ -86,7 +95,7 @@ absl::Status ReplicaPool::Start() {
     while (!loaded_once_) changed_.Wait(mutex_);
     MILLRACE_RETURN_IF_ERROR(template_state_);
   }
-  for (size_t i = 0; i < static_cast<size_t>(options_.start); ++i) Add(i);
+  for (size_t i = 0; i < static_cast<size_t>(options_.start); ++i) Add(i, options_.replicas[i]);
   MutexLock lock(mutex_);
   const auto tried = [](const Slot& slot) { return slot.replica == nullptr || slot.tried; };
   while (!std::all_of(slots_.begin(), slots_.end(), tried)) changed_.Wait(mutex_);
@@ -105,17 +114,28 @@ ReplicaPool::~ReplicaPool() {
   }
   SignalEvent(stop_event_.get());
   template_thread_.reset();  // Nobody grows the pool any more.
-  for (size_t i = 0; i < options_.replicas.size(); ++i) Remove(i, absl::InfinitePast());
+  for (size_t i = static_cast<size_t>(replicas()); i-- > 0;) Remove(i, absl::InfinitePast());
 }
 
 // ---- Growing and shrinking ----
 
-void ReplicaPool::Add(size_t slot) {
+absl::Status ReplicaPool::MakeStopEvents(size_t slots) {
+  MutexLock lock(mutex_);
+  while (stop_events_.size() < slots) {
+    UniqueFd event = MakeEvent();
+    if (!event.valid()) return ErrnoStatus(errno, "eventfd");
+    stop_events_.push_back(std::move(event));
+  }
+  return absl::OkStatus();
+}
+
+void ReplicaPool::Add(size_t slot, const ReplicaPlacement& placement) {
   MutexLock lock(mutex_);  // The replica's thread waits for it before it tells its state.
+  slots_[slot].placement = placement;
   slots_[slot].replica = std::make_unique<Replica>(
       Replica::Options{.index = static_cast<int>(slot),
-                       .stop_event = replica_stop_events_[slot].get(),
-                       .placement = options_.replicas[slot],
+                       .stop_event = stop_events_[slot].get(),
+                       .placement = placement,
                        .start_timeout = options_.load_timeout,
                        .backoff = options_.backoff},
       Replica::Context{
@@ -156,13 +176,11 @@ void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
 }
 
 absl::Status ReplicaPool::Grow(size_t from, size_t to, absl::Time deadline) {
-  for (size_t i = from; i < to; ++i) Add(i);
+  for (size_t i = from; i < to; ++i) Add(i, PlaceOf(i));
   absl::Status failed;
   for (size_t i = from; i < to; ++i) {
     const absl::Status state = WaitUntilTried(i, deadline);
-    if (!state.ok() && failed.ok()) {
-      failed = absl::Status(state.code(), absl::StrCat("replica ", i, ": ", state.message()));
-    }
+    if (failed.ok()) failed = OfReplica(i, state);
   }
   if (failed.ok()) return failed;
   // Who can't start is given up, and those after it, since the replicas in use are the first.
@@ -177,12 +195,12 @@ absl::Status ReplicaPool::Grow(size_t from, size_t to, absl::Time deadline) {
 
 absl::Status ReplicaPool::Resize(int count, absl::Duration timeout) {
   const absl::Time deadline = context_.clock->Now() + timeout;
+  MutexLock one_at_a_time(resizing_);
   if (count < 1 || count > most_replicas()) {
     return absl::InvalidArgumentError(absl::StrCat("model '", options_.signature->model_name(),
                                                    "' can have 1 to ", most_replicas(),
                                                    " replicas; asked for ", count));
   }
-  MutexLock one_at_a_time(resizing_);
   const size_t before = static_cast<size_t>(replicas());
   const size_t after = static_cast<size_t>(count);
   const absl::Time begin = context_.clock->Now();
@@ -200,21 +218,92 @@ absl::Status ReplicaPool::Restart(absl::Duration timeout) {
   const absl::Time deadline = context_.clock->Now() + timeout;
   MutexLock one_at_a_time(resizing_);
   const size_t count = static_cast<size_t>(replicas());
-  for (size_t i = 0; i < count; ++i) {
-    Remove(i, deadline);
-    Add(i);
+  for (size_t i = 0; i < count; ++i) MILLRACE_RETURN_IF_ERROR(Replace(i, deadline));
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaPool::Replace(size_t slot, absl::Time deadline) {
+  Remove(slot, deadline);
+  Add(slot, PlaceOf(slot));
+  const absl::Status state = WaitUntilTried(slot, deadline);
+  return OfReplica(slot, state);  // Where it can't start it goes on trying.
+}
+
+absl::Status ReplicaPool::Move(std::vector<ReplicaPlacement> places, int start,
+                               absl::Duration timeout) {
+  const absl::Time begin = context_.clock->Now();
+  const absl::Time deadline = begin + timeout;
+  MutexLock one_at_a_time(resizing_);
+  const int has = replicas();
+  const bool keeps_number = options_.scaling || has != planned_;
+  {
+    MutexLock lock(mutex_);
+    places.resize(std::min(places.size(), slots_.size() - 1));
+    places_ = std::move(places);
+  }
+  const int count = std::clamp(keeps_number ? has : start, 1, most_replicas());
+  const auto before = static_cast<size_t>(has);
+  const auto after = static_cast<size_t>(count);
+  MILLRACE_RETURN_IF_ERROR(MakeStopEvents(after));
+  planned_ = count;
+  for (size_t i = before; i-- > after;) Remove(i, deadline);
+  const absl::StatusOr<int> moved = MoveFirst(std::min(before, after), deadline);
+  for (size_t i = before; i < after; ++i) Add(i, PlaceOf(i));
+  absl::Status failed = moved.status();
+  for (size_t i = before; i < after; ++i) {  // Who can't start goes on trying.
     const absl::Status state = WaitUntilTried(i, deadline);
-    if (!state.ok()) {  // It goes on trying.
-      return absl::Status(state.code(), absl::StrCat("replica ", i, ": ", state.message()));
+    if (failed.ok()) failed = OfReplica(i, state);
+  }
+  if (before != after || moved.value_or(0) > 0) {
+    LogInfo("model '", options_.signature->model_name(), "' version ",
+            options_.signature->version(), " has ", after, " replicas instead of ", before,
+            ", and has moved ", moved.value_or(0), ", after ",
+            absl::FormatDuration(context_.clock->Now() - begin));
+  }
+  return failed;
+}
+
+bool ReplicaPool::IsInPlace(const Slot& slot, const ReplicaPlacement& place) {
+  if (slot.placement != place) return false;
+  const pid_t pid = slot.replica->pid();
+  if (place.cpus.empty() || pid == 0) return true;
+  // The kernel may have moved it when the cpuset changed.
+  const std::vector<int> cpus = CpusOf(pid);
+  return cpus.empty() || cpus == place.cpus;
+}
+
+absl::StatusOr<int> ReplicaPool::MoveFirst(size_t count, absl::Time deadline) {
+  std::vector<size_t> elsewhere;
+  {
+    MutexLock lock(mutex_);
+    for (size_t i = 0; i < count; ++i) {
+      if (!IsInPlace(slots_[i], places_[i])) elsewhere.push_back(i);
     }
   }
-  return absl::OkStatus();
+  if (elsewhere.empty()) return 0;
+  // One more meanwhile: it also shows that a replica can start before any is taken away.
+  const size_t more = static_cast<size_t>(replicas());
+  MILLRACE_RETURN_IF_ERROR(MakeStopEvents(more + 1));
+  Add(more, PlaceOf(elsewhere.front()));
+  absl::Status state = WaitUntilTried(more, deadline);
+  for (size_t i = 0; i < elsewhere.size() && state.ok(); ++i) {
+    state = Replace(elsewhere[i], deadline);
+  }
+  Remove(more, deadline);
+  if (!state.ok()) return state;
+  return static_cast<int>(elsewhere.size());
+}
+
+ReplicaPlacement ReplicaPool::PlaceOf(size_t slot) const {
+  MutexLock lock(mutex_);
+  return places_[slot];
 }
 
 void ReplicaPool::Scale(ReplicaScaler& scaler) {
   const Dispatcher::Gauges gauges = dispatcher_->gauges();
   const int now_has = replicas();
-  const int wanted = scaler.Decide(now_has, gauges.utilisation, context_.clock->Now());
+  const int wanted =
+      std::min(scaler.Decide(now_has, gauges.utilisation, context_.clock->Now()), most_replicas());
   if (wanted == now_has) return;
   const absl::Status resized =
       Resize(wanted, wanted > now_has ? options_.load_timeout : kShrinkTimeout);
@@ -390,6 +479,11 @@ int ReplicaPool::replicas() const {
                                         [](const Slot& slot) { return slot.replica != nullptr; }));
 }
 
+int ReplicaPool::most_replicas() const {
+  MutexLock lock(mutex_);
+  return static_cast<int>(places_.size());
+}
+
 int ReplicaPool::ready_replicas() const {
   MutexLock lock(mutex_);
   return static_cast<int>(std::count_if(slots_.begin(), slots_.end(),
@@ -436,7 +530,7 @@ std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {
                                  : absl::UnavailableError("its process has ended"),
                     .busy_for = slot.replica->busy_for(),
                     .overdue = slot.replica->overdue(),
-                    .placement = options_.replicas[i]});
+                    .placement = slot.placement});
   }
   return list;
 }

@@ -52,6 +52,8 @@ class ReplicaPool {
     // Where replicas may run: the first `start` of them do from the start on.
     std::vector<ReplicaPlacement> replicas;
     int start = 1;
+    // How many such places Move() may bring; 0: as many as there are.
+    size_t most_places = 0;
     // How many there are is then decided by how busy they are; nullopt: by Resize() alone.
     std::optional<ReplicaScaler::Options> scaling;
     Dispatcher::Options dispatch;
@@ -97,9 +99,18 @@ class ReplicaPool {
   // Replaces the replicas by new ones, one after the other. As Resize().
   absl::Status Restart(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
 
+  // Gives the pool other places, as in Options, of which the first Options::most_places count.
+  // There are `start` replicas then, one at least; but a pool that is scaled, or whose number was
+  // changed by Resize(), keeps its number as far as there are places. Those that aren't where they
+  // shall be are replaced one after the other, with one more for as long as that lasts, so that
+  // there is never one less. Blocks as Resize(). Where a replacement can't start, the error says
+  // why, and those after it stay where they are.
+  absl::Status Move(std::vector<ReplicaPlacement> places, int start, absl::Duration timeout)
+      ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
+
   // How many replicas there are to be, and how many there may be.
   int replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
-  int most_replicas() const { return static_cast<int>(options_.replicas.size()); }
+  int most_replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A replica as an operator sees it.
   struct ReplicaInfo {
@@ -150,24 +161,33 @@ class ReplicaPool {
   // A place for a replica.
   struct Slot {
     std::unique_ptr<Replica> replica;                            // Null where there is none.
+    ReplicaPlacement placement;                                  // Where it runs.
     absl::Status state = absl::UnavailableError("is starting");  // OK: it serves.
     bool tried = false;                                          // It has served, or has failed to.
   };
 
   // Starts a replica; WaitUntilTried() tells what became of it.
-  void Add(size_t slot) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Add(size_t slot, const ReplicaPlacement& placement) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status WaitUntilTried(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends a replica, after its batch or at the deadline.
   void Remove(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Grow(size_t from, size_t to, absl::Time deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(resizing_) ABSL_LOCKS_EXCLUDED(mutex_);
+  static bool IsInPlace(const Slot& slot, const ReplicaPlacement& place);
+  // Replaces those of the first `count` that aren't where they shall be; how many those are.
+  absl::StatusOr<int> MoveFirst(size_t count, absl::Time deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(resizing_) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Replace(size_t slot, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(resizing_)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Sees to it that there are events for so many slots.
+  absl::Status MakeStopEvents(size_t slots) ABSL_LOCKS_EXCLUDED(mutex_);
+  ReplicaPlacement PlaceOf(size_t slot) const ABSL_LOCKS_EXCLUDED(mutex_);
   // Grows or shrinks the pool where it is too busy or too idle.
   void Scale(ReplicaScaler& scaler) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
 
   const Options options_;
   const Context context_;
   UniqueFd stop_event_;
-  std::vector<UniqueFd> replica_stop_events_;  // One for each place, whoever is there.
   ExecutionLimit limit_;
   std::unique_ptr<ModelMemory> memory_;
   std::shared_ptr<Dispatcher> dispatcher_;
@@ -179,11 +199,16 @@ class ReplicaPool {
   std::string single_rows_ ABSL_GUARDED_BY(mutex_);
   bool loaded_once_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);  // Those in use are the first.
+  // Where replicas shall run, and where they do: those in use are the first, and there is one slot
+  // more than there may be places.
+  std::vector<ReplicaPlacement> places_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);
+  std::vector<UniqueFd> stop_events_ ABSL_GUARDED_BY(mutex_);  // Of the first slots.
   // Since when no replica can serve; InfiniteFuture() while one can.
   absl::Time unready_since_ ABSL_GUARDED_BY(mutex_);
 
   Mutex resizing_;  // One who grows or shrinks the pool at a time; taken before mutex_.
+  int planned_ ABSL_GUARDED_BY(resizing_);  // How many there were to be, but for Resize().
   std::unique_ptr<Thread> template_thread_;
 };
 

@@ -70,13 +70,12 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
   replicas.inference_mode = settings.inference_mode;
   replicas.inter_op_threads = settings.inter_op_threads.value_or(1);
   replicas.warmup = PlanWarmup(settings);
-  replicas.replicas = task.place->replicas;
-  replicas.start = static_cast<int>(task.place->replicas.size());
-  replicas.replicas.insert(replicas.replicas.end(), task.place->spares.begin(),
-                           task.place->spares.end());
+  replicas.replicas = task.plan.places();
+  replicas.start = static_cast<int>(task.plan.replicas.size());
+  replicas.most_places = task.plan.most_places;
   if (settings.replica_range) {
     replicas.scaling = {.least = settings.replica_range->least,
-                        .most = static_cast<int>(replicas.replicas.size())};
+                        .most = settings.replica_range->most};
   }
   replicas.most_request_bytes = options_.max_message_bytes;
   replicas.load_timeout = options_.load_timeout;

@@ -28,6 +28,7 @@ struct LoadTask {
   ModelVersion version;
   std::shared_ptr<const ModelSettings> settings;
   std::shared_ptr<const PlacementClaim> place;
+  ModelPlan plan;        // Of that place, when the load begins.
   uint64_t attempt = 0;  // See ModelTable.
 };
 

@@ -18,6 +18,9 @@ using Mode = ModelControl::Mode;
 
 // Loading is mostly single-threaded; so many models at a time keep a few cores busy.
 constexpr int kParallelLoads = 4;
+// How long the replicas of a model may take to follow a new plan. A replica that is in the midst of
+// a batch leaves after it.
+constexpr absl::Duration kMoveTimeout = absl::Minutes(1);
 
 std::string NameOf(const LoadTask& task) {
   return absl::StrCat("model '", task.model, "' version ", task.version.number);
@@ -82,6 +85,7 @@ ModelRepository::ModelRepository(Options options, Hardware hardware, Context con
                             version.engine, version.path, fd);
       }),
       reaper_(std::make_unique<ModelReaper>(*context_.clock, *context_.timer)),
+      mover_(std::make_unique<WorkQueue>("mover", 1)),
       loaders_(std::make_unique<WorkQueue>("loader", kParallelLoads)),
       keeper_(std::make_unique<WorkQueue>("keeper", 1)) {}
 
@@ -89,6 +93,7 @@ ModelRepository::~ModelRepository() {
   StopChanges();
   keeper_.reset();
   loaders_.reset();
+  mover_.reset();
   {
     MutexLock lock(mutex_);
     table_ = ModelTable();
@@ -260,6 +265,7 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
                        .version = *on_disk,
                        .settings = settings,
                        .place = nullptr,
+                       .plan = {},
                        .attempt = begun.attempt});
     }
   }
@@ -274,7 +280,7 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
       continue;
     }
     tasks[i].place = *std::move(places[i]);
-    loaders_->Add([this, task = std::move(tasks[i])] { Load(task); });
+    loaders_->Add([this, task = std::move(tasks[i])]() mutable { Load(task); });
   }
   Tell();
 }
@@ -291,7 +297,12 @@ std::set<const PlacementClaim*> ModelRepository::PlacesLeftBy(const std::vector<
 
 // ---- Loading ----
 
-void ModelRepository::Load(const LoadTask& task) { Finish(task, TryLoad(task)); }
+void ModelRepository::Load(LoadTask& task) {
+  task.plan = places_.PlanOf(*task.place);
+  const absl::StatusOr<std::shared_ptr<ServedModel>> loaded = TryLoad(task);
+  Finish(task, loaded);
+  if (loaded.ok()) MoveToPlan(**loaded);  // It may have changed, and now Replan() finds the model.
+}
 
 absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const LoadTask& task) {
   std::shared_ptr<ServedModel> predecessor;
@@ -372,6 +383,30 @@ void ModelRepository::Ended(const LoadTask& task, const ServedModel* model) {
   place_of_.erase(model);
   table_.Ended(task.model, task.version.number);
   changed_.NotifyAll();
+}
+
+// ---- Moving ----
+
+void ModelRepository::Replan(const CpuBudget& budget) {
+  places_.Replan(budget);
+  mover_->Add([this] {
+    for (const std::shared_ptr<ServedModel>& model : Loaded()) MoveToPlan(*model);
+  });
+}
+
+void ModelRepository::MoveToPlan(ServedModel& model) {
+  const PlacementClaim* place;  // Lives as long as the model.
+  {
+    MutexLock lock(mutex_);
+    const auto found = place_of_.find(&model);
+    if (stopping_ || found == place_of_.end()) return;
+    place = found->second;
+  }
+  const absl::Status moved = model.Follow(places_.PlanOf(*place), kMoveTimeout);
+  if (moved.ok()) return;
+  LogWarning("model '", model.signature().model_name(), "' version ", model.signature().version(),
+             " doesn't run as planned: ", std::string(moved.message()),
+             "; the operators' call Restart moves its replicas once that is mended");
 }
 
 void ModelRepository::AnswerWaiting(const std::string& name) {

@@ -38,7 +38,8 @@ namespace millrace {
 // loaded, found by name and version, and swapped for newer ones while they serve. Thread-safe.
 //
 // One thread (the keeper) reads the disk and decides what shall be served, a few (the loaders)
-// load, one (the reaper) ends what nobody uses any more. ModelTable keeps the books.
+// load, one (the mover) brings replicas to where a new plan has them, one (the reaper) ends what
+// nobody uses any more. ModelTable keeps the books.
 class ModelRepository {
  public:
   struct Options {
@@ -101,6 +102,10 @@ class ModelRepository {
   // Where the replicas run, and how wide the core leases are.
   PlacementBook& places() { return places_; }
 
+  // The CPU budget is another: plans all models anew. The leases follow at once; then the replicas,
+  // a model after the other, on a thread of the repository's. GPU replicas stay as they are.
+  void Replan(const CpuBudget& budget);
+
   // Payload bytes that the requests of all models hold, and how many they may hold.
   const MemoryBudget& memory() const { return memory_; }
 
@@ -148,7 +153,7 @@ class ModelRepository {
 
   // ---- On a loader ----
 
-  void Load(const LoadTask& task) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Load(LoadTask& task) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<ServedModel>> TryLoad(const LoadTask& task)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Sees to it that there is memory for the load beside `predecessor`: where there isn't, ends that
@@ -156,6 +161,11 @@ class ModelRepository {
   // ended.
   absl::Status MakeRoom(const LoadTask& task, std::shared_ptr<ServedModel>& predecessor)
       ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // ---- On the mover, or a loader ----
+
+  // Brings a model that serves to where it is planned by now.
+  void MoveToPlan(ServedModel& model) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- Anywhere ----
 
@@ -188,6 +198,7 @@ class ModelRepository {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::unique_ptr<ModelReaper> reaper_;
+  std::unique_ptr<WorkQueue> mover_;
   std::unique_ptr<WorkQueue> loaders_;
   std::unique_ptr<WorkQueue> keeper_;
   std::unique_ptr<ModelWatcher> watcher_;  // Null where nobody watches.

@@ -10,39 +10,81 @@
 #include "server/base/log.h"
 
 namespace millrace {
+namespace {
 
-PlacementBook::PlacementBook(Hardware hardware, PlacementOptions options, CoreLeases& leases)
-    : hardware_(std::move(hardware)), options_(options), leases_(leases) {}
-
-std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook::Place(
-    absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving) {
-  PlacementPlan plan = PlanPlacement(hardware_, models, Measurements(), options_, Placed(leaving));
+void LogPlan(const PlacementPlan& plan) {
   for (const absl::string_view line : absl::StrSplit(FormatPlan(plan), '\n', absl::SkipEmpty())) {
     LogInfo(line);
   }
   for (const std::string& warning : plan.warnings) LogWarning(warning);
+}
+
+}  // namespace
+
+PlacementBook::PlacementBook(Hardware hardware, PlacementOptions options, CoreLeases& leases)
+    : options_(options), leases_(leases), hardware_(std::move(hardware)) {}
+
+std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook::Place(
+    absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving) {
+  PlacementPlan plan;
   std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> claims;
-  for (ModelPlan& model : plan.models) {
-    if (model.status.ok()) {
-      claims.emplace_back(Enter(std::make_unique<PlacementClaim>(
-          PlacementClaim{.replicas = std::move(model.replicas),
-                         .spares = std::move(model.spares),
-                         .explicit_slots = model.explicit_slots})));
-    } else {
-      claims.emplace_back(model.status);
+  {
+    MutexLock lock(mutex_);
+    plan = Plan(models, Placed(leaving));
+    for (size_t i = 0; i < models.size(); ++i) {
+      const ModelPlan& model = plan.models[i];
+      if (model.status.ok()) {
+        claims.emplace_back(Enter(models[i], model));
+      } else {
+        claims.emplace_back(model.status);
+      }
     }
+    AdjustLeases();
   }
-  AdjustLeases();
+  leases_.WakeFirst();
+  LogPlan(plan);
   return claims;
 }
 
-std::vector<ReplicaPlacement> PlacementBook::Placed(
-    const std::set<const PlacementClaim*>& leaving) {
+void PlacementBook::Replan(const CpuBudget& budget) {
+  CpuBudget before;
+  PlacementPlan plan;
+  {
+    MutexLock lock(mutex_);
+    before = std::exchange(hardware_.cpu, budget);
+    std::vector<ModelPlacementConfig> models;
+    for (const PlacementClaim* const claim : claims_) models.push_back(claim->config_);
+    plan = Plan(models, {});
+    for (size_t i = 0; i < claims_.size(); ++i) {
+      if (plan.models[i].status.ok()) claims_[i]->plan_ = plan.models[i];
+    }
+    set_aside_ = 0;
+    AdjustLeases();
+  }
+  leases_.WakeFirst();
+  LogInfo("the CPU budget has changed from ", DescribeBudget(before), " to ",
+          DescribeBudget(budget));
+  // A fraction of a core more or less changes no plan.
+  if (budget.slots() != before.slots() || budget.cpus != before.cpus) LogPlan(plan);
+}
+
+ModelPlan PlacementBook::PlanOf(const PlacementClaim& claim) const {
   MutexLock lock(mutex_);
+  return claim.plan_;
+}
+
+PlacementPlan PlacementBook::Plan(absl::Span<const ModelPlacementConfig> models,
+                                  absl::Span<const ReplicaPlacement> placed) const {
+  return PlanPlacement(hardware_, models, Measurements(), options_, placed);
+}
+
+std::vector<ReplicaPlacement> PlacementBook::Placed(
+    const std::set<const PlacementClaim*>& leaving) const {
   std::vector<ReplicaPlacement> placed;
   for (const PlacementClaim* const claim : claims_) {
     if (leaving.count(claim) > 0) continue;
-    placed.insert(placed.end(), claim->replicas.begin(), claim->replicas.end());
+    const std::vector<ReplicaPlacement>& replicas = claim->plan_.replicas;
+    placed.insert(placed.end(), replicas.begin(), replicas.end());
   }
   return placed;
 }
@@ -51,18 +93,25 @@ void PlacementBook::SetAside(int cores) {
   {
     MutexLock lock(mutex_);
     set_aside_ = cores;
+    AdjustLeases();
   }
-  AdjustLeases();
+  leases_.WakeFirst();
 }
 
-std::vector<int> PlacementBook::PlaceTransformWorkers(int workers) {
+CpuBudget PlacementBook::budget() const {
+  MutexLock lock(mutex_);
+  return hardware_.cpu;
+}
+
+std::vector<int> PlacementBook::PlaceTransformWorkers(int workers) const {
+  MutexLock lock(mutex_);
   return millrace::PlaceTransformWorkers(hardware_, workers, options_, Placed({}));
 }
 
-std::shared_ptr<const PlacementClaim> PlacementBook::Enter(std::unique_ptr<PlacementClaim> claim) {
-  MutexLock lock(mutex_);
-  claims_.insert(claim.get());
-  return std::shared_ptr<const PlacementClaim>(claim.release(), [this](const PlacementClaim* last) {
+std::shared_ptr<const PlacementClaim> PlacementBook::Enter(const ModelPlacementConfig& config,
+                                                           ModelPlan plan) {
+  claims_.push_back(new PlacementClaim(config, std::move(plan)));
+  return std::shared_ptr<const PlacementClaim>(claims_.back(), [this](const PlacementClaim* last) {
     Strike(last);
     delete last;
   });
@@ -71,26 +120,21 @@ std::shared_ptr<const PlacementClaim> PlacementBook::Enter(std::unique_ptr<Place
 void PlacementBook::Strike(const PlacementClaim* claim) {
   {
     MutexLock lock(mutex_);
-    claims_.erase(claim);
+    std::erase(claims_, claim);
+    AdjustLeases();
   }
-  AdjustLeases();
+  leases_.WakeFirst();
 }
 
 void PlacementBook::AdjustLeases() {
-  {
-    MutexLock lock(mutex_);  // Until it is set: the last one to set it knows of all claims.
-    int slots = hardware_.cpu.slots() - set_aside_;
-    for (const PlacementClaim* const claim : claims_) {
-      if (claim->explicit_slots > hardware_.cpu.slots()) {
-        slots = std::max(slots, claim->explicit_slots);
-      }
-      for (const auto* const places : {&claim->replicas, &claim->spares}) {
-        for (const ReplicaPlacement& each : *places) slots = std::max(slots, each.slots());
-      }
-    }
-    leases_.SetSlots(slots);
+  // Set under the lock: the last one to set it knows of all claims.
+  int slots = std::max(1, hardware_.cpu.slots() - set_aside_);
+  for (const PlacementClaim* const claim : claims_) {
+    const ModelPlan& plan = claim->plan_;
+    if (plan.explicit_slots > hardware_.cpu.slots()) slots = std::max(slots, plan.explicit_slots);
+    for (const ReplicaPlacement& each : plan.places()) slots = std::max(slots, each.slots());
   }
-  leases_.WakeFirst();
+  leases_.SetSlots(slots);
 }
 
 }  // namespace millrace

@@ -15,15 +15,21 @@
 
 namespace millrace {
 
-// A version's place on the machine, taken until it is destroyed.
-struct PlacementClaim {
-  std::vector<ReplicaPlacement> replicas;  // At the start.
-  std::vector<ReplicaPlacement> spares;    // Where others may be added.
-  int explicit_slots = 0;                  // See ModelPlan.
+// A version's place on the machine, taken until it is destroyed; see PlacementBook::PlanOf().
+class PlacementClaim {
+ private:
+  friend class PlacementBook;
+
+  PlacementClaim(ModelPlacementConfig config, ModelPlan plan)
+      : config_(std::move(config)), plan_(std::move(plan)) {}
+
+  const ModelPlacementConfig config_;
+  ModelPlan plan_;  // Guarded by the book.
 };
 
-// Knows where the replicas of all models run, and finds places for more, without moving anybody.
-// Keeps `leases` at the slots that the placed models need. Thread-safe.
+// Knows where the replicas of all models are to run, and finds places for more, without moving
+// anybody. Plans them all anew when the CPU budget changes. Keeps `leases` at the slots that the
+// placed models need. Thread-safe.
 class PlacementBook {
  public:
   PlacementBook(Hardware hardware, PlacementOptions options, CoreLeases& leases);
@@ -35,6 +41,14 @@ class PlacementBook {
       absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The CPU budget is another. Plans all that is placed as if it were placed now, so that the plan
+  // is the one of a server that is started with this budget; sets the leases, of which none are set
+  // aside now; and writes to the log what has changed. It is for the caller to move the replicas.
+  void Replan(const CpuBudget& budget) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Where a version shall run.
+  ModelPlan PlanOf(const PlacementClaim& claim) const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Leaves so many cores to the transform stage: so much narrower are the leases from now on, but
   // never too narrow for the widest replica, or for what a configuration asks for beyond the
   // budget.
@@ -43,23 +57,30 @@ class PlacementBook {
   // How many cores' worth of batches may run at a time.
   int slots() const { return leases_.slots(); }
 
+  // The CPU budget for which all is planned.
+  CpuBudget budget() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // See the function of that name.
-  std::vector<int> PlaceTransformWorkers(int workers) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::vector<int> PlaceTransformWorkers(int workers) const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  std::shared_ptr<const PlacementClaim> Enter(std::unique_ptr<PlacementClaim> claim)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<const PlacementClaim> Enter(const ModelPlacementConfig& config, ModelPlan plan)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Strike(const PlacementClaim* claim) ABSL_LOCKS_EXCLUDED(mutex_);
-  void AdjustLeases() ABSL_LOCKS_EXCLUDED(mutex_);
+  PlacementPlan Plan(absl::Span<const ModelPlacementConfig> models,
+                     absl::Span<const ReplicaPlacement> placed) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // WakeFirst() is to be called afterwards.
+  void AdjustLeases() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Where the replicas run, but for those of `leaving`.
-  std::vector<ReplicaPlacement> Placed(const std::set<const PlacementClaim*>& leaving)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  std::vector<ReplicaPlacement> Placed(const std::set<const PlacementClaim*>& leaving) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const Hardware hardware_;
   const PlacementOptions options_;
   CoreLeases& leases_;
-  Mutex mutex_;
-  std::set<const PlacementClaim*> claims_ ABSL_GUARDED_BY(mutex_);
+  mutable Mutex mutex_;
+  Hardware hardware_ ABSL_GUARDED_BY(mutex_);
+  std::vector<PlacementClaim*> claims_ ABSL_GUARDED_BY(mutex_);  // In the order they were made.
   int set_aside_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

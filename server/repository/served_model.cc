@@ -21,6 +21,11 @@ int64_t AutomaticRows(const ModelSettings& settings, size_t replicas) {
   return std::max<int64_t>(128, 4 * settings.max_batch_size * static_cast<int64_t>(replicas));
 }
 
+// A batch for every replica, besides the one that is staged.
+int64_t AutomaticAhead(const ModelSettings& settings, size_t replicas) {
+  return std::max<int64_t>(1, settings.max_batch_size) * static_cast<int64_t>(replicas);
+}
+
 Dispatcher::Options DispatchOptions(const ModelSettings& settings, size_t replicas,
                                     const ReplicaPool::Context& context) {
   MemoryBudget* const memory = context.memory;
@@ -34,9 +39,7 @@ Dispatcher::Options DispatchOptions(const ModelSettings& settings, size_t replic
   options.overload = {.target = settings.shed_target, .interval = settings.shed_interval};
   options.memory = memory;
   options.preparers = context.preparers;
-  // A batch for every replica, besides the one that is staged.
-  options.prepare_ahead =
-      std::max<int64_t>(1, settings.max_batch_size) * static_cast<int64_t>(replicas);
+  options.prepare_ahead = AutomaticAhead(settings, replicas);
   if (settings.max_queue_bytes > 0) {
     options.max_queue_bytes = settings.max_queue_bytes;
   } else if (memory != nullptr) {
@@ -78,13 +81,12 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   replicas.signature = signature;
   replicas.engine = engine;
   replicas.dispatch = DispatchOptions(settings, replicas.replicas.size(), context);
-  const int64_t queue_limit = replicas.dispatch.queue_rows();
   const int64_t bytes_limit = replicas.dispatch.max_queue_bytes;
   context.metrics = metrics.get();
   std::unique_ptr<ServedModel> model(
       new ServedModel(settings, engine, std::move(signature), std::move(metrics), *context.clock));
   MILLRACE_ASSIGN_OR_RETURN(model->pool_, ReplicaPool::Create(std::move(replicas), context));
-  model->ShowGauges(queue_limit, bytes_limit);
+  model->ShowGauges(bytes_limit);
   return model;
 }
 
@@ -95,11 +97,11 @@ void ServedModel::End() {
   pool_.reset();
 }
 
-void ServedModel::ShowGauges(int64_t queue_limit, int64_t bytes_limit) {
-  gauges_ = metrics_->SetGauges([this, queue_limit, bytes_limit] {
+void ServedModel::ShowGauges(int64_t bytes_limit) {
+  gauges_ = metrics_->SetGauges([this, bytes_limit] {
     const Dispatcher::Gauges gauges = pool_->dispatcher().gauges();
     return ModelGauges{.queue_depth = gauges.queued_rows,
-                       .queue_limit = queue_limit,
+                       .queue_limit = gauges.queue_limit,
                        .oldest_queued_age = gauges.oldest_age,
                        .in_flight = gauges.in_flight,
                        .ready_replicas = pool_->ready_replicas(),
@@ -113,6 +115,13 @@ void ServedModel::ShowGauges(int64_t queue_limit, int64_t bytes_limit) {
                        .overloaded = gauges.overloaded,
                        .costs = CostsOf(pool_->dispatcher().costs())};
   });
+}
+
+absl::Status ServedModel::Follow(const ModelPlan& plan, absl::Duration timeout) {
+  std::vector<ReplicaPlacement> places = plan.places();
+  pool_->dispatcher().SizeQueue(AutomaticRows(settings_, places.size()),
+                                AutomaticAhead(settings_, places.size()));
+  return pool_->Move(std::move(places), static_cast<int>(plan.replicas.size()), timeout);
 }
 
 void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<const Caller> caller,

@@ -61,6 +61,10 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   // The processes of the template and the replicas; 0 for one that is just being replaced.
   std::vector<pid_t> pids() const { return pool_->pids(); }
 
+  // Brings the replicas to where a plan has them, and the queue to the room that these need.
+  // Blocks; see ReplicaPool::Move() for the errors.
+  absl::Status Follow(const ModelPlan& plan, absl::Duration timeout);
+
   // What becomes of a flow's requests that find no room: as the flow says, else the configuration.
   Overflow OverflowOf(const Flow& flow) const {
     return flow.overflow().value_or(settings_.overflow);
@@ -94,7 +98,7 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
         metrics_(std::move(metrics)),
         clock_(clock) {}
 
-  void ShowGauges(int64_t queue_limit, int64_t bytes_limit);
+  void ShowGauges(int64_t bytes_limit);
 
   const ModelSettings settings_;
   const std::shared_ptr<const ModelSignature> signature_;

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/transform/transform_stage.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -10,18 +12,23 @@
 namespace millrace {
 
 TransformStage::TransformStage(int workers, Clock& clock) : clock_(clock), limit_(workers) {
-  for (int i = 0; i < workers; ++i) {
-    threads_.push_back(std::make_unique<Thread>(absl::StrCat("transform-", i), [this] { Run(); }));
-  }
+  MutexLock lock(mutex_);
+  StartWorkers(workers);
 }
 
 TransformStage::~TransformStage() {
-  {
-    MutexLock lock(mutex_);
-    stopping_ = true;
-    changed_.NotifyAll();
+  std::vector<std::unique_ptr<Thread>> ending;  // Joined without the lock, which they take.
+  MutexLock lock(mutex_);
+  stopping_ = true;
+  changed_.NotifyAll();
+  ending.swap(threads_);
+}
+
+void TransformStage::StartWorkers(int all) {
+  while (threads_.size() < static_cast<size_t>(all)) {
+    threads_.push_back(
+        std::make_unique<Thread>(absl::StrCat("transform-", threads_.size()), [this] { Run(); }));
   }
-  threads_.clear();
 }
 
 void TransformStage::WorkWaits(std::shared_ptr<PreparationSource> source) {
@@ -33,9 +40,15 @@ void TransformStage::WorkWaits(std::shared_ptr<PreparationSource> source) {
 
 void TransformStage::Limit(int working, std::vector<int> cpus) {
   MutexLock lock(mutex_);
+  StartWorkers(working);
   limit_ = working;
   cpus_ = std::move(cpus);
   changed_.NotifyAll();
+}
+
+int TransformStage::workers() const {
+  MutexLock lock(mutex_);
+  return static_cast<int>(threads_.size());
 }
 
 int TransformStage::limit() const {
@@ -57,7 +70,10 @@ void TransformStage::Run() {
       turn = NextTurn();
     }
     if (turn.source == nullptr) return;
-    if (turn.cpus != cpus) PinThisThread(cpus = std::move(turn.cpus));
+    if (turn.cpus != cpus) {
+      cpus = std::move(turn.cpus);
+      PinThisThread(cpus.empty() ? CpusOf(getpid()) : cpus);
+    }
     const absl::Time begin = clock_.Now();
     if (auto work = turn.source->NextPreparation()) {
       WorkWaits(std::move(turn.source));  // There may be more, for this thread or another.

@@ -24,11 +24,12 @@ class TransformStage final : public Preparers {
 
   void WorkWaits(std::shared_ptr<PreparationSource> source) override ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // From now on at most so many of the workers work at a time, and on these CPUs alone; where none
-  // are named, on those where they did. What is being done is finished.
+  // From now on at most so many workers work at a time, and on these CPUs alone; where none are
+  // named, on all that the process may use. Starts workers where there are fewer. What is being
+  // done is finished.
   void Limit(int working, std::vector<int> cpus) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  int workers() const { return static_cast<int>(threads_.size()); }
+  int workers() const ABSL_LOCKS_EXCLUDED(mutex_);
   // How many may work at a time.
   int limit() const ABSL_LOCKS_EXCLUDED(mutex_);
   // How long workers have worked, all together.
@@ -41,6 +42,7 @@ class TransformStage final : public Preparers {
     std::vector<int> cpus;
   };
 
+  void StartWorkers(int all) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits for a worker's next turn.
   Turn NextTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -54,7 +56,7 @@ class TransformStage final : public Preparers {
   absl::Duration busy_ ABSL_GUARDED_BY(mutex_);
   std::vector<int> cpus_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<PreparationSource>> sources_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::unique_ptr<Thread>> threads_;
+  std::vector<std::unique_ptr<Thread>> threads_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace millrace

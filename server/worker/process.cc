@@ -26,6 +26,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "server/base/status.h"
+#include "server/base/thread.h"
 
 namespace millrace {
 namespace {
@@ -161,7 +162,9 @@ void KeepDescriptors(std::vector<UniqueFd*> fds) {
 }
 
 absl::Status PinTo(const std::vector<int>& cpus) {
-  if (cpus.empty()) return absl::OkStatus();
+  // A mask that a process has set itself outlasts the cpuset's growth; one that it has inherited
+  // grows along.
+  if (cpus.empty() || cpus == CpusOf(getpid())) return absl::OkStatus();
   cpu_set_t set;
   CPU_ZERO(&set);
   for (const int cpu : cpus) CPU_SET(cpu, &set);

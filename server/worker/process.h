@@ -49,7 +49,8 @@ uint64_t PrivateMemory();
 // Closes every descriptor above the standard ones but `fds`, which become 3, 4, … in this order.
 void KeepDescriptors(std::vector<UniqueFd*> fds);
 
-// Pins this process to `cpus`; floats where that is empty. Call before threads start.
+// Has this process run on `cpus` alone; where that is empty, on those where it does. Call before
+// threads start.
 absl::Status PinTo(const std::vector<int>& cpus);
 
 // Threads of this process, by /proc/self/task.

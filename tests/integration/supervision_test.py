@@ -16,6 +16,7 @@ from admin import Admin
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from server_process import BIN, Entry, Server, comm_of, eventually, make_repository
+from steady_streams import streams
 
 Serving = health_pb2.HealthCheckResponse
 ADMIN = ("--admin-listen", "127.0.0.1:0")
@@ -37,56 +38,6 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def admin(server):
     return admin_of(server)
-
-
-class Stream(threading.Thread):
-    """Sends numbered requests in a window of 16 and checks answers and their order, until
-    stopped."""
-
-    def __init__(self, server, model):
-        super().__init__()
-        self.stream = client.Stream(server.stub)
-        self.model = model
-        self.stopping = threading.Event()
-        self.sent = self.received = 0
-        self.wrong = None
-        self.slowest = 0.0
-        reference.outputs(model, reference.random_inputs(model))
-
-    def run(self):
-        try:
-            while not self.stopping.is_set():
-                while self.sent - self.received < 16:
-                    self.stream.send(client.numbered(self.model, self.sent))
-                    self.sent += 1
-                begin = time.monotonic()
-                self.check(self.stream.answer())
-                self.slowest = max(self.slowest, time.monotonic() - begin)
-            for answer in self.stream.rest():
-                self.check(answer)
-            assert self.received == self.sent
-        except BaseException as error:  # Asserted to be none, in the test's own thread.
-            self.wrong = error
-
-    def check(self, answer):
-        assert not answer.error_message, answer.error_message
-        assert answer.infer_response.id == str(self.received)
-        self.received += 1
-
-
-@contextlib.contextmanager
-def streams(server, model, count=3):
-    running = [Stream(server, model) for _ in range(count)]
-    for stream in running:
-        stream.start()
-    try:
-        yield running
-    finally:
-        for stream in running:
-            stream.stopping.set()
-        for stream in running:
-            stream.join()
-    assert [stream.wrong for stream in running] == [None] * count
 
 
 def replicas(admin, model):

@@ -5,7 +5,9 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -16,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "server/base/thread.h"
 #include "server/base/timer_thread.h"
 #include "tests/integration/worker/worker_harness.h"
 
@@ -64,7 +67,8 @@ class ReplicaPoolTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { ASSERT_TRUE(BecomeSubreaper().ok()); }
 
-  void StartPool(int replicas, int most) {
+  // Of `replicas` of at most `most`, which Move() may make `most_places`.
+  void StartPool(int replicas, int most, size_t most_places = 0) {
     ReplicaPool::Options options;
     options.worker_program = MILLRACE_WORKER_PROGRAM;
     options.signature = std::make_shared<const ModelSignature>(
@@ -74,6 +78,7 @@ class ReplicaPoolTest : public testing::Test {
         UniqueFd(open(TestModel("good/identity/1/model.pt").c_str(), O_RDONLY | O_CLOEXEC));
     options.replicas.resize(static_cast<size_t>(most));
     options.start = replicas;
+    options.most_places = most_places;
     options.backoff = {.first = absl::ZeroDuration(), .most = absl::ZeroDuration()};
     auto pool = ReplicaPool::Create(std::move(options), {.clock = &clock_,
                                                          .timer = &timer_,
@@ -97,6 +102,12 @@ class ReplicaPoolTest : public testing::Test {
     }
     ADD_FAILURE() << "No process takes the place of " << before;
     return 0;
+  }
+
+  std::vector<pid_t> Pids() const {
+    std::vector<pid_t> all;
+    for (const ReplicaPool::ReplicaInfo& replica : pool_->List()) all.push_back(replica.pid);
+    return all;
   }
 
   // Kills the only replica so often, and returns how long it took each time until another served.
@@ -163,17 +174,90 @@ TEST_F(ReplicaPoolTest, GrowsByAForkAndShrinksToNothingLeft) {
 
 TEST_F(ReplicaPoolTest, RestartReplacesEveryProcess) {
   StartPool(2, 2);
-  const auto pids = [&] {
-    std::vector<pid_t> all;
-    for (const ReplicaPool::ReplicaInfo& replica : pool_->List()) all.push_back(replica.pid);
-    return all;
-  };
-  const std::vector<pid_t> before = pids();
+  const std::vector<pid_t> before = Pids();
   ASSERT_TRUE(pool_->Restart(kPatience).ok());
-  ASSERT_EQ(pids().size(), 2);
-  for (const pid_t pid : pids()) EXPECT_EQ(std::count(before.begin(), before.end(), pid), 0);
+  ASSERT_EQ(Pids().size(), 2);
+  for (const pid_t pid : Pids()) EXPECT_EQ(std::count(before.begin(), before.end(), pid), 0);
   EXPECT_EQ(pool_->Resize(3, kPatience).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(pool_->Resize(0, kPatience).code(), absl::StatusCode::kInvalidArgument);
+}
+
+// So many places on these CPUs.
+std::vector<ReplicaPlacement> Places(size_t count, const std::vector<int>& cpus = {}) {
+  return {count, {.cpus = cpus}};
+}
+
+TEST_F(ReplicaPoolTest, FollowsAPlanAndMovesOnlyThoseThatAreElsewhere) {
+  const std::vector<int> cpus = CpusOf(getpid());
+  const std::vector<int> last = {cpus.back()};
+  StartPool(2, 2, 4);
+  const std::vector<pid_t> floating = Pids();
+  ASSERT_TRUE(pool_->Move(Places(4), 3, kPatience).ok());
+  ASSERT_EQ(Pids().size(), 3);
+  EXPECT_EQ(pool_->most_replicas(), 4);
+  EXPECT_EQ(Pids()[0], floating[0]);
+  EXPECT_EQ(Pids()[1], floating[1]);
+  ASSERT_TRUE(pool_->Move(Places(1, last), 1, kPatience).ok());
+  const std::vector<pid_t> pinned = Pids();
+  ASSERT_EQ(pinned.size(), 1);
+  EXPECT_NE(pinned[0], floating[0]);
+  EXPECT_EQ(CpusOf(pinned[0]), last);
+  ASSERT_TRUE(pool_->Move(Places(1, last), 1, kPatience).ok());
+  EXPECT_EQ(Pids(), pinned) << "It is there already.";
+  ASSERT_TRUE(pool_->Move(Places(1), 1, kPatience).ok());
+  ASSERT_EQ(Pids().size(), 1);
+  EXPECT_EQ(CpusOf(Pids()[0]), cpus);
+}
+
+TEST_F(ReplicaPoolTest, PinnedReplicaThatTheKernelHasMovedIsReplaced) {
+  const std::vector<int> cpus = CpusOf(getpid());
+  if (cpus.size() < 2) GTEST_SKIP() << "There is one CPU.";
+  const std::vector<int> first = {cpus.front()};
+  StartPool(1, 1);
+  ASSERT_TRUE(pool_->Move(Places(1, first), 1, kPatience).ok());
+  const pid_t pid = Pids().front();
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpus.back(), &set);
+  ASSERT_EQ(sched_setaffinity(pid, sizeof(set), &set), 0);
+  ASSERT_TRUE(pool_->Move(Places(1, first), 1, kPatience).ok());
+  EXPECT_NE(Pids().front(), pid);
+  EXPECT_EQ(CpusOf(Pids().front()), first);
+}
+
+TEST_F(ReplicaPoolTest, FloatingReplicaFollowsTheServerNotItsTemplate) {
+  const std::vector<int> cpus = CpusOf(getpid());
+  PinThisThread({cpus.front()});
+  StartPool(1, 1);
+  EXPECT_EQ(CpusOf(Pids().front()), std::vector<int>{cpus.front()});
+  PinThisThread(cpus);
+  ASSERT_TRUE(pool_->Restart(kPatience).ok());
+  EXPECT_EQ(CpusOf(Pids().front()), cpus);
+}
+
+TEST_F(ReplicaPoolTest, NumberThatAnOperatorChoseIsKeptAsFarAsItFits) {
+  StartPool(4, 4);
+  ASSERT_TRUE(pool_->Resize(2, kPatience).ok());
+  ASSERT_TRUE(pool_->Move(Places(3), 3, kPatience).ok());
+  EXPECT_EQ(pool_->replicas(), 2);
+  ASSERT_TRUE(pool_->Move(Places(1), 1, kPatience).ok());
+  EXPECT_EQ(pool_->replicas(), 1);
+  ASSERT_TRUE(pool_->Move(Places(3), 3, kPatience).ok());
+  EXPECT_EQ(pool_->replicas(), 3) << "It was cut to the plan, which it follows again.";
+  ASSERT_TRUE(pool_->Move(Places(9), 9, kPatience).ok());
+  EXPECT_EQ(pool_->replicas(), 4) << "There is memory for so many.";
+}
+
+TEST_F(ReplicaPoolTest, ReplicasStayWhereTheyAreWhileNoOtherCanStart) {
+  StartPool(2, 2);
+  const std::vector<pid_t> before = Pids();
+  const absl::Status moved = pool_->Move(Places(2, {CPU_SETSIZE - 1}), 2, kPatience);
+  EXPECT_FALSE(moved.ok());
+  EXPECT_NE(moved.message().find("pinning"), std::string::npos) << moved;
+  EXPECT_EQ(Pids(), before);
+  EXPECT_EQ(pool_->ready_replicas(), 2);
+  ASSERT_TRUE(pool_->Move(Places(2), 2, kPatience).ok());
+  EXPECT_EQ(Pids(), before);
 }
 
 }  // namespace

@@ -5,6 +5,10 @@
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <vector>
 
 namespace millrace {
 namespace {
@@ -45,6 +49,25 @@ TEST(Thread, RunsOnItsCpusOnly) {
   }
   EXPECT_EQ(CPU_COUNT(&set), 1);
   EXPECT_TRUE(CPU_ISSET(cpu, &set));
+}
+
+TEST(Thread, CpusOfAProcessAreThoseOfItsMainThread) {
+  const std::vector<int> before = CpusOf(getpid());
+  EXPECT_EQ(before.front(), FirstAllowedCpu());
+  {
+    Thread thread("pinned", [&] { PinThisThread({before.back()}); });
+  }
+  EXPECT_EQ(CpusOf(getpid()), before);
+  PinThisThread({before.back()});
+  EXPECT_EQ(CpusOf(getpid()), std::vector<int>{before.back()});
+  PinThisThread(before);
+}
+
+TEST(Thread, ProcessThatHasGoneRunsNowhere) {
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  EXPECT_TRUE(CpusOf(child).empty());
 }
 
 }  // namespace

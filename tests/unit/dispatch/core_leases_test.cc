@@ -95,6 +95,23 @@ TEST_F(CoreLeasesTest, MoreSlotsAreGivenAtOnceAndFewerOnceLeasesAreBack) {
   EXPECT_TRUE(leases_.TryAcquire(c_, 1));
 }
 
+TEST_F(CoreLeasesTest, LeasesThatAreOutCountInFullWhateverTheSlotsBecomeMeanwhile) {
+  leases_.SetSlots(4);
+  EXPECT_TRUE(leases_.TryAcquire(a_, 3));
+  leases_.SetSlots(1);
+  EXPECT_FALSE(leases_.TryAcquire(b_, 1)) << "Three run already.";
+  leases_.SetSlots(4);
+  leases_.WakeFirst();
+  EXPECT_TRUE(leases_.TryAcquire(b_, 1));
+  EXPECT_FALSE(leases_.TryAcquire(c_, 1));
+  leases_.SetSlots(1);
+  leases_.Release(3);
+  EXPECT_FALSE(leases_.TryAcquire(c_, 1));
+  leases_.Release(1);
+  EXPECT_TRUE(leases_.TryAcquire(c_, 1));
+  EXPECT_FALSE(leases_.TryAcquire(a_, 1)) << "Nothing has leaked.";
+}
+
 TEST_F(CoreLeasesTest, WhoWithdrawsLosesItsPlaceAndTheNextIsWoken) {
   EXPECT_TRUE(leases_.TryAcquire(a_, 2));
   EXPECT_FALSE(leases_.TryAcquire(b_, 2));

@@ -379,6 +379,24 @@ TEST_F(DispatcherTest, ParkedRequestsAreLetInInOrderAndTheirStreamsTold) {
   EXPECT_TRUE(pool.Quiet());
 }
 
+TEST_F(DispatcherTest, QueueThatIsMadeLongerLetsInThoseAtTheDoor) {
+  EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 1});
+  HandDrivenRunner& runner = pool.AddRunner();
+  for (int i = 0; i < 3; ++i) Submit(pool, {i});  // Runs, staged, queued.
+  Visitor visitor;
+  SubmitOrPark(pool, {3}, visitor);
+  EXPECT_EQ(pool.dispatcher().gauges().queue_limit, 1);
+  pool.dispatcher().SizeQueue(3, 1);
+  EXPECT_EQ(visitor.left, 1);
+  EXPECT_EQ(pool.dispatcher().gauges().queue_limit, 3);
+  const uint64_t third = Submit(pool, {4});
+  EXPECT_EQ(CodeOf(Submit(pool, {5})), absl::StatusCode::kResourceExhausted);
+  pool.dispatcher().SizeQueue(1, 1);  // Who is in stays.
+  while (runner.busy()) runner.Complete();
+  EXPECT_THAT(OutputOf(third), ElementsAre(9));
+  EXPECT_TRUE(pool.Quiet());
+}
+
 TEST_F(DispatcherTest, UnparkingIsToldToThoseWhoWereParkedAndNoOthers) {
   EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 1});
   HandDrivenRunner& runner = pool.AddRunner();

@@ -348,6 +348,19 @@ TEST(Placement, TransformWorkersKeepOffReplicasThatRunAlready) {
   EXPECT_THAT(PlaceTransformWorkers(part, 1, {}, {}), ElementsAre(4, 5, 6));
 }
 
+TEST(Placement, MostPlacesAreThoseOfTheWholeMachine) {
+  const auto most = [](const Hardware& hardware, const ModelPlacementConfig& model) {
+    return Plan(hardware, {model}).models[0].most_places;
+  };
+  const Hardware part = SimulateCpuset(SimulateQuota(16, 1.5), {4, 5});
+  EXPECT_EQ(most(part, Model()), 16);
+  EXPECT_EQ(most(part, Model({}, 3)), 5);
+  EXPECT_EQ(most(part, Model({{DeviceKind::kCpu, 40, {}}})), 40) << "more than the machine has";
+  EXPECT_EQ(most(part, Model({}, std::nullopt, {{2, 8}})), 8);
+  EXPECT_EQ(most(part, Model({{DeviceKind::kCpu, 2, {}}, {DeviceKind::kCpu, 1, {}}})), 3);
+  EXPECT_EQ(most(SimulateGpus(2), Model()), 2);
+}
+
 TEST(Placement, TableHasALineForNeighboursThatArePlacedAlike) {
   ModelPlacementConfig detector = Model({{DeviceKind::kGpu, 2, {}}});
   detector.model = "detector";

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -29,6 +30,8 @@ class FakeSource final : public PreparationSource {
       MutexLock inner(mutex_);
       most_ = std::max(most_, ++running_);
       cpus_.insert(sched_getcpu());
+      CPU_ZERO(&mask_);
+      sched_getaffinity(0, sizeof(mask_), &mask_);
       changed_.NotifyAll();
       while (held_) changed_.Wait(mutex_);
       --running_;
@@ -67,6 +70,11 @@ class FakeSource final : public PreparationSource {
     MutexLock lock(mutex_);
     return cpus_;
   }
+  // On how many the last one might run.
+  int width() const {
+    MutexLock lock(mutex_);
+    return CPU_COUNT(&mask_);
+  }
 
  private:
   mutable Mutex mutex_;
@@ -77,6 +85,7 @@ class FakeSource final : public PreparationSource {
   int done_ = 0;
   int most_ = 0;
   std::set<int> cpus_;
+  cpu_set_t mask_ = {};
 };
 
 TEST(TransformStage, RunsAllThatWaitsOfEverySource) {
@@ -103,6 +112,23 @@ TEST(TransformStage, OneSourceKeepsAllWorkersBusy) {
   source->WaitUntilRunning(4);
   source->Hold(false);
   source->WaitUntilDone(9);
+}
+
+TEST(TransformStage, WorkersAreAddedWhereMoreMayWork) {
+  const auto source = std::make_shared<FakeSource>();
+  TransformStage stage(1, Clock::Real());
+  source->Hold(true);
+  source->Add(5);
+  stage.WorkWaits(source);
+  source->WaitUntilRunning(1);
+  stage.Limit(3, {});
+  source->WaitUntilRunning(3);
+  EXPECT_EQ(stage.workers(), 3);
+  stage.Limit(1, {});
+  source->Hold(false);
+  source->WaitUntilDone(5);
+  EXPECT_EQ(stage.workers(), 3) << "They wait for better times.";
+  EXPECT_EQ(stage.limit(), 1);
 }
 
 TEST(TransformStage, SourceThatIsHeldUpLeavesOthersTheirTurn) {
@@ -152,6 +178,12 @@ TEST(TransformStage, WorkersRunWhereTheyArePinned) {
   stage.WorkWaits(source);
   source->WaitUntilDone(20);
   EXPECT_THAT(source->cpus(), testing::ElementsAre(cpu));
+  EXPECT_EQ(source->width(), 1);
+  stage.Limit(2, {});
+  source->Add(1);
+  stage.WorkWaits(source);
+  source->WaitUntilDone(21);
+  EXPECT_EQ(source->width(), CpusOf(getpid()).size()) << "They float again.";
 }
 
 TEST(TransformStage, TellsHowLongItsWorkersWorked) {
