@@ -30,6 +30,8 @@ void AddServerCommand(Session& session, const std::string& name, const std::stri
 void AddServerCommands(Session& session) {
   AddServerCommand(session, "inspect",
                    "Find out what a model takes and returns, and write its config.pbtxt");
+  AddServerCommand(session, "tune",
+                   "Measure how models run best on this machine, and write a plan for the server");
 }
 
 }  // namespace client

@@ -6,12 +6,14 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <iostream>
 #include <memory>
 #include <variant>
 
 #include "absl/synchronization/mutex.h"
 #include "server/app/inspect_command.h"
 #include "server/app/server_app.h"
+#include "server/app/tune_command.h"
 #include "server/base/log.h"
 #include "server/base/thread.h"
 #include "server/config/flags.h"
@@ -70,6 +72,10 @@ int Run(const ExitNow& leave) {
 }
 
 int Run(const InspectConfig& config) { return Run(RunInspectCommand(config)); }
+
+int Run(const TuneConfig& config) {
+  return Run(RunTuneCommand(config, std::cerr, isatty(STDERR_FILENO) != 0));
+}
 
 int Run(const ServerConfig& config) {
   if (config.show_version) return Run(ExitNow{0, DescribeVersions(config.worker_program)});

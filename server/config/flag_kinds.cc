@@ -50,4 +50,14 @@ void AddSandbox(CLI::App& app, SandboxMode* mode) {
       ->default_str("on");
 }
 
+void AddLogLevel(CLI::App& app, LogLevel* level, const std::string& default_level) {
+  app.add_option("--log-level", *level, "debug, info, warning or error")
+      ->transform(
+          CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
+                                                                  {"info", LogLevel::kInfo},
+                                                                  {"warning", LogLevel::kWarning},
+                                                                  {"error", LogLevel::kError}}))
+      ->default_str(default_level);
+}
+
 }  // namespace millrace

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "server/base/log.h"
 #include "server/base/sandbox_mode.h"
 
 namespace millrace {
@@ -22,5 +23,8 @@ void AddWorkerProgram(CLI::App& app, std::string* program);
 
 // --sandbox off, on or required.
 void AddSandbox(CLI::App& app, SandboxMode* mode);
+
+// --log-level.
+void AddLogLevel(CLI::App& app, LogLevel* level, const std::string& default_level);
 
 }  // namespace millrace

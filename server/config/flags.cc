@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/config/flag_kinds.h"
 #include "server/config/inspect_flags.h"
+#include "server/config/tune_flags.h"
 
 namespace millrace {
 namespace {
@@ -135,13 +136,7 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
               "From saying not ready to refusing requests, when the server is told to stop");
   AddDuration(app, "--drain-timeout", &config.drain_timeout,
               "How long requests that were read may take to be answered, when the server stops");
-  app.add_option("--log-level", config.log_level, "debug, info, warning or error")
-      ->transform(
-          CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
-                                                                  {"info", LogLevel::kInfo},
-                                                                  {"warning", LogLevel::kWarning},
-                                                                  {"error", LogLevel::kError}}))
-      ->default_str("info");
+  AddLogLevel(app, &config.log_level, "info");
   app.add_option("--log-format", config.log_format, "text or json")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
@@ -172,14 +167,20 @@ void CheckServerFlags(const ServerConfig& config) {
 Command ParseFlags(int argc, const char* const* argv) {
   ServerConfig server;
   InspectConfig inspect;
+  TuneConfig tune;
   // The command line `millrace` has the commands below carried out by this program, in its name.
   CLI::App app("Millrace serves PyTorch models over gRPC.",
                std::filesystem::path(argv[0]).filename().string());
   AddServerFlags(app, server);
   const CLI::App* const inspecting = AddInspectCommand(app, inspect);
+  const CLI::App* const tuning = AddTuneCommand(app, tune);
   try {
     app.parse(argc, argv);
     if (inspecting->parsed()) return inspect;
+    if (tuning->parsed()) {
+      CheckTune(tune);
+      return tune;
+    }
     CheckServerFlags(server);
     return server;
   } catch (const CLI::ParseError& error) {

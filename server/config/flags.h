@@ -7,6 +7,7 @@
 
 #include "server/config/inspect_config.h"
 #include "server/config/server_config.h"
+#include "server/config/tune_config.h"
 
 namespace millrace {
 
@@ -20,7 +21,7 @@ struct ExitNow {
 // What the command line asks for: one config for each thing that the program does. What is told
 // apart by the first word of the command line is a subcommand in ParseFlags(), an alternative here
 // and a Run() in main().
-using Command = std::variant<ServerConfig, InspectConfig, ExitNow>;
+using Command = std::variant<ServerConfig, InspectConfig, TuneConfig, ExitNow>;
 
 // Turns the command line into what it asks for, or says why the program ends: --help, or a flag
 // that makes no sense, named with what came and what was expected.

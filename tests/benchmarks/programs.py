@@ -31,6 +31,7 @@ IDENTITY = Model("identity", [16], 16)
 TINY_MLP = Model("tiny_mlp", [32], 8)
 LARGE_MLP = Model("large_mlp", [1024], 1000)
 RESNET18 = Model("resnet18", [3, 224, 224], 1000)
+TRANSFORMER = Model("transformer", [64, 256], 16)
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,9 @@ class Programs:
 
     @contextlib.contextmanager
     def server(self, variants: Dict[str, "Variant"],
-               flags: Sequence[object] = ()) -> Iterator["Server"]:
-        """A server with a model for each variant, under the variant's name."""
+               flags: Sequence[object] = (), **options) -> Iterator["Server"]:
+        """A server with a model for each variant, under the variant's name; `options` are those of
+        its process."""
         repository = self.build / "bench-models"
         shutil.rmtree(repository, ignore_errors=True)
         for name, variant in variants.items():
@@ -124,7 +126,7 @@ class Programs:
         command = [self.build / "bin/millrace-server", "--model-repository", repository,
                    "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
                    "--drain-delay", "0s", "--worker", self.worker, *flags]
-        with running(command, stderr=subprocess.PIPE) as process:
+        with running(command, stderr=subprocess.PIPE, **options) as process:
             yield Server(self, process, variants)
 
     @contextlib.contextmanager

@@ -123,6 +123,8 @@ MODELS: Sequence[Model] = (
     one_to_one("large_mlp", lambda: modules.Mlp(1024, 4096, 4096, 1000), [1024], [1000],
                max_batch_size=16, folders=("bench",)),
     one_to_one("resnet18", modules.ResNet18, [3, 224, 224], [1000], folders=("bench",)),
+    one_to_one("transformer", lambda: modules.Transformer(256, 4, 4, 16), [64, 256], [16],
+               max_batch_size=16, folders=("bench",)),
     Model("two_in_two_out", {"1": modules.TwoInTwoOut},
           [TensorSpec("ids", "INT64", [2]), TensorSpec("values", "FP32", [4])],
           [TensorSpec("shifted", "FP32", [4]), TensorSpec("doubled", "INT64", [2])],

@@ -145,6 +145,45 @@ class OnlyPrecise(nn.Module):
         return y
 
 
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.into = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, length, width = x.shape
+        parts = self.into(x).reshape(rows, length, 3, self.heads, width // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        return self.out(mixed.transpose(1, 2).reshape(rows, length, width))
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attend = nn.Sequential(nn.LayerNorm(width), SelfAttention(width, heads))
+        self.think = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(),
+                                   nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attend(x)
+        return x + self.think(x)
+
+
+class Transformer(nn.Module):
+    """Encodes sequences of vectors, and classifies their mean."""
+
+    def __init__(self, width: int, heads: int, blocks: int, classes: int):
+        super().__init__()
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(blocks)))
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(x).mean(dim=1))
+
+
 class TwoInTwoOut(nn.Module):
     def forward(self, values: Tensor, ids: Tensor) -> Tuple[Tensor, Tensor]:
         return values + ids.sum(1, keepdim=True).to(torch.float32), ids * 2

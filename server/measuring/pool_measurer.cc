@@ -1,0 +1,157 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/measuring/pool_measurer.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/status.h"
+#include "server/measuring/candidates.h"
+#include "server/measuring/load_driver.h"
+
+namespace millrace {
+namespace {
+
+// How long replicas may take to end and to start, which are milliseconds each.
+constexpr absl::Duration kMoveTimeout = absl::Minutes(1);
+
+// As it is measured: with the tensors that a transform makes, and as many replicas as are asked
+// for.
+ModelSettings Measurable(ModelSettings settings) {
+  for (TensorSpec& input : settings.inputs) input.transform = nullptr;
+  settings.replica_range = std::nullopt;
+  return settings;
+}
+
+int64_t MostRows(const ModelSettings& settings) {
+  return std::max<int64_t>(1, settings.max_batch_size);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PoolMeasurer>> PoolMeasurer::Create(Options options,
+                                                                   Hardware hardware,
+                                                                   ModelSettings settings,
+                                                                   ModelVersion version,
+                                                                   Clock& clock, Timer& timer) {
+  settings = Measurable(std::move(settings));
+  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const RequestSource> source,
+                            RequestSource::Create(settings, MostRows(settings)));
+  return std::unique_ptr<PoolMeasurer>(new PoolMeasurer(std::move(options), std::move(hardware),
+                                                        std::move(settings), std::move(version),
+                                                        std::move(source), clock, timer));
+}
+
+PoolMeasurer::PoolMeasurer(Options options, Hardware hardware, ModelSettings settings,
+                           ModelVersion version, std::shared_ptr<const RequestSource> source,
+                           Clock& clock, Timer& timer)
+    : options_(std::move(options)),
+      hardware_(std::move(hardware)),
+      settings_(std::make_shared<const ModelSettings>(std::move(settings))),
+      version_(std::move(version)),
+      source_(std::move(source)),
+      clock_(clock),
+      leases_(hardware_.cpu.slots()),
+      memory_(std::numeric_limits<int64_t>::max()),
+      loader_(options_.loader, {.clock = &clock,
+                                .timer = &timer,
+                                .leases = &leases_,
+                                .memory = &memory_,
+                                .preparers = nullptr,
+                                .on_change = nullptr}),
+      reaper_(clock, timer) {}
+
+absl::StatusOr<Trial> PoolMeasurer::Run(const Candidate& candidate, const Load& load,
+                                        absl::Duration length) {
+  MILLRACE_ASSIGN_OR_RETURN(ServedModel* const model, Arrange(candidate));
+  // Of a model whose rows can't share a batch each is alone.
+  const int64_t most = model->replicas().single_rows().empty() ? MostRows(*settings_) : 1;
+  const int64_t rows = candidate.most_rows > 0 ? std::min(candidate.most_rows, most) : most;
+  model->replicas().dispatcher().LimitRows(rows);
+  const int64_t request_rows = load.kind == Load::Kind::kFullBatches ? rows : 1;
+  const auto caller = std::make_shared<Caller>(std::make_shared<const Flow>());
+  const auto driver = LoadDriver::Create(
+      {.load = load, .replicas = candidate.replicas, .rows = request_rows, .length = length},
+      clock_,
+      [this, model, caller, request_rows](Responder responder) {
+        model->Submit(source_->Make(request_rows), std::move(responder), caller,
+                      {.arrival = clock_.Now()});
+      },
+      [model, caller] {
+        caller->Cancel();
+        model->Cancel(*caller);
+      });
+  return driver->Run();
+}
+
+absl::StatusOr<ServedModel*> PoolMeasurer::Arrange(const Candidate& candidate) {
+  MILLRACE_ASSIGN_OR_RETURN(ModelPlan plan, Place(candidate));
+  leases_.SetSlots(std::max(hardware_.cpu.slots(), candidate.replicas * candidate.threads));
+  leases_.WakeFirst();
+  const ExecutionMode mode = candidate.mode.value_or(ExecutionMode{.engine = version_.engine});
+  auto loaded = std::find_if(loaded_.begin(), loaded_.end(),
+                             [&](const Loaded& each) { return each.mode == mode; });
+  if (loaded == loaded_.end()) loaded = loaded_.insert(loaded, LoadAs(mode, plan));
+  MILLRACE_RETURN_IF_ERROR(loaded->status);
+  ServedModel* const model = loaded->model.get();
+  if (loaded->places == plan.replicas) return model;
+  loaded->places = plan.replicas;
+  MILLRACE_RETURN_IF_ERROR(
+      model->replicas().Move(std::move(plan.replicas), candidate.replicas, kMoveTimeout));
+  return model;
+}
+
+PoolMeasurer::Loaded PoolMeasurer::LoadAs(const ExecutionMode& mode, const ModelPlan& plan) {
+  LoadTask task = {.model = settings_->name,
+                   .version = version_,
+                   .mode = mode,
+                   .most_rows = 0,
+                   .settings = settings_,
+                   .place = nullptr,
+                   .plan = plan};
+  task.plan.most_places = static_cast<size_t>(options_.most_replicas);
+  if (mode.engine != version_.engine) {
+    task.version.engine = mode.engine;
+    task.version.path = version_.package;
+  }
+  Loaded loaded = {.mode = mode, .status = absl::OkStatus(), .model = nullptr, .places = {}};
+  absl::StatusOr<std::unique_ptr<ServedModel>> model = loader_.Load(task, nullptr, false);
+  if (model.ok()) {
+    loaded.model = reaper_.Share(*std::move(model), [] {});
+    loaded.places = plan.replicas;
+  } else {
+    loaded.status = model.status();
+  }
+  return loaded;
+}
+
+absl::StatusOr<ModelPlan> PoolMeasurer::Place(const Candidate& candidate) const {
+  const ModelPlacementConfig config = {
+      .model = settings_->name,
+      .version = version_.number,
+      .engine = "",
+      .groups = {{.kind = DeviceKind::kCpu, .count = candidate.replicas, .gpus = {}}},
+      .intra_op_threads = candidate.threads,
+      .range = std::nullopt};
+  PlacementPlan plan = PlanPlacement(hardware_, {config}, {}, options_.placement);
+  ModelPlan& model = plan.models.front();
+  MILLRACE_RETURN_IF_ERROR(model.status);
+  model.spares.clear();
+  return std::move(model);
+}
+
+void PoolMeasurer::Keep(absl::Span<const Candidate> candidates) {
+  const auto is_needed = [&](const Loaded& loaded) {
+    return loaded.model == nullptr ||
+           std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& each) {
+             return each.mode && *each.mode == loaded.mode;
+           });
+  };
+  loaded_.erase(std::remove_if(loaded_.begin(), loaded_.end(),
+                               [&](const Loaded& each) { return !is_needed(each); }),
+                loaded_.end());
+}
+
+}  // namespace millrace

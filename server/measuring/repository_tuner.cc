@@ -1,0 +1,215 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/measuring/repository_tuner.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/status.h"
+#include "server/measuring/core_shares.h"
+#include "server/measuring/tuning_space.h"
+#include "server/repository/manifest.h"
+
+namespace millrace {
+namespace {
+
+// The version as it is measured in a mode: with the file that runs.
+ModelVersion FileOf(const ModelVersion& version, const ExecutionMode& mode) {
+  ModelVersion file = version;
+  if (mode.engine != version.engine) {
+    file.engine = mode.engine;
+    file.path = version.package;
+  }
+  return file;
+}
+
+// The most replicas that any candidate has.
+int MostReplicas(const TuningSpace& space) {
+  int most = space.cores;
+  for (const Candidate& each : Layouts(space, space.modes.front())) {
+    most = std::max(most, each.replicas);
+  }
+  return most;
+}
+
+// The repository of <repository>/<model>/<version>/<file>.
+std::string RepositoryOf(const ModelVersion& version) {
+  return std::filesystem::path(version.path).parent_path().parent_path().parent_path().string();
+}
+
+}  // namespace
+
+RepositoryTuner::RepositoryTuner(Options options, Hardware hardware, MachineFingerprint machine,
+                                 Clock& clock, Timer& timer)
+    : options_(std::move(options)),
+      hardware_(std::move(hardware)),
+      machine_(std::move(machine)),
+      clock_(clock),
+      timer_(timer) {}
+
+TuningReport RepositoryTuner::Tune(absl::Span<const ModelDirectory> models, absl::Time deadline) {
+  size_t left = 0;
+  for (const ModelDirectory& directory : models)
+    left += std::max<size_t>(1, directory.versions.size());
+  TuningReport report = {.machine = machine_, .objective = options_.objective, .models = {}};
+  for (const ModelDirectory& directory : models) {
+    if (!directory.status.ok()) {
+      report.models.push_back({.model = directory.name, .status = directory.status});
+      --left;
+      continue;
+    }
+    for (const ModelVersion& version : directory.versions) {
+      // What one doesn't need is left to those after it.
+      const absl::Time now = clock_.Now();
+      report.models.push_back(
+          TuneOne(directory, version, now + (deadline - now) / static_cast<int64_t>(left--)));
+    }
+  }
+  Share(report.models);
+  return report;
+}
+
+TunedVersion RepositoryTuner::TuneOne(const ModelDirectory& directory, const ModelVersion& version,
+                                      absl::Time deadline) {
+  TunedVersion tuned = {.model = directory.name,
+                        .version = version,
+                        .max_batch_size = directory.settings->max_batch_size,
+                        .status = version.status};
+  if (tuned.status.ok()) tuned.status = Measure(*directory.settings, deadline, tuned);
+  return tuned;
+}
+
+absl::Status RepositoryTuner::Measure(const ModelSettings& settings, absl::Time deadline,
+                                      TunedVersion& tuned) {
+  MILLRACE_ASSIGN_OR_RETURN(TuningSpace space, TuningSpaceOf(settings, tuned.version, hardware_));
+  PoolMeasurer::Options measured_with = options_.measurer;
+  measured_with.most_replicas = MostReplicas(space);
+  MILLRACE_ASSIGN_OR_RETURN(const auto measurer,
+                            PoolMeasurer::Create(std::move(measured_with), hardware_, settings,
+                                                 tuned.version, clock_, timer_));
+  ModelTuner tuner(
+      {.space = std::move(space),
+       .objective = options_.objective,
+       .oversubscribe = options_.oversubscribe},
+      clock_, *measurer, [&](const std::string& what) {
+        options_.progress(absl::StrCat(tuned.model, " version ", tuned.version.number, ": ", what));
+      });
+  MILLRACE_ASSIGN_OR_RETURN(tuned.tuning, tuner.Tune(deadline));
+  tuned.chosen = tuned.tuning.measured.front().candidate;
+  MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file,
+                            OpenModelFile(FileOf(tuned.version, *tuned.chosen.mode)));
+  MILLRACE_ASSIGN_OR_RETURN(tuned.sha256, Sha256Of(file.get()));
+  return absl::OkStatus();
+}
+
+void RepositoryTuner::Share(std::vector<TunedVersion>& models) const {
+  if (options_.objective.goal == Objective::Goal::kLatency) return;
+  const int cores = hardware_.cpu.most_slots();
+  std::vector<TunedVersion*> sharing;
+  std::vector<std::vector<double>> curves;
+  for (TunedVersion& each : models) {
+    if (!each.status.ok()) continue;
+    sharing.push_back(&each);
+    curves.push_back(CurveOf(each.tuning, cores));
+  }
+  if (sharing.size() < 2) return;
+  const std::vector<int> shares = ShareCores(curves, cores);
+  for (size_t i = 0; i < sharing.size(); ++i) {
+    sharing[i]->chosen = BestWithin(sharing[i]->tuning, shares[i]);
+  }
+}
+
+std::string RepositoryTuner::Describe(absl::Span<const ModelDirectory> models) const {
+  std::string text;
+  for (const ModelDirectory& directory : models) {
+    if (!directory.status.ok()) {
+      absl::StrAppend(&text, directory.name, ": ", directory.status.message(), "\n");
+      continue;
+    }
+    for (const ModelVersion& version : directory.versions) {
+      absl::StrAppend(&text, directory.name, " version ", version.number, ": ");
+      absl::Status status = version.status;
+      absl::StatusOr<TuningSpace> space = TuningSpaceOf(*directory.settings, version, hardware_);
+      if (status.ok()) status = space.status();
+      if (!status.ok()) {
+        absl::StrAppend(&text, "is not measured: ", status.message(), "\n");
+        continue;
+      }
+      const std::vector<Candidate> candidates =
+          LayoutsAndBatches(*space, options_.objective, space->modes.front());
+      absl::StrAppend(&text, "modes: ", space->modes.size(),
+                      ", layouts and batch sizes: ", candidates.size(), "\n");
+      for (const ExecutionMode& mode : space->modes) {
+        absl::StrAppend(&text, "  ", NameOf(mode), "\n");
+      }
+      for (const Candidate& each : candidates) {
+        absl::StrAppend(&text, "  ", NameOf(each, space->max_batch_size), "\n");
+      }
+    }
+  }
+  return text;
+}
+
+TunedPlan PlanOf(const TuningReport& report) {
+  TunedPlan plan = {.machine = report.machine, .models = {}};
+  for (const TunedVersion& each : report.models) {
+    if (!each.status.ok()) continue;
+    const auto chosen =
+        std::find_if(each.tuning.measured.begin(), each.tuning.measured.end(),
+                     [&](const Measured& measured) { return measured.candidate == each.chosen; });
+    // Replicas between two that were measured: as the best, for people to read.
+    const Trial trial = each.tuning.verified                   ? *each.tuning.verified
+                        : chosen == each.tuning.measured.end() ? each.tuning.measured.front().trial
+                                                               : chosen->trial;
+    plan.models.push_back({.model = each.model,
+                           .sha256 = each.sha256,
+                           .objective = report.objective.ToString(),
+                           .best = each.chosen,
+                           .rows_per_second = trial.rows_per_second,
+                           .p99 = trial.p99});
+  }
+  return plan;
+}
+
+TunedPlan Merge(const TunedPlan& plan, const TunedPlan& newer) {
+  TunedPlan merged = {.machine = newer.machine, .models = {}};
+  if (plan.machine == newer.machine) {
+    for (const TunedModel& each : plan.models) {
+      const bool again =
+          std::any_of(newer.models.begin(), newer.models.end(), [&](const TunedModel& other) {
+            return other.model == each.model && other.sha256 == each.sha256;
+          });
+      if (!again) merged.models.push_back(each);
+    }
+  }
+  merged.models.insert(merged.models.end(), newer.models.begin(), newer.models.end());
+  return merged;
+}
+
+absl::StatusOr<std::vector<std::string>> WritePlans(const TuningReport& report,
+                                                    const std::string& file) {
+  std::map<std::string, TuningReport> reports;  // By the path of the plan.
+  for (const TunedVersion& each : report.models) {
+    if (!each.status.ok()) continue;
+    const std::string path =
+        file.empty() ? PlanPath(RepositoryOf(each.version), report.machine) : file;
+    TuningReport& part = reports[path];
+    part.machine = report.machine;
+    part.objective = report.objective;
+    part.models.push_back(each);
+  }
+  std::vector<std::string> written;
+  for (const auto& [path, part] : reports) {
+    absl::StatusOr<TunedPlan> known = ReadPlanFile(path);
+    if (absl::IsNotFound(known.status())) known = TunedPlan{.machine = part.machine, .models = {}};
+    MILLRACE_RETURN_IF_ERROR(known.status());
+    MILLRACE_RETURN_IF_ERROR(WritePlanFile(path, Merge(*known, PlanOf(part))));
+    written.push_back(path);
+  }
+  return written;
+}
+
+}  // namespace millrace

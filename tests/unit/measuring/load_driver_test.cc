@@ -1,0 +1,146 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/measuring/load_driver.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <optional>
+
+#include "server/base/thread.h"
+#include "tests/fakes/fake_clock.h"
+
+namespace millrace {
+namespace {
+
+constexpr absl::Duration kBatch = absl::Milliseconds(10);
+
+// Replicas that take the oldest request every ten milliseconds of virtual time.
+class Replicas {
+ public:
+  explicit Replicas(int count) : count_(count) {}
+
+  LoadDriver::Submit submit() {
+    return [this](Responder responder) {
+      MutexLock lock(mutex_);
+      waiting_.push_back(std::move(responder));
+      most_ = std::max(most_, waiting_.size());
+    };
+  }
+  LoadDriver::Cancel cancel() {
+    return [this] {
+      while (auto responder = Take()) responder->Respond(Response::Error(absl::CancelledError("")));
+    };
+  }
+
+  void Answer(const absl::Status& status) {
+    std::vector<Responder> batch;  // They run at once, so what is sent meanwhile is the next's.
+    for (int i = 0; i < count_; ++i) {
+      if (auto responder = Take()) batch.push_back(*std::move(responder));
+    }
+    for (size_t i = 0; i < batch.size(); ++i) {
+      Response response = Response::Error(status);
+      response.timings.replica = static_cast<int>(i);
+      batch[i].Respond(std::move(response));
+    }
+  }
+
+  size_t most() {
+    MutexLock lock(mutex_);
+    return most_;
+  }
+
+ private:
+  std::optional<Responder> Take() {
+    MutexLock lock(mutex_);
+    if (waiting_.empty()) return std::nullopt;
+    Responder responder = std::move(waiting_.front());
+    waiting_.pop_front();
+    return responder;
+  }
+
+  const int count_;
+  Mutex mutex_;
+  std::deque<Responder> waiting_ ABSL_GUARDED_BY(mutex_);
+  size_t most_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// Runs a load to its end; batches end with `status`.
+absl::StatusOr<Trial> Drive(Replicas& replicas, const LoadDriver::Options& options,
+                            const absl::Status& status = absl::OkStatus()) {
+  FakeClock clock;
+  Mutex mutex;
+  std::optional<absl::StatusOr<Trial>> result;
+  const auto driver = LoadDriver::Create(options, clock, replicas.submit(), replicas.cancel());
+  Thread thread("driver", [&] {
+    absl::StatusOr<Trial> found = driver->Run();
+    MutexLock lock(mutex);
+    result = std::move(found);
+  });
+  for (;;) {
+    {
+      MutexLock lock(mutex);
+      if (result) return *result;
+    }
+    clock.Advance(kBatch);
+    replicas.Answer(status);
+  }
+}
+
+TEST(LoadDriver, FullBatchesKeepEveryReplicaBusy) {
+  Replicas replicas(2);
+  const auto trial = Drive(replicas, {.load = {.kind = Load::Kind::kFullBatches},
+                                      .replicas = 2,
+                                      .rows = 8,
+                                      .length = absl::Milliseconds(500)});
+  ASSERT_TRUE(trial.ok()) << trial.status();
+  // Two replicas with 8 rows every 10 ms, and each request waits for one before it.
+  EXPECT_NEAR(trial->rows_per_second, 1600, 1);
+  EXPECT_EQ(trial->p50, 2 * kBatch);
+  EXPECT_EQ(replicas.most(), 4);
+}
+
+TEST(LoadDriver, OneRequestIsAloneAtAnyTime) {
+  Replicas replicas(2);
+  const auto trial = Drive(replicas, {.load = {.kind = Load::Kind::kOneRequest},
+                                      .replicas = 2,
+                                      .length = absl::Milliseconds(500)});
+  ASSERT_TRUE(trial.ok()) << trial.status();
+  EXPECT_EQ(replicas.most(), 1);
+  EXPECT_EQ(trial->p99, kBatch);
+}
+
+TEST(LoadDriver, SlowBatchesMakeTheRunLonger) {
+  Replicas replicas(1);
+  const auto trial = Drive(replicas, {.load = {.kind = Load::Kind::kFullBatches},
+                                      .replicas = 1,
+                                      .rows = 1,
+                                      .length = absl::Milliseconds(8)});
+  ASSERT_TRUE(trial.ok()) << trial.status();
+  EXPECT_NEAR(trial->rows_per_second, 100, 1);
+}
+
+TEST(LoadDriver, RequestsAtRandomAreAllAnsweredAndCounted) {
+  Replicas replicas(8);
+  const auto trial = Drive(replicas, {.load = {.kind = Load::Kind::kAtRandom, .rate = 200},
+                                      .replicas = 8,
+                                      .length = absl::Seconds(5)});
+  ASSERT_TRUE(trial.ok()) << trial.status();
+  EXPECT_NEAR(trial->rows_per_second, 200, 40);
+  EXPECT_LE(trial->p50, 2 * kBatch);
+}
+
+TEST(LoadDriver, FirstErrorEndsTheRun) {
+  Replicas replicas(1);
+  const auto trial = Drive(replicas,
+                           {.load = {.kind = Load::Kind::kFullBatches},
+                            .replicas = 1,
+                            .rows = 1,
+                            .length = absl::Seconds(5)},
+                           absl::InternalError("it raised"));
+  EXPECT_EQ(trial.status().message(), "it raised");
+}
+
+}  // namespace
+}  // namespace millrace
