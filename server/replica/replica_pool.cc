@@ -291,7 +291,7 @@ void ReplicaPool::LoadTemplate(bool background) {
   auto loaded = ModelTemplate::Start({.worker_program = options_.worker_program,
                                       .timeout = options_.load_timeout,
                                       .background = background,
-                                      .cancel_event = options_.cancel_event},
+                                      .cancel_event = LoadEndsBy()},
                                      MakeLoadCommand(background), options_.model_file.get(),
                                      memory_->fd(), &reply);
   // In the background runs stand still while others need the cores, so their times say nothing.
@@ -308,6 +308,11 @@ void ReplicaPool::LoadTemplate(bool background) {
   MutexLock lock(mutex_);
   template_state_ = state;
   if (state.ok()) template_ = *std::move(loaded);
+}
+
+int ReplicaPool::LoadEndsBy() const {
+  MutexLock lock(mutex_);
+  return loaded_once_ ? stop_event_.get() : options_.cancel_event;
 }
 
 absl::Status ReplicaPool::Heed(const absl::Status& batching) {
