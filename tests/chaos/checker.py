@@ -94,7 +94,8 @@ class Checker:
         self.connections_fail = []  # (from, until): connections may be refused then.
         self.draining_from = float("inf")
         self.cancels = []
-        self.told = 0  # Streams that ended saying how far they came, and had come so far.
+        # Streams that ended saying how far they came, and had come so far: some way, or none.
+        self.told = self.told_none = 0
         self.requests = collections.Counter()  # By order.
         self.answers = collections.Counter()  # By order and code.
         self.sessions = collections.Counter()  # By kind and how they ended.
@@ -286,8 +287,10 @@ class _Session:
         elif code == "UNAVAILABLE" and answered >= 0:
             if self.end.time < self.checker.draining_from or answered != len(self.answers):
                 self.lose(f"{len(self.answers)} answers came, and the server says {answered}")
-            else:
+            elif answered:
                 self.checker.told += 1
+            else:
+                self.checker.told_none += 1
         elif code == "UNAVAILABLE":
             refused = not self.answers and (
                 self.end.time >= self.checker.draining_from

@@ -40,6 +40,7 @@ CLIENTS = ("steady", "victim", "victim", "hasty", "slow", "poison", "hungry", "c
 PERIOD = 0.3  # Seconds between two faults, on average.
 WARM = 3  # Seconds of load before it is measured what the server holds.
 HEALTHY_AFTER = 60  # Seconds from the last fault on.
+LOOKS = 10  # At the server's memory under load.
 LAST_SECONDS = 4  # Of load and faults before the drain, which finds them going on.
 ROOM = 600 << 20  # Bytes that the server's cgroup leaves.
 FLAGS = ("--model-control", "explicit", "--load-model", "*", "--admin-listen", "127.0.0.1:0",
@@ -74,6 +75,7 @@ class Run:
         self.checker = Checker(Versions())
         self.group = MemoryGroup()
         self.repository = folder / "repository"
+        self.resident = []  # Bytes, under load.
         self.drained = "never"
         self.healthy_after = self.limit = self.before = self.after = None
 
@@ -126,7 +128,7 @@ class Run:
 
     def torment(self, server, fleet, seconds):
         now = time.monotonic()
-        until, next_fault, next_tending = now + seconds, now + 1, now
+        until, next_fault, next_tending, next_look = now + seconds, now + 1, now, now
         fleet.start(CLIENTS)
         while (now := time.monotonic()) < until:
             assert server.process.poll() is None, "the server has ended"
@@ -134,6 +136,9 @@ class Run:
             if now >= next_tending:
                 fleet.tend()
                 next_tending = now + 0.1
+            if now >= next_look:
+                self.resident.append(server.resident_bytes())
+                next_look = now + self.seconds / LOOKS
             if now >= next_fault:
                 self.driver.step()
                 next_fault = now + self.random.expovariate(1 / PERIOD)
@@ -212,7 +217,7 @@ class Run:
         fleet.stop()
         self.drained = (f"by {by}, {faults} faults in the last {LAST_SECONDS} s before it; over "
                         f"after {took:.1f} s; {self.checker.told} streams were told how far they "
-                        "came, and had come so far")
+                        f"came, and had come so far; {self.checker.told_none} that none was read")
         if code != 0:
             self.checker.violation(f"a drain by {by} under load: exit code {code}",
                                    *server.log[-10:])
@@ -226,7 +231,9 @@ class Run:
         return [f"server     descriptors {before.descriptors} to {after.descriptors}, "
                 f"threads {before.threads} to {after.threads}, "
                 f"mappings of batch buffers {before.mappings} to {after.mappings}, "
-                f"memory {before.resident >> 20} to {after.resident >> 20} MiB"]
+                f"memory {before.resident >> 20} to {after.resident >> 20} MiB",
+                "memory     under load, in equal steps and before the drain: "
+                f"{', '.join(str(size >> 20) for size in self.resident)} MiB"]
 
     def report(self):
         checker, driver = self.checker, self.driver
