@@ -164,7 +164,7 @@ class Run:
             self.checker.violation(
                 f"after {HEALTHY_AFTER} s without a fault not everything is healthy: "
                 f"{server.http_get('/readyz')}", *replicas.replicas())
-        fleet.stop()
+        fleet.stop(self.driver.undo_due)
         for late in replicas.late:
             self.checker.violation(late)
         admin.resize(model="work", replicas=1)
