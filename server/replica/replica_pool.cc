@@ -178,7 +178,7 @@ absl::Status ReplicaPool::WaitUntilSettled(size_t slot, absl::Time deadline) {
   return StateOf(slots_[slot]);
 }
 
-absl::Status ReplicaPool::WaitUntilTried(size_t slot, absl::Time deadline) {
+absl::Status ReplicaPool::WaitUntilSettled(size_t slot, absl::Time deadline) {
   MutexLock lock(mutex_);
   while (!slots_[slot].tried && !stopping_ && context_.clock->Now() < deadline) {
     context_.clock->WaitUntil(changed_, mutex_, deadline);
@@ -315,7 +315,7 @@ absl::StatusOr<int> ReplicaPool::MoveFirst(size_t count, absl::Time deadline) {
   const size_t more = static_cast<size_t>(replicas());
   MILLRACE_RETURN_IF_ERROR(MakeStopEvents(more + 1));
   Add(more, PlaceOf(elsewhere.front()));
-  absl::Status state = WaitUntilTried(more, deadline);
+  absl::Status state = WaitUntilSettled(more, deadline);
   for (size_t i = 0; i < elsewhere.size() && state.ok(); ++i) {
     state = Replace(elsewhere[i], deadline);
   }
@@ -417,7 +417,7 @@ void ReplicaPool::LoadTemplate(bool background) {
   auto loaded = ModelTemplate::Start({.worker_program = options_.worker_program,
                                       .timeout = options_.load_timeout,
                                       .background = background,
-                                      .cancel_event = options_.cancel_event},
+                                      .cancel_event = LoadEndsBy()},
                                      MakeLoadCommand(background),
                                      {.model = options_.model_file.get(),
                                       .memory = memory_->fd(),
@@ -439,6 +439,11 @@ void ReplicaPool::LoadTemplate(bool background) {
   if (!state.ok()) return;
   template_ = *std::move(loaded);
   for (Slot& slot : slots_) slot.waits = false;
+}
+
+int ReplicaPool::LoadEndsBy() const {
+  MutexLock lock(mutex_);
+  return loaded_once_ ? stop_event_.get() : options_.cancel_event;
 }
 
 absl::Status ReplicaPool::Heed(const absl::Status& batching) {

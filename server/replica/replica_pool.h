@@ -153,6 +153,9 @@ class ReplicaPool {
   // The template thread: loads, waits for the template's death, loads again.
   void KeepTemplate() ABSL_LOCKS_EXCLUDED(mutex_);
   void LoadTemplate(bool background) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The event that ends a load: who called Create() may give up the first one. A model that has
+  // been loaded needs its templates until the pool ends, also while the server drains.
+  int LoadEndsBy() const ABSL_LOCKS_EXCLUDED(mutex_);
   // What follows from LoadedReply::batching: an error, or single rows.
   absl::Status Heed(const absl::Status& batching) ABSL_LOCKS_EXCLUDED(mutex_);
   // Returns when the template has died or the pool is to end; scales the pool meanwhile.

@@ -63,7 +63,7 @@ class Fleet:
         for profile in missing:
             self._start(profile)
 
-    def stop(self):
+    def stop(self, meanwhile=lambda: None):
         """Has all of them finish, and waits for it."""
         self.wanted = []
         for member in self.members:
@@ -71,6 +71,7 @@ class Fleet:
             self._tell_to_end(member)
         while self.members:
             self.tend()
+            meanwhile()
             time.sleep(0.02)
 
     def end_at_once(self):

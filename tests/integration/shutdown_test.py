@@ -11,7 +11,7 @@ import grpc
 import pytest
 import reference
 from grpc import StatusCode
-from server_process import CALL_SECONDS, Server, eventually
+from server_process import CALL_SECONDS, Server, comm_of, eventually
 
 WITHIN = 20  # Times looser than promised.
 
@@ -97,6 +97,26 @@ def test_sigterm_waits_for_what_runs_and_waits(server):
     assert answered_trailer(stream.call) == 10
     assert client.ids(closed.rest()) == [str(number) for number in range(5)]
     assert [call.result().id for call in unary] == [str(number) for number in range(10)]
+    assert server.wait() == 0
+    stream.half_close()
+
+
+def test_replicas_and_their_template_are_replaced_while_the_server_drains(server):
+    with server.frozen_replicas():
+        stream = client.Stream(server.stub)
+        stream.send(*(client.numbered("identity", number) for number in range(10)))
+        eventually(lambda: server.metric("millrace_server_in_flight_requests") == 10)
+        server.signal()
+        eventually(lambda: server.logged("answering what was read"))
+        templates = [pid for pid in server.processes() if comm_of(pid) == "template"]
+        for pid in templates:
+            server.signal_worker(pid)
+        eventually(lambda: len(server.logged("its template process")) == len(templates) == 2)
+        for pid in server.replicas():
+            server.signal_worker(pid)
+    assert client.ids(stream.answers(10)) == [str(number) for number in range(10)]
+    assert client.error_of(stream.answer).code() == StatusCode.UNAVAILABLE
+    assert answered_trailer(stream.call) == 10
     assert server.wait() == 0
     stream.half_close()
 
