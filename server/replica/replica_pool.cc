@@ -178,7 +178,7 @@ absl::Status ReplicaPool::WaitUntilSettled(size_t slot, absl::Time deadline) {
   return StateOf(slots_[slot]);
 }
 
-absl::Status ReplicaPool::WaitUntilSettled(size_t slot, absl::Time deadline) {
+absl::Status ReplicaPool::WaitUntilTried(size_t slot, absl::Time deadline) {
   MutexLock lock(mutex_);
   while (!slots_[slot].tried && !stopping_ && context_.clock->Now() < deadline) {
     context_.clock->WaitUntil(changed_, mutex_, deadline);
@@ -315,7 +315,7 @@ absl::StatusOr<int> ReplicaPool::MoveFirst(size_t count, absl::Time deadline) {
   const size_t more = static_cast<size_t>(replicas());
   MILLRACE_RETURN_IF_ERROR(MakeStopEvents(more + 1));
   Add(more, PlaceOf(elsewhere.front()));
-  absl::Status state = WaitUntilSettled(more, deadline);
+  absl::Status state = WaitUntilTried(more, deadline);
   for (size_t i = 0; i < elsewhere.size() && state.ok(); ++i) {
     state = Replace(elsewhere[i], deadline);
   }

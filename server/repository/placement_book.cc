@@ -58,7 +58,7 @@ void PlacementBook::Replan(const CpuBudget& budget) {
     for (const PlacementClaim* const claim : claims_) {
       models.push_back(claim->config_);
       if (claim->measured_ && claim->measured_cores_ == budget.cores()) {
-        measurements.on_cpu[claim->config_.model] = *claim->measured_;
+        measurements.on_cpu[{claim->config_.model, claim->config_.version}] = *claim->measured_;
       }
     }
     plan = PlanPlacement(hardware_, models, measurements, options_);
@@ -115,7 +115,7 @@ std::shared_ptr<const PlacementClaim> PlacementBook::Enter(const ModelPlacementC
                                                            ModelPlan plan) {
   auto* const entered = new PlacementClaim(config, std::move(plan));
   claims_.push_back(entered);
-  if (const auto measured = measurements.on_cpu.find(config.model);
+  if (const auto measured = measurements.on_cpu.find({config.model, config.version});
       measured != measurements.on_cpu.end()) {
     entered->measured_ = measured->second;
     entered->measured_cores_ = hardware_.cpu.cores();
