@@ -39,6 +39,7 @@ int RunCommandLine(std::vector<std::string> arguments, std::ostream& out, std::o
   AddInferCommand(session);
   AddStreamCommand(session);
   AddMapCommand(session);
+  AddCompileCommand(session);
   AddAdminCommand(session);
   AddServerCommands(session);
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back

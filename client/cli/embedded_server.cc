@@ -20,6 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/cli/interrupts.h"
 #include "client/cli/server_program.h"
 #include "client/client.h"
 
@@ -94,6 +95,7 @@ absl::Status EmbeddedServer::Launch(const std::string& repository) {
 absl::Status EmbeddedServer::WaitUntilReady(absl::Duration timeout) {
   const absl::Time latest = absl::Now() + timeout;
   for (;; absl::SleepFor(kLook)) {
+    if (Interrupted()) return absl::CancelledError("interrupted");
     if (waitpid(pid_, nullptr, WNOHANG) == pid_) {
       pid_ = 0;
       return absl::UnavailableError(absl::StrCat("the server has ended; it said:\n", LastOfLog()));

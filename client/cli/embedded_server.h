@@ -18,7 +18,8 @@ inline namespace client {
 class EmbeddedServer {
  public:
   // Starts the millrace-server beside this program and waits until its models are loaded.
-  // UNAVAILABLE with the last lines of its log where that doesn't come about.
+  // UNAVAILABLE with the last lines of its log where that doesn't come about, CANCELLED where the
+  // run is interrupted.
   static absl::StatusOr<std::unique_ptr<EmbeddedServer>> Start(const std::string& repository,
                                                                absl::Duration timeout);
 

@@ -170,7 +170,14 @@ absl::Status FileList::OpenNext() {
 }
 
 std::optional<int64_t> CountFiles(const std::vector<std::string>& sources) {
-  if (std::find(sources.begin(), sources.end(), "-") != sources.end()) return std::nullopt;
+  for (const std::string& source : sources) {
+    // What comes from a pipe comes once.
+    std::error_code ignored;
+    const bool is_list = source.front() == '@';
+    if (source == "-" || (is_list && !fs::is_regular_file(source.substr(1), ignored))) {
+      return std::nullopt;
+    }
+  }
   std::istringstream nothing;
   FileList list(sources, nothing);
   for (int64_t count = 0;; ++count) {

@@ -81,14 +81,6 @@ absl::StatusOr<std::vector<int64_t>> ShapeOfOneRow(const TensorMetadata& input) 
   return shape;
 }
 
-// Adds a first dimension of one row where the model wants one more than there are.
-void AddRowDimension(const TensorMetadata& input, Tensor& tensor) {
-  const bool batches = !input.shape.empty() && input.shape[0] == -1;
-  if (batches && tensor.shape.size() + 1 == input.shape.size()) {
-    tensor.shape.insert(tensor.shape.begin(), 1);
-  }
-}
-
 // The tensor for a value that is a file or JSON text; `datatype` is the one to use where the value
 // doesn't say.
 absl::StatusOr<Tensor> ReadValue(const std::string& value, const std::string& datatype,
@@ -97,8 +89,9 @@ absl::StatusOr<Tensor> ReadValue(const std::string& value, const std::string& da
   const std::string path = value.substr(1);
   auto bytes = ReadFile(path);
   if (!bytes.ok()) return bytes.status();
-  if (absl::EndsWith(path, ".npy")) return ParseNpy(*bytes);
-  if (absl::EndsWith(path, ".json")) return ParseJsonTensor(*bytes, datatype);
+  auto parsed = ParseTensorFile(path, *bytes, datatype);
+  if (!parsed.ok()) return parsed.status();
+  if (parsed->has_value()) return **std::move(parsed);
   Tensor tensor{"", datatype, {}, *std::move(bytes)};
   if (!shape_given) {
     auto shape = ShapeOfOneRow(input);
@@ -132,6 +125,21 @@ absl::StatusOr<Tensor> ReadInput(const TensorMetadata& input, const std::string&
 }
 
 }  // namespace
+
+absl::StatusOr<std::optional<Tensor>> ParseTensorFile(const std::string& path,
+                                                      const std::string& bytes,
+                                                      const std::string& datatype) {
+  if (absl::EndsWith(path, ".npy")) return ParseNpy(bytes);
+  if (absl::EndsWith(path, ".json")) return ParseJsonTensor(bytes, datatype);
+  return std::nullopt;
+}
+
+void AddRowDimension(const TensorMetadata& input, Tensor& tensor) {
+  const bool batches = !input.shape.empty() && input.shape[0] == -1;
+  if (batches && tensor.shape.size() + 1 == input.shape.size()) {
+    tensor.shape.insert(tensor.shape.begin(), 1);
+  }
+}
 
 absl::StatusOr<std::vector<Tensor>> ReadInputs(const InputSpecs& specs,
                                                const ModelMetadata& metadata) {

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +29,15 @@ struct InputSpecs {
 // only that is missing. INVALID_ARGUMENT names the input that is wrong.
 absl::StatusOr<std::vector<Tensor>> ReadInputs(const InputSpecs& specs,
                                                const ModelMetadata& metadata);
+
+// The nameless tensor in the file `path`, of which `bytes` is the text: a .npy file, or a .json
+// file of elements of `datatype`; nothing for other files. INVALID_ARGUMENT where it isn't one.
+absl::StatusOr<std::optional<Tensor>> ParseTensorFile(const std::string& path,
+                                                      const std::string& bytes,
+                                                      const std::string& datatype);
+
+// Adds a first dimension of one row where the model wants one more than there are.
+void AddRowDimension(const TensorMetadata& input, Tensor& tensor);
 
 }  // namespace client
 }  // namespace millrace

@@ -18,5 +18,9 @@ bool Interrupted();
 // Before what was to be posted goes.
 void WakeNobody();
 
+// Waits until `fd` can be read, or the run is interrupted: true where it can be read, at its end,
+// too.
+bool WaitForInput(int fd);
+
 }  // namespace client
 }  // namespace millrace

@@ -1,9 +1,10 @@
 // Copyright The Millrace Authors
 // SPDX-License-Identifier: Apache-2.0
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
-#include <iostream>
+#include <istream>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -25,6 +26,7 @@
 #include "client/cli/progress_bar.h"
 #include "client/cli/record_file.h"
 #include "client/cli/session.h"
+#include "client/cli/standard_input.h"
 #include "client/cli/tensor_file.h"
 #include "client/cli/tensor_json.h"
 
@@ -36,6 +38,10 @@ using Json = nlohmann::ordered_json;
 using Format = RecordFile::Format;
 
 constexpr absl::Duration kLoadTimeout = absl::Minutes(10);
+// As many files as a server takes of a stream at most, unless it was told otherwise, so that there
+// are enough for full batches on all replicas; of large ones, so many bytes.
+constexpr int kWindow = 256;
+constexpr size_t kMostBytesUnderWay = 64 << 20;
 
 struct MapOptions {
   std::vector<std::string> sources;
@@ -48,7 +54,7 @@ struct MapOptions {
       .path = "-", .format = {}, .resumes = {}, .overwrites = {}, .outputs = {}};
   std::string save_folder;
   int top_k = 0;
-  int window = 0;
+  int window = kWindow;
   bool unordered = false;
 };
 
@@ -65,20 +71,16 @@ absl::StatusOr<Tensor> ReadAsInput(const std::string& file, const TensorMetadata
   auto bytes = ReadFile(file);
   if (!bytes.ok()) return bytes.status();
   if (input.datatype == "BYTES") return BytesTensor(input, *bytes);
-  auto tensor = absl::EndsWith(file, ".npy") ? ParseNpy(*bytes)
-                : absl::EndsWith(file, ".json")
-                    ? ParseJsonTensor(*bytes, input.datatype)
-                    : absl::InvalidArgumentError(absl::StrCat(
-                          "the model takes ", DescribeType(input.datatype, input.shape),
-                          "; expected a .npy or .json file, or a model that takes "
-                          "pictures"));
-  if (!tensor.ok()) return tensor;
-  tensor->name = input.name;
-  if (!input.shape.empty() && input.shape[0] == -1 &&
-      tensor->shape.size() + 1 == input.shape.size()) {
-    tensor->shape.insert(tensor->shape.begin(), 1);
+  auto tensor = ParseTensorFile(file, *bytes, input.datatype);
+  if (!tensor.ok()) return tensor.status();
+  if (!tensor->has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model takes ", DescribeType(input.datatype, input.shape),
+                     "; expected a .npy or .json file, or a model that takes pictures"));
   }
-  return tensor;
+  (*tensor)->name = input.name;
+  AddRowDimension(input, **tensor);
+  return **std::move(tensor);
 }
 
 // What becomes of the files, in the order of the records. Thread-safe: one thread sends, the
@@ -93,17 +95,21 @@ class Results {
         progress_(session.err, session.err_is_terminal, "files", total.value_or(0),
                   records.resumed()) {}
 
-  // A file that is sent now.
-  void Sent(std::string file) {
-    std::lock_guard lock(mutex_);
-    entries_.push_back({std::move(file), absl::Now(), std::nullopt});
+  // A file that is sent now, of so many bytes. Blocks while too many of them are under way.
+  void Sent(std::string file, size_t bytes) {
+    std::unique_lock lock(mutex_);
+    answered_.wait(lock, [&] {
+      return bytes_under_way_ == 0 || bytes_under_way_ + bytes <= kMostBytesUnderWay;
+    });
+    bytes_under_way_ += bytes;
+    entries_.push_back({std::move(file), absl::Now(), bytes, std::nullopt});
     by_index_[sent_++] = first_ + entries_.size() - 1;
   }
 
   // A file that can't be sent.
   void Failed(const std::string& file, const absl::Status& status) {
     std::lock_guard lock(mutex_);
-    entries_.push_back({file, absl::Now(), ErrorRecord(file, status)});
+    entries_.push_back({file, absl::Now(), 0, ErrorRecord(file, status)});
     ++failed_;
     WriteReady(entries_.back());
   }
@@ -113,6 +119,8 @@ class Results {
     const auto place = by_index_.find(answer.index);
     Entry& entry = entries_[place->second - first_];
     by_index_.erase(place);
+    bytes_under_way_ -= entry.bytes;
+    answered_.notify_one();
     entry.record = RecordOf(entry, answer);
     WriteReady(entry);
   }
@@ -149,6 +157,7 @@ class Results {
   struct Entry {
     std::string file;
     absl::Time sent_at;
+    size_t bytes;
     std::optional<Json> record;  // Once it is there; null where none is to be written.
   };
 
@@ -218,11 +227,13 @@ class Results {
   const MapOptions& options_;
   RecordFile& records_;
   mutable std::mutex mutex_;
+  std::condition_variable answered_;
   const absl::Time start_;
   ProgressBar progress_;
   std::deque<Entry> entries_;  // Sent or failed, and not written yet.
   size_t first_ = 0;           // The number of the first of them.
   int64_t sent_ = 0;
+  size_t bytes_under_way_ = 0;
   std::map<int64_t, size_t> by_index_;  // By the request's place in the stream.
   int64_t written_ = 0;
   int64_t failed_ = 0;
@@ -244,9 +255,12 @@ absl::StatusOr<TensorMetadata> InputOf(const ModelMetadata& model, const std::st
 absl::Status SendFiles(const MapOptions& options, const TensorMetadata& input,
                        const std::vector<std::string>& outputs, const RecordFile& records,
                        Stream& stream, Results& results) {
-  FileList files(options.sources, std::cin);
-  while (!Interrupted() && results.status().ok()) {
+  StandardInput standard_input;
+  std::istream in(&standard_input);
+  FileList files(options.sources, in);
+  while (results.status().ok()) {
     auto file = files.Next();
+    if (Interrupted()) break;  // Then a path from stdin may be cut off.
     if (!file.ok()) return file.status();
     if (!file->has_value()) break;
     if (records.Has(**file)) continue;
@@ -262,7 +276,7 @@ absl::Status SendFiles(const MapOptions& options, const TensorMetadata& input,
                     .inputs = {*std::move(tensor)},
                     .outputs = outputs,
                     .classes = options.top_k};
-    results.Sent(**file);
+    results.Sent(**file, request.inputs[0].data.size());
     // When the stream has ended its status comes from Close().
     if (!stream.Send(std::move(request)).ok()) break;
   }
@@ -270,9 +284,11 @@ absl::Status SendFiles(const MapOptions& options, const TensorMetadata& input,
 }
 
 int Run(Session& session, const MapOptions& options) {
+  ListenForInterrupts();
   std::unique_ptr<EmbeddedServer> server;
   if (!options.repository.empty()) {
     auto started = EmbeddedServer::Start(options.repository, kLoadTimeout);
+    if (absl::IsCancelled(started.status())) return kInterrupted;
     if (!started.ok()) return session.Fail(started.status());
     server = *std::move(started);
     session.url = server->address();
@@ -297,7 +313,6 @@ int Run(Session& session, const MapOptions& options) {
     std::filesystem::create_directories(options.save_folder, ignored);
   }
 
-  ListenForInterrupts();
   Results results(session, options, **records, CountFiles(options.sources));
   const auto stream = (*client)->OpenStream(
       {.window = options.window,
@@ -356,7 +371,9 @@ void AddMapCommand(Session& session) {
       ->check(CLI::PositiveNumber);
   command->add_option("--save", options->save_folder,
                       "Save outputs in this folder as .npy files, and only their names in records");
-  command->add_option("--window", options->window, "Files under way; default: 32")
+  command
+      ->add_option("--window", options->window,
+                   "Files under way; default: as many as the server takes, of at most 64 MiB")
       ->check(CLI::PositiveNumber);
   command->callback([&session, options] { session.exit_code = Run(session, *options); });
 }

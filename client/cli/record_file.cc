@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cli/record_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -11,9 +12,11 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "client/cli/tensor_json.h"
 
 namespace millrace {
@@ -28,26 +31,33 @@ std::string Cell(const std::string& text) {
   return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\"", "\"\""}}), "\"");
 }
 
-// The first cell of a line that Cell() wrote; nothing where it isn't whole. Names with line ends
-// stand on several lines, and aren't resumed.
-std::optional<std::string> FirstCell(const std::string& line) {
-  if (line.empty() || line[0] != '"') return line.substr(0, line.find(','));
+// The first cell of a row of cells that Cell() wrote.
+std::string FirstCell(const std::string& row) {
+  if (row.empty() || row[0] != '"') return row.substr(0, row.find(','));
   std::string cell;
-  for (size_t at = 1; at < line.size(); ++at) {
-    if (line[at] != '"') {
-      cell += line[at];
-    } else if (at + 1 < line.size() && line[at + 1] == '"') {
-      cell += line[++at];
-    } else {
-      return cell;
-    }
+  for (size_t at = 1; at < row.size() && (row[at] != '"' || row[++at] == '"'); ++at) {
+    cell += row[at];
   }
-  return std::nullopt;
+  return cell;
 }
 
-std::optional<std::string> FileOf(const std::string& line, RecordFile::Format format) {
-  if (format == RecordFile::Format::kCsv) return FirstCell(line);
-  const Json record = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+// Reads a line with its line end, and those after it where a cell goes on there; false where what
+// is left isn't whole.
+bool ReadRecord(std::istream& in, RecordFile::Format format, std::string& record) {
+  record.clear();
+  for (std::string line; std::getline(in, line) && !in.eof();) {
+    record += line + "\n";
+    const bool in_cell = format == RecordFile::Format::kCsv &&
+                         std::count(record.begin(), record.end(), '"') % 2 != 0;
+    if (!in_cell) return true;
+  }
+  return false;
+}
+
+std::optional<std::string> FileOf(absl::string_view text, RecordFile::Format format) {
+  if (format == RecordFile::Format::kCsv) return FirstCell(std::string(text));
+  if (format == RecordFile::Format::kJson) absl::ConsumeSuffix(&text, ",");
+  const Json record = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (!record.is_object() || !record.contains("file") || !record["file"].is_string()) {
     return std::nullopt;
   }
@@ -62,10 +72,7 @@ absl::StatusOr<std::unique_ptr<RecordFile>> RecordFile::Open(Options options) {
   const bool to_stdout = o.path == "-";
   std::error_code ignored;
   const bool exists = !to_stdout && std::filesystem::exists(o.path, ignored);
-  if (o.resumes && (to_stdout || o.format == Format::kJson)) {
-    return absl::InvalidArgumentError(
-        "only a file of JSON lines or CSV can be resumed, not stdout or a JSON array");
-  }
+  if (o.resumes && to_stdout) return absl::InvalidArgumentError("stdout can't be resumed");
   if (exists && !o.resumes && !o.overwrites) {
     return absl::InvalidArgumentError(absl::StrCat(
         "'", o.path, "' is there already; go on with --resume, or replace it with --overwrite"));
@@ -77,13 +84,8 @@ absl::StatusOr<std::unique_ptr<RecordFile>> RecordFile::Open(Options options) {
   if (file->file_ == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat("'", o.path, "': ", std::strerror(errno)));
   }
-  std::string head = o.format == Format::kJson ? "[" : "";
-  if (o.format == Format::kCsv && file->empty_) {
-    head = "file,error";
-    for (const std::string& output : o.outputs) absl::StrAppend(&head, ",", Cell(output));
-    head += "\n";
-  }
-  if (absl::Status status = file->Write(head); !status.ok()) return status;
+  if (file->has_head_) return file;
+  if (absl::Status status = file->Write(file->Head()); !status.ok()) return status;
   return file;
 }
 
@@ -93,23 +95,48 @@ RecordFile::~RecordFile() {
   if (file_ != stdout) std::fclose(file_);
 }
 
+std::string RecordFile::Head() const {
+  if (options_.format == Format::kNdjson) return "";
+  if (options_.format == Format::kJson) return "[";
+  std::string head = "file,error";
+  for (const std::string& output : options_.outputs) absl::StrAppend(&head, ",", Cell(output));
+  return head + "\n";
+}
+
 absl::Status RecordFile::Resume() {
   std::ifstream in(options_.path, std::ios::binary);
-  std::uintmax_t whole = 0;
-  std::string line;
-  for (int64_t number = 1; std::getline(in, line) && !in.eof(); ++number) {
-    whole += line.size() + 1;
-    empty_ = false;
-    if (number == 1 && options_.format == Format::kCsv) continue;
-    const std::optional<std::string> file = FileOf(line, options_.format);
-    if (!file) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "'", options_.path, "' can't be resumed: line ", number, " is no record of a file"));
+  const bool is_json = options_.format == Format::kJson;
+  const auto refusal = [this](int64_t number, absl::string_view why) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", options_.path, "' can't be resumed: line ", number, " is ", why));
+  };
+  std::uintmax_t whole = 0;  // Bytes that stay: of an array without the comma or bracket behind.
+  std::uintmax_t read = 0;
+  std::string text;
+  for (int64_t number = 1; ReadRecord(in, options_.format, text); ++number) {
+    read += text.size();
+    if (number == 1 && options_.format != Format::kNdjson) {
+      const std::string head = is_json ? "[\n" : Head();
+      if (text == "[]\n" && is_json) return Keep(1);
+      if (text != head) return refusal(1, absl::StrCat("not ", head.substr(0, head.size() - 1)));
+      whole = is_json ? 1 : read;
+      continue;
     }
+    if (is_json && text == "]\n") break;
+    text.pop_back();
+    const std::optional<std::string> file = FileOf(text, options_.format);
+    if (!file) return refusal(number, "no record of a file");
     done_.insert(std::hash<std::string>()(*file));
+    empty_ = false;
+    whole = is_json ? read - 1 - (absl::EndsWith(text, ",") ? 1 : 0) : read;
   }
+  return Keep(whole);
+}
+
+absl::Status RecordFile::Keep(std::uintmax_t bytes) {
+  has_head_ = bytes > 0;
   std::error_code error;
-  std::filesystem::resize_file(options_.path, whole, error);
+  std::filesystem::resize_file(options_.path, bytes, error);
   if (!error) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("'", options_.path, "': ", error.message()));
 }

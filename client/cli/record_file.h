@@ -26,9 +26,9 @@ class RecordFile {
   };
 
   // Opens `path`, or stdout for "-". Where `resumes`, what is there of an earlier run is kept, its
-  // last line is dropped where it isn't whole, and the files of its records are remembered.
-  // INVALID_ARGUMENT for what can't be resumed, or where it exists and isn't to be resumed or
-  // overwritten. `outputs` are the CSV's columns.
+  // last record is dropped where it isn't whole, and the files of its records are remembered.
+  // INVALID_ARGUMENT for what isn't an earlier run's, or a CSV with other columns, and where it
+  // exists and isn't to be resumed or overwritten. `outputs` are the CSV's columns.
   struct Options {
     std::string path;
     Format format = Format::kNdjson;
@@ -52,11 +52,16 @@ class RecordFile {
  private:
   explicit RecordFile(Options options) : options_(std::move(options)) {}
   absl::Status Resume();
+  // Cuts the file off after so many bytes.
+  absl::Status Keep(std::uintmax_t bytes);
+  // What comes before the first record.
+  std::string Head() const;
   absl::Status Write(const std::string& text);
   std::string CsvLine(const nlohmann::ordered_json& record) const;
 
   const Options options_;
   std::FILE* file_ = nullptr;
+  bool has_head_ = false;
   bool empty_ = true;  // No record yet.
   // By hash: a million names would take a hundred times as much.
   absl::flat_hash_set<size_t> done_;

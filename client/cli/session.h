@@ -53,6 +53,7 @@ void AddModelsCommand(Session& session);
 void AddInferCommand(Session& session);
 void AddStreamCommand(Session& session);
 void AddMapCommand(Session& session);
+void AddCompileCommand(Session& session);
 void AddServerCommands(Session& session);  // Those that millrace-server carries out.
 
 }  // namespace client

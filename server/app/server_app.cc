@@ -16,6 +16,8 @@
 #include "server/metrics/metric_names.h"
 #include "server/replica/child_process.h"
 #include "server/replica/model_template.h"
+#include "server/tuning/machine_fingerprint.h"
+#include "server/tuning/plan_file.h"
 
 namespace millrace {
 namespace {
@@ -39,6 +41,19 @@ ModelControl ControlOf(const ServerConfig& config) {
   if (config.model_control == "explicit") control.mode = ModelControl::Mode::kExplicit;
   if (config.model_control == "watch") control.mode = ModelControl::Mode::kWatch;
   return control;
+}
+
+// A file that is named must be a plan; one for another machine is ignored later, and the log says
+// so.
+absl::StatusOr<MeasuredPlans::Options> PlansOf(const ServerConfig& config, const Hardware& hardware,
+                                               const std::string& libtorch_version) {
+  MeasuredPlans::Options plans = {.machine = FingerprintOf(hardware, libtorch_version),
+                                  .ignore = config.plan == "none",
+                                  .file = ""};
+  if (plans.ignore || config.plan.empty()) return plans;
+  plans.file = config.plan;
+  MILLRACE_RETURN_IF_ERROR(Annotate(ReadPlanFile(plans.file).status(), "--plan"));
+  return plans;
 }
 
 Hardware DetectAll(const WorkerDescription& worker) {
@@ -68,6 +83,8 @@ absl::Status ServerApp::Build() {
   LogInfo("Millrace ", MILLRACE_VERSION, ", gRPC ", GrpcVersion(), ", libtorch ",
           worker.libtorch_version);
   LogInfo(DescribeHardware(hardware));
+  MILLRACE_ASSIGN_OR_RETURN(const MeasuredPlans::Options plans,
+                            PlansOf(config_, hardware, worker.libtorch_version));
 
   const int slots = hardware.cpu.slots();
   const bool automatic = config_.transform_workers == 0;
@@ -85,7 +102,8 @@ absl::Status ServerApp::Build() {
                      .sandbox = config_.sandbox},
           .max_queue_bytes = config_.max_queue_bytes,
           .required_models = config_.required_models,
-          .placement = {.pin = config_.pin, .transform_workers = config_.transform_workers}},
+          .placement = {.pin = config_.pin, .transform_workers = config_.transform_workers},
+          .plans = plans},
       hardware,
       ModelRepository::Context{.clock = &Clock::Real(),
                                .timer = &timer_,

@@ -13,6 +13,9 @@ using Json = nlohmann::json;
 // nlohmann::json finds these by argument-dependent lookup; the names are the library's.
 NLOHMANN_JSON_SERIALIZE_ENUM(EngineKind, {{EngineKind::kTorchScript, "torchscript"},
                                           {EngineKind::kAotInductor, "aotinductor"}})
+NLOHMANN_JSON_SERIALIZE_ENUM(ThreadWait,
+                             {{ThreadWait::kPassive, "passive"}, {ThreadWait::kActive, "active"}})
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ExecutionMode, engine, bfloat16, channels_last, wait)
 NLOHMANN_JSON_SERIALIZE_ENUM(SandboxMode, {{SandboxMode::kRequired, "required"},
                                            {SandboxMode::kOn, "on"},
                                            {SandboxMode::kOff, "off"}})
@@ -46,18 +49,25 @@ static void from_json(const Json& json, TensorSpec& spec) {
 }
 
 static void to_json(Json& json, const WarmupInput& input) {
-  json = {{"name", input.name}, {"dims", ToVector(input.dims)}, {"random", input.random}};
+  json = {{"name", input.name},
+          {"dims", ToVector(input.dims)},
+          {"random", input.random},
+          {"data_offset", input.data_offset},
+          {"data_rows", input.data_rows}};
 }
 
 static void from_json(const Json& json, WarmupInput& input) {
   input.name = json.at("name");
   input.dims = ToShape(json.at("dims"));
   input.random = json.at("random");
+  input.data_offset = json.at("data_offset");
+  input.data_rows = json.at("data_rows");
 }
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WarmupSample, rows, count, inputs, declared)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LoadCommand, engine, model_name, version, max_batch_size, inputs,
-                                   outputs, optimize, inference_mode, inter_op_threads, warmup,
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LoadCommand, mode, model_name, version, max_batch_size, inputs,
+                                   outputs, optimize, inference_mode, flush_denormals,
+                                   deterministic, inter_op_threads, warmup, further_batch_sizes,
                                    on_gpu, background, check_batching, load_only, sandbox, folder,
                                    memory_limit_bytes, server_pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ForkCommand, mailbox, cpus, threads, device_index)
@@ -180,7 +190,7 @@ template absl::StatusOr<WorkerDescription> FromJson(const std::string&);
 
 bool IsLoadCommand(const std::string& text) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return json.is_object() && json.contains("engine");
+  return json.is_object() && json.contains("mode");
 }
 
 }  // namespace millrace

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "server/base/sandbox_mode.h"
 #include "server/inference/engine_kind.h"
+#include "server/inference/execution_mode.h"
 #include "server/inference/inspection.h"
 #include "server/inference/model_signature.h"
 #include "server/inference/warmup.h"
@@ -31,9 +32,10 @@ inline constexpr int kWorkerControlFd = 3;
 // The user and group that workers become where the server runs as root: nobody's.
 inline constexpr unsigned int kWorkerUid = 65534;
 
-// Server → template, with two file descriptors: the model file and the model's memory.
+// Server → template, with two file descriptors: the model file and the model's memory; and where
+// samples take data, a third: the warm-up data, see SealedBytes.
 struct LoadCommand {
-  EngineKind engine = EngineKind::kTorchScript;
+  ExecutionMode mode;  // On a GPU only its engine counts.
   std::string model_name;
   int64_t version = 0;
   int64_t max_batch_size = 0;
@@ -41,8 +43,12 @@ struct LoadCommand {
   std::vector<TensorSpec> outputs;
   bool optimize = true;        // Freeze and optimise a TorchScript module.
   bool inference_mode = true;  // Else no_grad.
+  bool flush_denormals = false;
+  bool deterministic = false;  // The same batch gets the same results; else it isn't served.
   int inter_op_threads = 1;
   std::vector<WarmupSample> warmup;
+  // Run like the first sample, as many as there is a little time for.
+  std::vector<int64_t> further_batch_sizes;
   bool on_gpu = false;      // The template then only loads; the replicas move, optimise and warm.
   bool background = false;  // The process runs at SCHED_IDLE, and is to leave that once loaded.
   bool check_batching = false;  // See LoadedReply::batching.

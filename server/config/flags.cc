@@ -120,6 +120,10 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
       ->capture_default_str();
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
+  app.add_option("--plan", config.plan,
+                 "What `millrace tune` measured on this machine: a file, or none; default: what "
+                 "lies in each repository's .millrace")
+      ->type_name("FILE");
   AddSandbox(app, &config.sandbox);
   AddDuration(app, "--load-timeout", &config.load_timeout, "How long a model may take to load");
   app.add_option("--required-model", config.required_models,

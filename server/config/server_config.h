@@ -37,6 +37,7 @@ struct ServerConfig {
 
   std::vector<std::string> required_models;
   bool pin = false;
+  std::string plan;  // Empty: of each repository; "none": no plan; else a file.
   SandboxMode sandbox = SandboxMode::kOn;
   absl::Duration load_timeout = absl::Minutes(10);
   absl::Duration unhealthy_after = absl::Seconds(2);

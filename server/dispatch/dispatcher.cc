@@ -101,6 +101,8 @@ void Dispatcher::Submit(std::shared_ptr<PendingRequest> request) {
     if (fingerprint) Suspect(*request, *fingerprint);
     if (!stopped_.ok()) {
       Refuse(std::move(request), {stopped_}, actions);
+    } else if (LacksReplicas(now)) {
+      Refuse(std::move(request), {lacks_, Rejection::kNotReady}, actions);
     } else if (request->caller().cancelled()) {
       Refuse(std::move(request), Cancelled(), actions);
     } else {
@@ -139,6 +141,13 @@ void Dispatcher::SizeQueue(int64_t max_queue_rows, int64_t prepare_ahead) {
     prepare_ahead_ = prepare_ahead;
   }
   Pump();
+}
+
+void Dispatcher::LackReplicas(const absl::Status& why, absl::Time from) {
+  MutexLock lock(mutex_);
+  lacks_ = why;
+  lacks_from_ = from;
+  WakeAt(from);
 }
 
 void Dispatcher::Stop(const absl::Status& status) {
@@ -485,6 +494,7 @@ void Dispatcher::AddRunner(BatchRunner* runner) {
   {
     MutexLock lock(mutex_);
     runners_.AddIdle(runner, now);
+    lacks_from_ = absl::InfiniteFuture();
   }
   Pump();
 }
@@ -665,7 +675,10 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
   {
     MutexLock lock(mutex_);
     staging_.FreeBuffer(batch.buffer());
-    for (auto& [request, answer] : answers) ReleaseBytes(*request, freed);
+    for (auto& [request, answer] : answers) {
+      ReleaseBytes(*request, freed);
+      if (!failing_.empty()) failing_.Succeeded(request->flow().id());
+    }
     if (innocent) {
       suspects_.Remove(*innocent);
       has_suspects_.store(!suspects_.empty(), std::memory_order_relaxed);
@@ -690,6 +703,7 @@ void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
     if (members.size() > 1) {
       RunAgain(members, false, now, actions);
     } else {
+      if (!out_of_memory) failing_.Failed(members.front().request->flow().id(), now);
       Refuse(members.front().request, {status}, actions);
     }
   }
@@ -705,7 +719,8 @@ void Dispatcher::Send(PendingRequest& request, PendingRequest::Answer&& answer, 
                           .queue = timings.queue,
                           .compute_input = timings.fill,
                           .compute_infer = timings.execute,
-                          .compute_output = absl::ZeroDuration()});
+                          .compute_output = absl::ZeroDuration(),
+                          .non_finite = answer.response.non_finite > 0});
   answer.responder.Respond(std::move(answer.response));
 }
 
@@ -778,6 +793,7 @@ Dispatcher::Actions Dispatcher::PerformFills(absl::Span<const StagingArea::Fill>
 }
 
 void Dispatcher::Collect(absl::Time now, Actions& actions) {
+  CollectHopeless(now, actions);
   CollectExpired(now, actions);
   staging_.FreeEmptyBatches();
   staging_.GatherRetries(actions.fills);
@@ -786,6 +802,18 @@ void Dispatcher::Collect(absl::Time now, Actions& actions) {
   } while (CollectStart(now, actions));
   actions.rows_to_prepare = room_.preparations().HasWork(prepare_ahead_);
   WakeAt(std::min(room_.next_expiry(), staging_.next_expiry()));
+  if (lacks_from_ > now) WakeAt(lacks_from_);
+}
+
+void Dispatcher::CollectHopeless(absl::Time now, Actions& actions) {
+  if (!LacksReplicas(now)) return;
+  for (const auto& request : flows_.All()) {
+    Drop(*request, {lacks_, Rejection::kNotReady}, actions);
+  }
+}
+
+bool Dispatcher::LacksReplicas(absl::Time now) const {
+  return lacks_from_ <= now && runners_.all() == 0;
 }
 
 void Dispatcher::CollectExpired(absl::Time now, Actions& actions) {
@@ -819,8 +847,8 @@ bool Dispatcher::StageNext(absl::Time now, Actions& actions) {
   PendingRequest* const urgent = NextUrgent(now);
   PendingRequest* const overdue = urgent == nullptr ? NextOverdue(now) : nullptr;
   PendingRequest* request = urgent != nullptr ? urgent : overdue;
-  const bool out_of_turn = request != nullptr && HasRoom(*request);
-  if (!out_of_turn) request = NextInTurn();
+  const bool out_of_turn = request != nullptr && HasRoom(*request, now);
+  if (!out_of_turn) request = NextInTurn(now);
   if (request == nullptr) return false;
   if (request->rows_claimed > 0 && request->answered()) {  // An earlier part has failed.
     Drop(*request, {absl::InternalError("Another part of the request has failed.")}, actions);
@@ -841,7 +869,7 @@ bool Dispatcher::StageNext(absl::Time now, Actions& actions) {
   if (out_of_turn) request->out_of_turn = true;
   const bool by_guard = out_of_turn && request == overdue;
   actions.fills.push_back(staging_.Stage(*request, *batch));
-  if (request->suspect) batch->Close();
+  if (RunsAlone(*request, now)) batch->Close();
   CountForGuard(by_guard, actions.fills.back().rows);
   return true;
 }
@@ -850,7 +878,7 @@ void Dispatcher::CountForGuard(bool by_guard, int64_t rows) {
   guarded_rows_ = by_guard ? guarded_rows_ + rows : std::max<int64_t>(0, guarded_rows_ - rows);
 }
 
-PendingRequest* Dispatcher::NextInTurn() {
+PendingRequest* Dispatcher::NextInTurn(absl::Time now) {
   FairQueue& queue = room_.queue();
   PassedOver passed_over;
   while (ShapeGroup* const group = NextGroup(passed_over)) {
@@ -863,7 +891,7 @@ PendingRequest* Dispatcher::NextInTurn() {
       for (bool yielded = false;; yielded = true) {
         const int64_t room = batch == nullptr ? capacity : batch->Room();
         PendingRequest* const request = queue.Next(*group, tier, room, capacity, row_cost);
-        if (request != nullptr && (batch == nullptr || !request->suspect)) return request;
+        if (request != nullptr && (batch == nullptr || !RunsAlone(*request, now))) return request;
         if (batch == nullptr) break;
         if (request == nullptr &&
             staging_.YieldTo(tier, FairQueue::SmallestPiece(*group, tier, capacity), *batch)) {
@@ -935,11 +963,15 @@ bool Dispatcher::GuardAllows() const {
   return options_.starvation_guard != absl::InfiniteDuration() && guarded_rows_ == 0;
 }
 
-bool Dispatcher::HasRoom(const PendingRequest& request) const {
+bool Dispatcher::HasRoom(const PendingRequest& request, absl::Time now) const {
   const Batch* const batch = staging_.Find(*request.row_shape());
   if (batch == nullptr) return staging_.HasBuffer();
-  if (request.suspect) return false;  // It is run alone.
+  if (RunsAlone(request, now)) return false;
   return batch->HasRoom(batch->PieceOf(request.rows() - request.rows_claimed));
+}
+
+bool Dispatcher::RunsAlone(const PendingRequest& request, absl::Time now) const {
+  return request.suspect || failing_.Contains(request.flow().id(), now);
 }
 
 int64_t Dispatcher::RowsOfBatchFor(const PendingRequest& request, absl::Time now) const {

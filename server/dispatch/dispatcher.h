@@ -21,6 +21,7 @@
 #include "server/dispatch/claimant.h"
 #include "server/dispatch/core_leases.h"
 #include "server/dispatch/cost_table.h"
+#include "server/dispatch/failing_flows.h"
 #include "server/dispatch/memory_budget.h"
 #include "server/dispatch/overload_controller.h"
 #include "server/dispatch/pending_request.h"
@@ -106,9 +107,10 @@ class Dispatcher final : public Claimant,
   bool RetireRunner(BatchRunner* runner) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A batch has run and `runner` is free again. On success the outputs are copied out to the
-  // members' answers; an error is the only member's answer, and a batch of several is run again
-  // in halves, so that the one who caused it doesn't spoil its neighbours. One that ran out of
-  // memory is halved down to single rows, and later batches of its shape are smaller.
+  // members' answers; an error is the only member's answer, whose flow is then batched apart for a
+  // while, and a batch of several is run again in halves, so that the one who caused it doesn't
+  // spoil its neighbours. One that ran out of memory is halved down to single rows, and later
+  // batches of its shape are smaller.
   void Finish(BatchRunner* runner, std::unique_ptr<Batch> batch,
               const absl::StatusOr<std::vector<OutputView>>& outputs, absl::Duration execute,
               int replica) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -130,6 +132,10 @@ class Dispatcher final : public Claimant,
   // From now on a queue holds so many rows, and so many are prepared ahead: see the Options of
   // these names. For a model that has got more or fewer replicas.
   void SizeQueue(int64_t max_queue_rows, int64_t prepare_ahead) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // No replica can serve, for the reason `why`. Where none is added by `from`, what waits then is
+  // answered with it, and so is what comes until one is. Answers nothing itself.
+  void LackReplicas(const absl::Status& why, absl::Time from) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Answers whatever waits, and later whatever comes, with `status`.
   void Stop(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -276,6 +282,9 @@ class Dispatcher final : public Claimant,
   // ---- The steps that find out what can be done now ----
 
   void Collect(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives up what waits where there has been no replica for too long.
+  void CollectHopeless(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool LacksReplicas(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CollectExpired(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CollectStaging(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives one batch to a replica; false where none can go.
@@ -289,7 +298,7 @@ class Dispatcher final : public Claimant,
   // The shape whose turn it is of those for which there is a batch or a buffer.
   ShapeGroup* NextGroup(const PassedOver& passed_over) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whose turn it is, of those for whom there is room; null where there is nobody.
-  PendingRequest* NextInTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  PendingRequest* NextInTurn(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Who goes out of turn: one that would miss its deadline, one that has waited for too long.
   PendingRequest* NextUrgent(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PendingRequest* NextOverdue(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -297,7 +306,11 @@ class Dispatcher final : public Claimant,
   bool GuardAllows() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountForGuard(bool by_guard, int64_t rows) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether there is room for a piece of a request.
-  bool HasRoom(const PendingRequest& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasRoom(const PendingRequest& request, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether a request gets a batch of its own, so that it spoils nobody's.
+  bool RunsAlone(const PendingRequest& request, absl::Time now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // How many rows a new batch for a request takes at most.
   int64_t RowsOfBatchFor(const PendingRequest& request, absl::Time now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -370,6 +383,7 @@ class Dispatcher final : public Claimant,
   BatchCaps caps_ ABSL_GUARDED_BY(mutex_);
   SuspectPayloads suspects_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> has_suspects_{false};  // So that payloads are read only where it matters.
+  FailingFlows failing_ ABSL_GUARDED_BY(mutex_);
   ReturnPredictor returns_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_finish_ ABSL_GUARDED_BY(mutex_);
   int64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -378,6 +392,9 @@ class Dispatcher final : public Claimant,
   // The one wake-up that is outstanding; at InfiniteFuture() there is none.
   Timer::Id wake_ ABSL_GUARDED_BY(mutex_) = {absl::InfiniteFuture(), 0};
   bool waits_for_lease_ ABSL_GUARDED_BY(mutex_) = false;
+  // See LackReplicas(); InfiniteFuture() while there is one, or one is expected.
+  absl::Time lacks_from_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  absl::Status lacks_ ABSL_GUARDED_BY(mutex_);
   absl::Status stopped_ ABSL_GUARDED_BY(mutex_);  // Not OK: why nothing is taken any more.
   std::atomic<int64_t> in_flight_{0};
 };

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/status.h"
+#include "server/inference/finite_copy.h"
 
 namespace millrace {
 namespace {
@@ -39,7 +40,9 @@ std::optional<PendingRequest::Answer> PendingRequest::AddRows(const ModelSignatu
   if (!responder_.owed()) return std::nullopt;
   if (const absl::Status status = CopyRows(signature, outputs, batch_row, first_row, rows);
       !status.ok()) {
+    const int64_t non_finite = response_.non_finite;
     response_ = Response::Error(status);
+    response_.non_finite = non_finite;
     return TakeAnswer(signature);
   }
   rows_done_ += rows;
@@ -113,18 +116,41 @@ absl::Status PendingRequest::CopyRows(const ModelSignature& signature,
           "before; requests of more rows than max_batch_size need outputs of one shape"));
     }
     if (row_bytes == 0) continue;
-    const size_t to = static_cast<size_t>(output.data.data() - response_.memory.get()) +
-                      row_bytes * static_cast<size_t>(first_row);
-    std::memcpy(response_.memory.get() + to,
-                view.data.data() + row_bytes * static_cast<size_t>(batch_row),
-                row_bytes * static_cast<size_t>(rows));
+    const absl::Span<const std::byte> from = view.data.subspan(
+        row_bytes * static_cast<size_t>(batch_row), row_bytes * static_cast<size_t>(rows));
+    MILLRACE_RETURN_IF_ERROR(CopyTo(i, signature, from, first_row, rows));
   }
   return absl::OkStatus();
+}
+
+absl::Status PendingRequest::CopyTo(size_t output, const ModelSignature& signature,
+                                    absl::Span<const std::byte> from, int64_t first_row,
+                                    int64_t rows) {
+  const OutputTensor& whole = response_.outputs[output];
+  const size_t row_bytes = from.size() / static_cast<size_t>(rows);
+  std::byte* const to = response_.memory.get() + (whole.data.data() - response_.memory.get()) +
+                        row_bytes * static_cast<size_t>(first_row);
+  const NonFinite policy = signature.outputs()[checked_.outputs[output]].non_finite;
+  if (policy == NonFinite::kPass) {
+    std::memcpy(to, from.data(), from.size());
+    return absl::OkStatus();
+  }
+  const int64_t count = CopyCountingNonFinite(whole.data_type, from, to);
+  response_.non_finite += count;
+  if (count == 0 || policy == NonFinite::kFlag) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(
+      "output '", whole.name, "' of model '", signature.model_name(), "' has ", count,
+      count == 1 ? " value that is" : " values that are",
+      " NaN or infinite, which its config refuses (millrace.numerics.non_finite); check what the "
+      "request brings"));
 }
 
 PendingRequest::Answer PendingRequest::TakeAnswer(const ModelSignature& signature) {
   answered_.store(true, std::memory_order_release);
   response_.parameters = std::move(echoes);
+  if (response_.non_finite > 0) {
+    response_.parameters.push_back({"millrace_non_finite", response_.non_finite});
+  }
   if (response_.status.ok() && needs_preparation_) filler().Annotate(response_.parameters);
   if (response_.status.ok() && !checked_.classes.empty()) {
     Classify(checked_.classes, signature.batched(), response_);

@@ -92,7 +92,8 @@ class PendingRequest {
   };
 
   // Copies the rows [first_row, first_row + rows) from a batch's outputs, where they lie from
-  // `batch_row` on. Returns the answer when they were the last, or when they don't fit the others.
+  // `batch_row` on. Returns the answer when they were the last, or when they don't fit the others
+  // or hold what the signature refuses.
   std::optional<Answer> AddRows(const ModelSignature& signature,
                                 absl::Span<const OutputView> outputs, int64_t batch_row,
                                 int64_t first_row, int64_t rows, const Timings& timings)
@@ -111,6 +112,11 @@ class PendingRequest {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CopyRows(const ModelSignature& signature, absl::Span<const OutputView> outputs,
                         int64_t batch_row, int64_t first_row, int64_t rows)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Copies rows of one output, which lie at `from`, to their place, and counts what isn't finite
+  // where the signature wants that.
+  absl::Status CopyTo(size_t output, const ModelSignature& signature,
+                      absl::Span<const std::byte> from, int64_t first_row, int64_t rows)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Answer TakeAnswer(const ModelSignature& signature) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -115,6 +115,8 @@ double CpuBudget::cores() const { return std::min(static_cast<double>(cpus.size(
 
 int CpuBudget::slots() const { return std::max(1, static_cast<int>(std::floor(cores()))); }
 
+int CpuBudget::most_slots() const { return std::max(1, static_cast<int>(std::ceil(cores()))); }
+
 std::string DescribeBudget(const CpuBudget& budget) {
   const int slots = budget.slots();
   return absl::StrCat(slots, slots == 1 ? " core" : " cores", " on CPUs ",

@@ -16,10 +16,14 @@ struct CpuBudget {
   bool exclusive = false;  // Whether `cpus` is narrower than the machine's online CPUs.
   std::string source;      // Which limit decided, for the log.
 
-  // How many cores it may use, with a quota's fraction.
+  // What it is in cores, with the fraction of a quota.
   double cores() const;
+
   // How many cores' worth of work can run at a time: whole cores only, at least one.
   int slots() const;
+
+  // The same with a quota's fraction rounded up: more than that can't gain anything.
+  int most_slots() const;
 };
 
 // "2 cores on CPUs 0-3 (quota of 2.5 cores set in /sys/fs/cgroup/app)", for the log.

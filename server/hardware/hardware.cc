@@ -26,6 +26,7 @@ std::string DescribeAccelerator(const Accelerator& accelerator) {
 Hardware DetectHardware(const std::filesystem::path& root) {
   Hardware hardware;
   hardware.cpu = ReadCpuBudget(root);
+  hardware.cpu_model = ReadCpuModel(root);
   hardware.topology = ReadCpuTopology(root);
   return hardware;
 }

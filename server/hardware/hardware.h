@@ -8,6 +8,7 @@
 
 #include "server/hardware/accelerator.h"
 #include "server/hardware/cpu_budget.h"
+#include "server/hardware/cpu_model.h"
 #include "server/hardware/cpu_topology.h"
 
 namespace millrace {
@@ -15,6 +16,7 @@ namespace millrace {
 // What this machine gives the server. A plain value.
 struct Hardware {
   CpuBudget cpu;
+  CpuModel cpu_model;
   CpuTopology topology;
   std::vector<Accelerator> accelerators;  // Ascending by index.
 };

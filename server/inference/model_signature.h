@@ -19,6 +19,9 @@
 
 namespace millrace {
 
+// What becomes of answers with values that are NaN or infinite.
+enum class NonFinite { kPass, kFlag, kRefuse };
+
 // One input or output of a model.
 struct TensorSpec {
   std::string name;
@@ -28,6 +31,7 @@ struct TensorSpec {
   std::shared_ptr<const InputTransform> transform = nullptr;
 
   std::shared_ptr<const Labels> labels = nullptr;  // Of an output's classes; null: none.
+  NonFinite non_finite = NonFinite::kPass;         // Of an output.
 
   // What clients send or get: dims without the batch dimension.
   DataType wire_data_type() const { return transform ? transform->wire_data_type() : data_type; }

@@ -45,6 +45,7 @@ struct Response {
   std::unique_ptr<std::byte[]> memory;  // The reply's own memory, never shared with a replica.
   size_t memory_size = 0;               // Bytes in `memory`.
   Parameters parameters;
+  int64_t non_finite = 0;  // Values that are NaN or infinite, where they are looked for.
   Timings timings;
   bool wants_timings = false;
   // With RESOURCE_EXHAUSTED: when the caller should try again.

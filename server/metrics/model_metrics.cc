@@ -36,10 +36,11 @@ ModelMetrics::Shard::Shard(size_t batch_sizes)
       by_size(batch_sizes) {}
 
 ModelMetrics::ModelMetrics(std::string model, std::string version, int64_t max_batch_size,
-                           Clock& clock)
+                           Clock& clock, bool has_transform)
     : model_(std::move(model)),
       version_(std::move(version)),
       max_batch_size_(max_batch_size),
+      has_transform_(has_transform),
       clock_(clock),
       created_(clock.Now()),
       shards_(static_cast<size_t>(std::max<int64_t>(1, max_batch_size))) {}
@@ -52,6 +53,7 @@ void ModelMetrics::RecordRequest(const RequestRecord& record) {
   if (code == 0 || record.queue > absl::ZeroDuration()) {
     shard.queue.Observe(NonNegativeNs(record.queue));
   }
+  if (record.non_finite) shard.non_finite.Add();
   const auto total = static_cast<uint64_t>(NonNegativeNs(record.total));
   if (code != 0) return shard.fail_ns.Add(total);
   shard.request.Observe(NonNegativeNs(record.total));
@@ -180,6 +182,8 @@ void ModelMetrics::CollectCounters(std::vector<Sample>& samples) const {
     samples.push_back(
         {&kRejectionsTotal, {model_, version_, kRejectionNames[i]}, static_cast<double>(count)});
   }
+  const uint64_t non_finite = shards_.Sum([](const Shard& s) { return s.non_finite.value(); });
+  samples.push_back({&kNonFiniteTotal, {model_, version_}, static_cast<double>(non_finite)});
   const uint64_t restarts = shards_.Sum([](const Shard& s) { return s.restarts.value(); });
   samples.push_back({&kReplicaRestartsTotal, {model_, version_}, static_cast<double>(restarts)});
   const uint64_t busy_ns = shards_.Sum([](const Shard& s) { return s.busy_ns.value(); });
@@ -198,10 +202,11 @@ void ModelMetrics::CollectHistograms(std::vector<Sample>& samples) const {
   collect(kQueueWait, &Shard::queue, kSecondsPerNanosecond);
   collect(kFill, &Shard::fill, kSecondsPerNanosecond);
   collect(kExecute, &Shard::execute, kSecondsPerNanosecond);
+  collect(kBatchRows, &Shard::batch_rows, 1);
+  if (!has_transform_) return;
   collect(kTransformWait, &Shard::transform_wait, kSecondsPerNanosecond);
   collect(kTransformDecode, &Shard::transform_decode, kSecondsPerNanosecond);
   collect(kTransformResize, &Shard::transform_resize, kSecondsPerNanosecond);
-  collect(kBatchRows, &Shard::batch_rows, 1);
 }
 
 void ModelMetrics::CollectGauges(std::vector<Sample>& samples) const {

@@ -45,6 +45,7 @@ struct RequestRecord {
   absl::Duration compute_input;   // Copying it into its batch.
   absl::Duration compute_infer;   // Running its batch.
   absl::Duration compute_output;  // Copying its outputs out.
+  bool non_finite = false;        // Its outputs had values that are NaN or infinite.
 };
 
 // A batch that has run.
@@ -94,8 +95,9 @@ struct ModelGauges {
 class ModelMetrics {
  public:
   // `max_batch_size` as in the model's configuration: 0 and 1 mean no batching. `clock` must
-  // outlive this.
-  ModelMetrics(std::string model, std::string version, int64_t max_batch_size, Clock& clock);
+  // outlive this. Only a model with a transform shows how long its inputs' preparation takes.
+  ModelMetrics(std::string model, std::string version, int64_t max_batch_size, Clock& clock,
+               bool has_transform = false);
 
   // Counts a request that has its answer, also one that was rejected.
   void RecordRequest(const RequestRecord& record);
@@ -138,6 +140,7 @@ class ModelMetrics {
   const std::string& model() const { return model_; }
   const std::string& version() const { return version_; }
   int64_t max_batch_size() const { return max_batch_size_; }
+  bool has_transform() const { return has_transform_; }
 
  private:
   static constexpr size_t kCodes = 17;  // absl::StatusCode: 0 to 16.
@@ -153,6 +156,7 @@ class ModelMetrics {
     std::array<Counter, kCodes> answers;
     std::array<Counter, kRejections> rejections;
     Counter restarts;
+    Counter non_finite;
     Counter rows, success_ns, fail_ns, queue_ns, input_ns, infer_ns, output_ns;  // By requests.
     Histogram request, queue, fill, execute, batch_rows;
     Histogram transform_wait, transform_decode, transform_resize;
@@ -170,6 +174,7 @@ class ModelMetrics {
   const std::string model_;
   const std::string version_;
   const int64_t max_batch_size_;
+  const bool has_transform_;
   Clock& clock_;
   const absl::Time created_;
   Sharded<Shard> shards_;

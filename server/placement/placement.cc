@@ -26,6 +26,7 @@ struct Demand {
   std::vector<ReplicaPlacement> replicas;
   std::vector<ReplicaPlacement> spares;
   int explicit_slots = 0;
+  NumbersFrom numbers = NumbersFrom::kHardware;
 };
 
 // Plans one model, without regard to the others.
@@ -99,30 +100,46 @@ class ModelPlanner {
                                                      absl::StrJoin(group.gpus, ", "),
                                                      "]; expected no gpus, or KIND_GPU"));
     }
-    const Measurements::Best chosen = ChooseCpuReplicas(group);
+    const CpuModel& cpu = hardware_.cpu_model;
+    if (config_.bfloat16 && !cpu.computes_bfloat16) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "it is to compute in BF16 (millrace.execution, or a plan), but this CPU (", cpu.name,
+          ", ", cpu.isa, ") can't, and would take longer than in FP32; remove bfloat16"));
+    }
+    const std::optional<Measurements::Best> measured = MeasuredFor(group);
     ReplicaPlacement replica;
-    replica.threads = chosen.threads;
-    demand.replicas.insert(demand.replicas.end(), static_cast<size_t>(chosen.replicas), replica);
-    // Without a count only a replica that is wider than the budget asks for more than there is.
-    demand.explicit_slots = group.count ? demand.explicit_slots + chosen.replicas * chosen.threads
-                                        : std::max(demand.explicit_slots, chosen.threads);
+    replica.threads = measured ? measured->threads : config_.intra_op_threads.value_or(1);
+    const int replicas = measured ? measured->replicas
+                                  : group.count.value_or(std::clamp(
+                                        hardware_.cpu.slots() / replica.threads, 1, kMaxReplicas));
+    demand.replicas.insert(demand.replicas.end(), static_cast<size_t>(replicas), replica);
+    // Without numbers only a replica that is wider than the budget asks for more than there is.
+    demand.explicit_slots = measured || group.count
+                                ? demand.explicit_slots + replicas * replica.threads
+                                : std::max(demand.explicit_slots, replica.threads);
+    if (measured) {
+      demand.numbers = NumbersFrom::kMeasuring;
+    } else if (group.count || config_.intra_op_threads) {
+      demand.numbers = NumbersFrom::kConfig;
+    }
     return absl::OkStatus();
   }
 
-  Measurements::Best ChooseCpuReplicas(const InstanceGroup& group) const {
-    const int slots = hardware_.cpu.slots();
-    Measurements::Best chosen;
-    chosen.threads = config_.intra_op_threads.value_or(1);
-    if (group.count) {
-      chosen.replicas = *group.count;
-      return chosen;
+  // What was measured, cut to the budget; nullopt where nothing was, or with other numbers than
+  // are configured now.
+  std::optional<Measurements::Best> MeasuredFor(const InstanceGroup& group) const {
+    const auto found = measurements_.on_cpu.find({config_.model, config_.version});
+    if (found == measurements_.on_cpu.end() || config_.groups.size() > 1) return std::nullopt;
+    Measurements::Best best = found->second;
+    if (config_.intra_op_threads.value_or(best.threads) != best.threads ||
+        group.count.value_or(best.replicas) != best.replicas) {
+      return std::nullopt;
     }
-    chosen.replicas = std::clamp(slots / chosen.threads, 1, kMaxReplicas);
-    const auto measured = measurements_.on_cpu.find(config_.model);
-    if (measured == measurements_.on_cpu.end()) return chosen;
-    if (!config_.intra_op_threads) chosen.threads = std::clamp(measured->second.threads, 1, slots);
-    chosen.replicas = std::clamp(measured->second.replicas, 1, std::max(1, slots / chosen.threads));
-    return chosen;
+    const int slots = hardware_.cpu.most_slots();
+    if (!config_.intra_op_threads) best.threads = std::clamp(best.threads, 1, slots);
+    if (!group.count)
+      best.replicas = std::clamp(best.replicas, 1, std::max(1, slots / best.threads));
+    return best;
   }
 
   absl::Status AddGpuGroup(const InstanceGroup& group, Demand& demand) const {
@@ -136,6 +153,7 @@ class ModelPlanner {
     ReplicaPlacement replica;
     replica.device = DeviceKind::kGpu;
     replica.threads = config_.intra_op_threads.value_or(1);
+    if (group.count || config_.intra_op_threads) demand.numbers = NumbersFrom::kConfig;
     for (size_t i = 0; i < replicas; ++i) {
       replica.device_index = gpus[i % gpus.size()];
       demand.replicas.push_back(replica);
@@ -187,7 +205,19 @@ std::string OversubscriptionWarning(const ModelPlan& model, int asked, const Cpu
 }
 
 // The table's cells; a row for every run of replicas that are placed alike.
-using Row = std::array<std::string, 7>;
+using Row = std::array<std::string, 8>;
+
+std::string NameOf(NumbersFrom numbers) {
+  switch (numbers) {
+    case NumbersFrom::kHardware:
+      return "automatic";
+    case NumbersFrom::kConfig:
+      return "configured";
+    case NumbersFrom::kMeasuring:
+      break;
+  }
+  return "measured";
+}
 
 std::string FormatCpus(const std::vector<int>& cpus) {
   return cpus.empty() ? "any" : FormatCpuList(cpus);
@@ -201,12 +231,13 @@ Row FormatReplicas(const ModelPlan& model, size_t first, size_t last) {
           first == last ? absl::StrCat(first) : absl::StrCat(first, "-", last),
           replica.device == DeviceKind::kGpu ? absl::StrCat("gpu ", replica.device_index) : "cpu",
           FormatCpus(replica.cpus),
-          absl::StrCat(replica.threads)};
+          absl::StrCat(replica.threads),
+          NameOf(model.numbers)};
 }
 
 std::vector<Row> FormatModel(const ModelPlan& model) {
   if (!model.status.ok()) {
-    return {{model.model, absl::StrCat(model.version), model.engine, "none", "-", "-", "-"}};
+    return {{model.model, absl::StrCat(model.version), model.engine, "none", "-", "-", "-", "-"}};
   }
   std::vector<Row> rows;
   for (size_t first = 0; first < model.replicas.size();) {
@@ -271,7 +302,10 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
       if (pin && replica.device == DeviceKind::kCpu) replica.cpus = cores.Take(replica.threads);
     }
     model.explicit_slots = demand->explicit_slots;
-    if (model.explicit_slots > hardware.cpu.slots()) {
+    model.numbers = demand->numbers;
+    const bool measured = model.numbers == NumbersFrom::kMeasuring &&
+                          model.explicit_slots <= hardware.cpu.most_slots();
+    if (model.explicit_slots > hardware.cpu.slots() && !measured) {
       plan.warnings.push_back(OversubscriptionWarning(model, model.explicit_slots, hardware.cpu));
     }
     plan.running_slots = std::max(plan.running_slots, model.explicit_slots);
@@ -307,7 +341,8 @@ std::vector<int> PlaceTransformWorkers(const Hardware& hardware, int workers,
 }
 
 std::string FormatPlan(const PlacementPlan& plan) {
-  std::vector<Row> rows = {{"model", "version", "engine", "replica", "device", "cores", "threads"}};
+  std::vector<Row> rows = {
+      {"model", "version", "engine", "replica", "device", "cores", "threads", "numbers"}};
   for (const ModelPlan& model : plan.models) {
     const std::vector<Row> more = FormatModel(model);
     rows.insert(rows.end(), more.begin(), more.end());
@@ -315,7 +350,7 @@ std::string FormatPlan(const PlacementPlan& plan) {
   if (plan.transform) {
     const int last = plan.transform->workers - 1;
     rows.push_back({"transform workers", "-", "-", last == 0 ? "0" : absl::StrCat("0-", last),
-                    "cpu", FormatCpus(plan.transform->cpus), "1"});
+                    "cpu", FormatCpus(plan.transform->cpus), "1", "-"});
   }
   Row::size_type width[std::tuple_size_v<Row>] = {};
   for (const Row& row : rows) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -36,9 +37,10 @@ struct ReplicaRange {
 struct ModelPlacementConfig {
   std::string model;
   int64_t version = 1;
-  std::string engine;
+  std::string engine;                 // For FormatPlan().
   std::vector<InstanceGroup> groups;  // Empty: one group of kAuto.
   std::optional<int> intra_op_threads;
+  bool bfloat16 = false;              // On CPUs; see ExecutionMode.
   std::optional<ReplicaRange> range;  // Nullopt: their number is fixed.
   bool has_transform = false;         // Its inputs are prepared by the transform stage.
 };
@@ -48,13 +50,14 @@ struct Measurements {
   // How a model is run best on CPUs.
   struct Best {
     int replicas = 1;
-    int threads = 1;
+    int threads = 1;                    // Of each, intra-op.
     int64_t most_rows = 0;              // Of a batch; 0: as many as the configuration allows.
     std::optional<ExecutionMode> mode;  // Nullopt: as the configuration and the files say.
 
     friend bool operator==(const Best&, const Best&) = default;
   };
-  std::map<std::string, Best> on_cpu;  // By model name.
+  using Key = std::pair<std::string, int64_t>;  // A model's name and version.
+  std::map<Key, Best> on_cpu;
 };
 
 // One replica: a worker process and the device it computes on.
@@ -70,6 +73,9 @@ struct ReplicaPlacement {
   friend bool operator==(const ReplicaPlacement&, const ReplicaPlacement&) = default;
 };
 
+// What a model's numbers of replicas and threads come from.
+enum class NumbersFrom { kHardware, kConfig, kMeasuring };
+
 // What becomes of one version of a model. Where `status` isn't OK it has no replicas and the
 // message says why: a model that can't be placed here doesn't hinder the others.
 struct ModelPlan {
@@ -79,7 +85,9 @@ struct ModelPlan {
   absl::Status status;
   std::vector<ReplicaPlacement> replicas;  // At the start.
   std::vector<ReplicaPlacement> spares;    // Where others may be added.
-  int explicit_slots = 0;  // How many slots its configuration asks for in so many words.
+  // How many slots its configuration asks for in so many words, or measuring found best.
+  int explicit_slots = 0;
+  NumbersFrom numbers = NumbersFrom::kHardware;
   size_t most_places = 0;  // Replicas and spares, here or if the budget grew to the whole machine.
 
   // The replicas', then the spares'.
@@ -109,12 +117,15 @@ struct PlacementOptions {
 //
 // Invariants:
 //  1. Without a count a model gets, on CPUs, as many replicas as fit into the budget with its
-//     threads (one where none are configured), or what measuring found best, cut to the budget; on
-//     GPUs one on each. kAuto is GPU where there is one, else CPU.
+//     threads (one where none are configured); on GPUs one on each. kAuto is GPU where there is
+//     one, else CPU. What measuring found best takes the place of both numbers on CPUs, where it
+//     agrees with those that are configured; it is cut to the budget, a quota's fraction rounded
+//     up.
 //  2. Replicas on several GPUs are dealt in turn: two on each of four are [0,1,2,3,0,1,2,3].
 //  3. Models share the budget by taking turns: running_slots is the budget's slots, whatever the
 //     number of models. Only a model that by itself asks explicitly for more, with a count or with
-//     threads, raises it to what that model asks for, and gets a warning that says what it costs.
+//     threads, raises it to what that model asks for, and gets a warning that says what it costs;
+//     and one that measuring found to need a quota's fraction, too.
 //  4. Of a model whose number of replicas may vary, as many run at the start as it has a count,
 //  else
 //     the least. Others may be added up to its most, on CPUs no more than fit into the budget with
@@ -124,8 +135,9 @@ struct PlacementOptions {
 //     `options.pin` asks for it (see CoreAllotment for the order); under a mere quota they float,
 //     because the kernel then moves the whole group about anyway. GPU replicas float.
 //
-// Errors of a model (in its plan): FAILED_PRECONDITION when it needs a GPU that isn't there,
-// INVALID_ARGUMENT for a count, a number of threads or a list of GPUs that makes no sense.
+// Errors of a model (in its plan): FAILED_PRECONDITION when it needs a GPU that isn't there, or is
+// to compute in BF16 on a CPU that can't, INVALID_ARGUMENT for a count, a number of threads or a
+// list of GPUs that makes no sense.
 PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlacementConfig> models,
                             const Measurements& measurements, const PlacementOptions& options,
                             absl::Span<const ReplicaPlacement> placed = {});
@@ -138,7 +150,8 @@ std::vector<int> PlaceTransformWorkers(const Hardware& hardware, int workers,
                                        absl::Span<const ReplicaPlacement> placed);
 
 // Writes the plan as the table that the server prints at start: model, version, engine, replica,
-// device, cores ("any" where it floats), threads. Neighbouring replicas that are placed alike share
+// device, cores ("any" where it floats), threads, and whether these numbers come from the
+// hardware, the config or measuring. Neighbouring replicas that are placed alike share
 // a line; a model with an error has the replica "none". The transform workers have the last line.
 std::string FormatPlan(const PlacementPlan& plan);
 

@@ -69,15 +69,19 @@ bool IsForWorkers(absl::string_view entry) {
          std::any_of(std::begin(kOptions), std::end(kOptions), begins);
 }
 
-// The environment of workers; with idle intra-op threads that sleep instead of spinning on cores
-// that other replicas need, unless the operator said otherwise.
-std::vector<std::string> WorkerEnvironment() {
+// For how long an active thread spins until it sleeps: what libgomp does by itself, some
+// milliseconds. OMP_WAIT_POLICY=active would have it spin on while there are no requests.
+constexpr char kSpin[] = "GOMP_SPINCOUNT=300000";
+
+// The environment of workers; with the intra-op threads' way to wait, unless the operator said
+// otherwise.
+std::vector<std::string> WorkerEnvironment(ThreadWait wait) {
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     if (IsForWorkers(*entry)) environment.emplace_back(*entry);
   }
   if (getenv("OMP_WAIT_POLICY") == nullptr && getenv("GOMP_SPINCOUNT") == nullptr) {
-    environment.emplace_back("OMP_WAIT_POLICY=passive");
+    environment.emplace_back(wait == ThreadWait::kActive ? kSpin : "OMP_WAIT_POLICY=passive");
   }
   return environment;
 }
@@ -109,10 +113,10 @@ ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
 absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::string& program,
                                                  const std::vector<std::string>& arguments,
                                                  const ControlSocket& control, int output,
-                                                 bool background) {
+                                                 SpawnOptions options) {
   std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
-  std::vector<std::string> environment = WorkerEnvironment();
+  std::vector<std::string> environment = WorkerEnvironment(options.wait);
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
@@ -138,7 +142,7 @@ absl::StatusOr<ChildProcess> ChildProcess::Spawn(const std::string& program,
                         Pointers(environment).data());
     if (error == 0) Known().pids.insert(pid);
   }
-  if (error == 0 && background && AllowBackground()) {
+  if (error == 0 && options.background && AllowBackground()) {
     const sched_param idle = {};
     sched_setscheduler(pid, SCHED_IDLE, &idle);  // posix_spawn() itself takes no such policy.
   }

@@ -9,8 +9,16 @@
 
 #include "absl/status/statusor.h"
 #include "server/channel/control_socket.h"
+#include "server/inference/execution_mode.h"
 
 namespace millrace {
+
+struct SpawnOptions {
+  // It gets the cores that nobody else wants (SCHED_IDLE), where this process could raise it again.
+  bool background = false;
+  // What its OpenMP threads do, unless this process's own environment says something of that.
+  ThreadWait wait = ThreadWait::kPassive;
+};
 
 // A child of this process at the head of a process group, killed and reaped when it is destroyed.
 // Thread-compatible.
@@ -25,12 +33,11 @@ class ChildProcess {
   // server's to handle), with no signal blocked, of the environment only what libraries that
   // workers use are told by it, with `control` as its file descriptor kWorkerControlFd, `output` as
   // its standard output and error, and no others. Call on a thread that lives as long as the child
-  // may: the kernel's parent-death signal follows the thread. With `background` it gets the cores
-  // that nobody else wants (SCHED_IDLE), where this process could raise it again.
+  // may: the kernel's parent-death signal follows the thread.
   static absl::StatusOr<ChildProcess> Spawn(const std::string& program,
                                             const std::vector<std::string>& arguments,
                                             const ControlSocket& control, int output,
-                                            bool background = false);
+                                            SpawnOptions options = {});
 
   // Stands for a child that was started otherwise, and gives it a process group of its own.
   // INTERNAL where `pid` is no child of this process or another ChildProcess stands for it, so that

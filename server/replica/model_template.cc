@@ -68,23 +68,22 @@ std::string Bury(ChildProcess& process, WorkerOutput& output) {
 
 absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::Start(const StartOptions& options,
                                                                     LoadCommand command,
-                                                                    int model_fd, int memory_fd,
+                                                                    const Descriptors& descriptors,
                                                                     LoadedReply* reply) {
-  MILLRACE_ASSIGN_OR_RETURN(auto loaded, StartOnce(options, command, model_fd, memory_fd, reply));
+  MILLRACE_ASSIGN_OR_RETURN(auto loaded, StartOnce(options, command, descriptors, reply));
   if (!reply->start_over) return loaded;
   command.load_only = true;
   loaded.reset();
-  return StartOnce(options, std::move(command), model_fd, memory_fd, reply);
+  return StartOnce(options, std::move(command), descriptors, reply);
 }
 
-absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(const StartOptions& options,
-                                                                        LoadCommand command,
-                                                                        int model_fd, int memory_fd,
-                                                                        LoadedReply* reply) {
+absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(
+    const StartOptions& options, LoadCommand command, const Descriptors& descriptors,
+    LoadedReply* reply) {
   MILLRACE_ASSIGN_OR_RETURN(auto sockets, ControlSocket::CreatePair());
   auto& [ours, theirs] = sockets;
   std::unique_ptr<ScratchFolder> folder;
-  if (command.engine == EngineKind::kAotInductor) {
+  if (command.mode.engine == EngineKind::kAotInductor) {
     MILLRACE_ASSIGN_OR_RETURN(folder, ScratchFolder::Create(kWorkerUid));
     command.folder = folder->path();
   }
@@ -92,12 +91,15 @@ absl::StatusOr<std::unique_ptr<ModelTemplate>> ModelTemplate::StartOnce(const St
       auto pipe, WorkerOutput::Create(absl::StrCat("model '", command.model_name, "' version ",
                                                    command.version, " template")));
   auto& [output, worker_end] = pipe;
-  MILLRACE_ASSIGN_OR_RETURN(ChildProcess process,
-                            ChildProcess::Spawn(options.worker_program, {}, theirs,
-                                                worker_end.get(), options.background));
+  MILLRACE_ASSIGN_OR_RETURN(
+      ChildProcess process,
+      ChildProcess::Spawn(options.worker_program, {}, theirs, worker_end.get(),
+                          {.background = options.background, .wait = command.mode.wait}));
   theirs.release();  // Only the worker holds these ends now, so its death can be seen.
   worker_end.reset();
-  const absl::Status sent = ours.Send(ToJson(command), {model_fd, memory_fd});
+  std::vector<int> fds = {descriptors.model, descriptors.memory};
+  if (descriptors.warmup_data >= 0) fds.push_back(descriptors.warmup_data);
+  const absl::Status sent = ours.Send(ToJson(command), fds);
   const absl::StatusOr<ControlMessage> message = sent.ok()
                                                      ? ReceiveLoaded(ours, output, process, options)
                                                      : absl::StatusOr<ControlMessage>(sent);
@@ -127,17 +129,24 @@ absl::StatusOr<ForkedReplica> ModelTemplate::Fork(const ForkCommand& command, st
   absl::StatusOr<ControlMessage> message = absl::UnknownError("");
   {
     MutexLock lock(mutex_);
-    MILLRACE_RETURN_IF_ERROR(
-        control_.Send(ToJson(command), {theirs.fd(), event.get(), worker_end.get()}));
-    message = control_.Receive(kForkTimeout);
+    const absl::Status sent =
+        control_.Send(ToJson(command), {theirs.fd(), event.get(), worker_end.get()});
+    if (sent.ok()) message = control_.Receive(kForkTimeout);
+    lost_ = sent.ok() ? !message.ok() : absl::IsUnavailable(sent);
     // A late answer must not be taken for that of the next command.
-    if (!message.ok()) shutdown(control_.fd(), SHUT_RDWR);
+    if (lost_) shutdown(control_.fd(), SHUT_RDWR);
+    MILLRACE_RETURN_IF_ERROR(sent);
   }
   MILLRACE_RETURN_IF_ERROR(message.status());
   MILLRACE_ASSIGN_OR_RETURN(const ForkedReply reply, FromJson<ForkedReply>(message->text));
   MILLRACE_RETURN_IF_ERROR(reply.status);
   MILLRACE_ASSIGN_OR_RETURN(ChildProcess process, ChildProcess::Adopt(reply.pid));
   return ForkedReplica{std::move(process), std::move(ours), std::move(event), std::move(output)};
+}
+
+bool ModelTemplate::is_lost() const {
+  MutexLock lock(mutex_);
+  return lost_;
 }
 
 bool ModelTemplate::WatchUntilDeath(int stop_event, absl::Duration timeout) {

@@ -38,18 +38,29 @@ class ModelTemplate {
     int cancel_event = -1;  // An eventfd: once it is readable, the load ends. -1: none.
   };
 
-  // Starts the worker program and has it load the model from `model_fd`, and a second time without
-  // running it where that starts threads. Blocks until it is loaded and warm, each time at most for
+  // What crosses to the process with the command.
+  struct Descriptors {
+    int model = -1;
+    int memory = -1;
+    int warmup_data = -1;  // -1: none.
+  };
+
+  // Starts the worker program and has it load the model, and a second time without running it where
+  // that starts threads. Blocks until it is loaded and warm, each time at most for
   // the timeout; `reply` is what the worker says, also where it fails. CANCELLED where it was told
   // to end. Call on a thread that lives as long as the template.
   static absl::StatusOr<std::unique_ptr<ModelTemplate>> Start(const StartOptions& options,
-                                                              LoadCommand command, int model_fd,
-                                                              int memory_fd, LoadedReply* reply);
+                                                              LoadCommand command,
+                                                              const Descriptors& descriptors,
+                                                              LoadedReply* reply);
 
   // Forks a replica, which has a name for the log. UNAVAILABLE when the template has died. Blocks
   // for milliseconds; a template that doesn't answer for long counts as dead.
   absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, std::string name)
       ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Whether Fork() has found that it is dead: then no further one succeeds.
+  bool is_lost() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Waits until the template dies or `stop_event` has input: true; false after `timeout`.
   bool WatchUntilDeath(int stop_event, absl::Duration timeout);
@@ -67,15 +78,16 @@ class ModelTemplate {
         output_(std::move(output)) {}
 
   static absl::StatusOr<std::unique_ptr<ModelTemplate>> StartOnce(const StartOptions& options,
-                                                                  LoadCommand command, int model_fd,
-                                                                  int memory_fd,
+                                                                  LoadCommand command,
+                                                                  const Descriptors& descriptors,
                                                                   LoadedReply* reply);
 
   const std::unique_ptr<ScratchFolder> folder_;  // The unpacked package, where it is still needed.
   ChildProcess process_;
   const ControlSocket control_;
   WorkerOutput output_;  // Of the thread that started it.
-  Mutex mutex_;          // Held from a command to its reply.
+  mutable Mutex mutex_;  // Held from a command to its reply.
+  bool lost_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 // What the worker program says of itself and of this machine's GPUs. Blocks for as long as

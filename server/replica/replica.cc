@@ -85,7 +85,6 @@ std::optional<absl::Duration> Replica::busy_for() const {
 void Replica::Live() {
   ClearEvent(options_.stop_event);  // Who was here before may have left it signalled.
   while (!is_ending()) {
-    const absl::Time started = context_.clock->Now();
     absl::Status state = StartProcess();
     if (state.ok()) {
       context_.on_state(options_.index, state);
@@ -98,7 +97,7 @@ void Replica::Live() {
     if (is_ending()) break;
     // One that has done its work was well: what it died of came from outside.
     const absl::Duration lived =
-        std::exchange(served_, false) ? absl::InfiniteDuration() : context_.clock->Now() - started;
+        std::exchange(served_, false) ? absl::InfiniteDuration() : context_.clock->Now() - started_;
     const absl::Duration pause = backoff_.NextPause(lived, random_);
     const std::string next = absl::StrCat(
         "; the next start is ",
@@ -120,12 +119,14 @@ absl::Status Replica::StartProcess() {
   mailbox_.Reset();  // Before the fork: the new process may go to sleep on it at once.
   // One that floats does so where the server does by now, wherever its template was started.
   const std::vector<int>& pinned = options_.placement.cpus;
-  MILLRACE_ASSIGN_OR_RETURN(process_,
-                            context_.fork({.mailbox = options_.index,
-                                           .cpus = pinned.empty() ? CpusOf(getpid()) : pinned,
-                                           .threads = options_.placement.threads,
-                                           .device_index = options_.placement.device_index},
-                                          Name()));
+  absl::StatusOr<ForkedReplica> forked =
+      context_.fork({.mailbox = options_.index,
+                     .cpus = pinned.empty() ? CpusOf(getpid()) : pinned,
+                     .threads = options_.placement.threads,
+                     .device_index = options_.placement.device_index},
+                    Name());
+  started_ = context_.clock->Now();  // Not before: it may have waited for a template.
+  MILLRACE_ASSIGN_OR_RETURN(process_, std::move(forked));
   if (!WaitForReply()) return absl::CancelledError("is to stop");
   const absl::StatusOr<ControlMessage> message = process_->control.Receive(absl::ZeroDuration());
   if (absl::IsDeadlineExceeded(message.status())) {

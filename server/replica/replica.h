@@ -49,6 +49,7 @@ class Replica final : public BatchRunner {
     ModelMetrics* metrics;
     Clock* clock;
     ExecutionLimit* limit;
+    // May wait for the template, at most until the replica is to end.
     std::function<absl::StatusOr<ForkedReplica>(const ForkCommand&, std::string name)> fork;
     // How long the warm-up's samples ran, where the replica ran them; see ReadyReply.
     std::function<void(const std::vector<int64_t>& warmup_ns, ReplicaKind kind)> on_warm;
@@ -63,6 +64,8 @@ class Replica final : public BatchRunner {
   // Takes no batch any more, and ends the process when the batch that it runs is done. Blocks until
   // then, at most until `deadline`; true where it is done.
   bool Retire(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether it is to end, at once or after its batch.
+  bool is_ending() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // BatchRunner.
   void Run(std::unique_ptr<Batch> batch) override ABSL_LOCKS_EXCLUDED(mutex_);
@@ -96,8 +99,6 @@ class Replica final : public BatchRunner {
   // Ends the process; says how it ended, and by what incident more is found in the log.
   std::string End() ABSL_LOCKS_EXCLUDED(mutex_);
   std::unique_ptr<Batch> TakeBatch() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Whether it is to end, at once or after its batch.
-  bool is_ending() const ABSL_LOCKS_EXCLUDED(mutex_);
   bool stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits, at most until the replica is to end.
   void Pause(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -108,6 +109,7 @@ class Replica final : public BatchRunner {
   Mailbox mailbox_;
   // The thread's own.
   std::optional<ForkedReplica> process_;
+  absl::Time started_;  // When the process was forked, or that was tried.
   bool hangs_ = false;
   bool served_ = false;  // The process has run a batch without an error.
   bool leaves_ = false;  // It gets no batch after the one that it has.

@@ -13,6 +13,7 @@
 #include "server/base/event_fd.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
+#include "server/channel/sealed_bytes.h"
 
 namespace millrace {
 namespace {
@@ -54,14 +55,21 @@ size_t BufferBytes(const ModelSignature& signature, size_t most_request_bytes) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ReplicaPool>> ReplicaPool::Create(Options options, Context context) {
-  std::unique_ptr<ReplicaPool> pool(new ReplicaPool(std::move(options), std::move(context)));
+  UniqueFd warmup_data;
+  if (!options.warmup_data.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(warmup_data, SealedBytes::Copy(options.warmup_data));
+    options.warmup_data = {};  // One copy is enough.
+  }
+  std::unique_ptr<ReplicaPool> pool(
+      new ReplicaPool(std::move(options), std::move(context), std::move(warmup_data)));
   MILLRACE_RETURN_IF_ERROR(pool->Start());
   return pool;
 }
 
-ReplicaPool::ReplicaPool(Options options, Context context)
+ReplicaPool::ReplicaPool(Options options, Context context, UniqueFd warmup_data)
     : options_(std::move(options)),
       context_(std::move(context)),
+      warmup_data_(std::move(warmup_data)),
       limit_({.configured = options_.execution_limit, .first_runs = options_.load_timeout}),
       places_(options_.replicas),
       slots_(std::max(options_.replicas.size(), options_.most_places) + 1),
@@ -89,6 +97,14 @@ absl::Status ReplicaPool::Start() {
   dispatcher_ =
       Dispatcher::Create(options_.dispatch, options_.signature, std::move(buffers), *context_.clock,
                          *context_.timer, *context_.leases, *context_.metrics);
+  const std::vector<TensorSpec>& outputs = options_.signature->outputs();
+  const bool divisible = std::all_of(outputs.begin(), outputs.end(), [](const TensorSpec& output) {
+    return ElementCount(output.dims).has_value();
+  });
+  if (options_.most_rows > 0 && options_.most_rows < options_.signature->max_batch_size() &&
+      divisible) {
+    dispatcher_->LimitRows(options_.most_rows);
+  }
   template_thread_ = std::make_unique<Thread>("template", [this] { KeepTemplate(); });
   {
     MutexLock lock(mutex_);
@@ -97,8 +113,8 @@ absl::Status ReplicaPool::Start() {
   }
   for (size_t i = 0; i < static_cast<size_t>(options_.start); ++i) Add(i, options_.replicas[i]);
   MutexLock lock(mutex_);
-  const auto tried = [](const Slot& slot) { return slot.replica == nullptr || slot.tried; };
-  while (!std::all_of(slots_.begin(), slots_.end(), tried)) changed_.Wait(mutex_);
+  const auto is_starting = [](const Slot& slot) { return slot.is_starting(); };
+  while (std::any_of(slots_.begin(), slots_.end(), is_starting)) changed_.Wait(mutex_);
   return FirstError();
 }
 
@@ -114,7 +130,8 @@ ReplicaPool::~ReplicaPool() {
   }
   SignalEvent(stop_event_.get());
   template_thread_.reset();  // Nobody grows the pool any more.
-  for (size_t i = static_cast<size_t>(replicas()); i-- > 0;) Remove(i, absl::InfinitePast());
+  const auto count = static_cast<size_t>(replicas());
+  for (size_t i = 0; i < count; ++i) Remove(i, absl::InfinitePast());
 }
 
 // ---- Growing and shrinking ----
@@ -146,11 +163,19 @@ void ReplicaPool::Add(size_t slot, const ReplicaPlacement& placement) {
           .clock = context_.clock,
           .limit = &limit_,
           .fork = [this](const ForkCommand& command,
-                         std::string name) { return Fork(command, std::move(name)); },
+                         const std::string& name) { return Fork(command, name); },
           .on_warm = [this](const std::vector<int64_t>& warmup_ns,
                             ReplicaKind kind) { TellCosts(warmup_ns, kind); },
           .on_state = [this](int replica,
                              const absl::Status& state) { SetReplicaState(replica, state); }});
+}
+
+absl::Status ReplicaPool::WaitUntilSettled(size_t slot, absl::Time deadline) {
+  MutexLock lock(mutex_);
+  while (slots_[slot].is_starting() && !stopping_ && context_.clock->Now() < deadline) {
+    context_.clock->WaitUntil(changed_, mutex_, deadline);
+  }
+  return StateOf(slots_[slot]);
 }
 
 absl::Status ReplicaPool::WaitUntilTried(size_t slot, absl::Time deadline) {
@@ -158,7 +183,7 @@ absl::Status ReplicaPool::WaitUntilTried(size_t slot, absl::Time deadline) {
   while (!slots_[slot].tried && !stopping_ && context_.clock->Now() < deadline) {
     context_.clock->WaitUntil(changed_, mutex_, deadline);
   }
-  return slots_[slot].state;
+  return StateOf(slots_[slot]);
 }
 
 void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
@@ -168,6 +193,11 @@ void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
     replica = slots_[slot].replica.get();
   }
   if (replica == nullptr) return;
+  replica->Retire(absl::InfinitePast());
+  {
+    MutexLock lock(mutex_);
+    changed_.NotifyAll();  // It may wait for a template.
+  }
   replica->Retire(deadline);
   Slot removed;  // Destroyed without the lock, which the replica's thread takes.
   MutexLock lock(mutex_);
@@ -179,7 +209,7 @@ absl::Status ReplicaPool::Grow(size_t from, size_t to, absl::Time deadline) {
   for (size_t i = from; i < to; ++i) Add(i, PlaceOf(i));
   absl::Status failed;
   for (size_t i = from; i < to; ++i) {
-    const absl::Status state = WaitUntilTried(i, deadline);
+    const absl::Status state = WaitUntilSettled(i, deadline);
     if (failed.ok()) failed = OfReplica(i, state);
   }
   if (failed.ok()) return failed;
@@ -225,7 +255,7 @@ absl::Status ReplicaPool::Restart(absl::Duration timeout) {
 absl::Status ReplicaPool::Replace(size_t slot, absl::Time deadline) {
   Remove(slot, deadline);
   Add(slot, PlaceOf(slot));
-  const absl::Status state = WaitUntilTried(slot, deadline);
+  const absl::Status state = WaitUntilSettled(slot, deadline);
   return OfReplica(slot, state);  // Where it can't start it goes on trying.
 }
 
@@ -251,7 +281,7 @@ absl::Status ReplicaPool::Move(std::vector<ReplicaPlacement> places, int start,
   for (size_t i = before; i < after; ++i) Add(i, PlaceOf(i));
   absl::Status failed = moved.status();
   for (size_t i = before; i < after; ++i) {  // Who can't start goes on trying.
-    const absl::Status state = WaitUntilTried(i, deadline);
+    const absl::Status state = WaitUntilSettled(i, deadline);
     if (failed.ok()) failed = OfReplica(i, state);
   }
   if (before != after || moved.value_or(0) > 0) {
@@ -319,8 +349,8 @@ void ReplicaPool::KeepTemplate() {
   RestartBackoff backoff(options_.backoff);
   absl::BitGen random;
   for (bool first = true;; first = false) {
-    const absl::Time started = context_.clock->Now();
     LoadTemplate(first && options_.background);
+    const absl::Time loaded_at = context_.clock->Now();
     std::shared_ptr<ModelTemplate> loaded;
     {
       MutexLock lock(mutex_);
@@ -331,20 +361,24 @@ void ReplicaPool::KeepTemplate() {
     }
     if (loaded != nullptr) Watch(*loaded);
     MutexLock lock(mutex_);
-    template_.reset();
     if (stopping_) {
-      template_state_ = absl::CancelledError("the pool is being ended");  // To replicas that try.
+      template_.reset();
       return;
     }
+    const absl::Time now = context_.clock->Now();
+    const absl::Duration pause =
+        backoff.NextPause(loaded == nullptr ? absl::ZeroDuration() : now - loaded_at, random);
     if (loaded != nullptr) {
-      template_state_ = absl::UnavailableError(
-          absl::StrCat("its template process ", loaded->Bury(), " and is loaded again"));
-      LogWarning("model '", options_.signature->model_name(),
-                 "': ", std::string(template_state_.message()));
+      LoseTemplate(absl::StrCat("its template process ", loaded->Bury(), " and is loaded again"));
       ReapStrangers();
+    } else {
+      LoseTemplate(absl::StrCat("its template can't be loaded again: ", template_state_.message(),
+                                "; the next attempt is in ",
+                                absl::FormatDuration(absl::Ceil(pause, absl::Milliseconds(1)))));
     }
-    const absl::Time until =
-        context_.clock->Now() + backoff.NextPause(context_.clock->Now() - started, random);
+    LogWarning("model '", options_.signature->model_name(), "' version ",
+               options_.signature->version(), ": ", std::string(template_state_.message()));
+    const absl::Time until = now + pause;
     while (!stopping_ && context_.clock->Now() < until) {
       context_.clock->WaitUntil(changed_, mutex_, until);
     }
@@ -354,7 +388,7 @@ void ReplicaPool::KeepTemplate() {
 
 LoadCommand ReplicaPool::MakeLoadCommand(bool background) const {
   const ModelSignature& signature = *options_.signature;
-  LoadCommand command = {.engine = options_.engine,
+  LoadCommand command = {.mode = options_.mode,
                          .model_name = signature.model_name(),
                          .version = signature.version_number(),
                          .max_batch_size = signature.max_batch_size(),
@@ -362,8 +396,11 @@ LoadCommand ReplicaPool::MakeLoadCommand(bool background) const {
                          .outputs = signature.outputs(),
                          .optimize = options_.optimize,
                          .inference_mode = options_.inference_mode,
+                         .flush_denormals = options_.flush_denormals,
+                         .deterministic = options_.deterministic,
                          .inter_op_threads = options_.inter_op_threads,
                          .warmup = options_.warmup,
+                         .further_batch_sizes = options_.further_batch_sizes,
                          .background = background,
                          .check_batching = options_.batch_check != BatchCheck::kUnchecked,
                          .sandbox = options_.sandbox,
@@ -381,8 +418,11 @@ void ReplicaPool::LoadTemplate(bool background) {
                                       .timeout = options_.load_timeout,
                                       .background = background,
                                       .cancel_event = options_.cancel_event},
-                                     MakeLoadCommand(background), options_.model_file.get(),
-                                     memory_->fd(), &reply);
+                                     MakeLoadCommand(background),
+                                     {.model = options_.model_file.get(),
+                                      .memory = memory_->fd(),
+                                      .warmup_data = warmup_data_.get()},
+                                     &reply);
   // In the background runs stand still while others need the cores, so their times say nothing.
   if (!background) TellCosts(reply.warmup_ns, ReplicaKind::kCpu);
   for (const std::string& note : reply.notes) {
@@ -396,7 +436,9 @@ void ReplicaPool::LoadTemplate(bool background) {
   const absl::Status state = loaded.ok() ? Heed(reply.batching) : loaded.status();
   MutexLock lock(mutex_);
   template_state_ = state;
-  if (state.ok()) template_ = *std::move(loaded);
+  if (!state.ok()) return;
+  template_ = *std::move(loaded);
+  for (Slot& slot : slots_) slot.waits = false;
 }
 
 absl::Status ReplicaPool::Heed(const absl::Status& batching) {
@@ -433,14 +475,40 @@ void ReplicaPool::Watch(ModelTemplate& loaded) {
   while (!loaded.WatchUntilDeath(stop_event_.get(), kScalingInterval)) Scale(scaler);
 }
 
-absl::StatusOr<ForkedReplica> ReplicaPool::Fork(const ForkCommand& command, std::string name) {
+absl::StatusOr<ForkedReplica> ReplicaPool::Fork(const ForkCommand& command,
+                                                const std::string& name) {
   std::shared_ptr<ModelTemplate> from;
-  {
-    MutexLock lock(mutex_);
-    if (template_ == nullptr) return template_state_;
-    from = template_;
+  for (;;) {
+    MILLRACE_ASSIGN_OR_RETURN(from, WaitForTemplate(static_cast<size_t>(command.mailbox), from));
+    absl::StatusOr<ForkedReplica> forked = from->Fork(command, name);
+    if (forked.ok() || !from->is_lost()) return forked;
   }
-  return from->Fork(command, std::move(name));
+}
+
+absl::StatusOr<std::shared_ptr<ModelTemplate>> ReplicaPool::WaitForTemplate(
+    size_t slot, const std::shared_ptr<ModelTemplate>& lost) {
+  MutexLock lock(mutex_);
+  if (lost != nullptr && template_ == lost) {
+    LoseTemplate("its template process has gone, or doesn't answer");
+  }
+  const auto is_ending = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !slots_[slot].in_use() || slots_[slot].replica->is_ending();
+  };
+  while (template_ == nullptr && !is_ending()) {
+    if (!std::exchange(slots_[slot].waits, true)) {
+      NoteReadiness();
+      changed_.NotifyAll();
+    }
+    changed_.Wait(mutex_);
+  }
+  if (is_ending()) return absl::CancelledError("the replica is to end");
+  return template_;
+}
+
+void ReplicaPool::LoseTemplate(const std::string& why) {
+  template_.reset();
+  template_state_ = absl::UnavailableError(why);
+  NoteReadiness();
 }
 
 // ---- State ----
@@ -459,16 +527,28 @@ void ReplicaPool::SetReplicaState(int replica, const absl::Status& state) {
 }
 
 void ReplicaPool::NoteReadiness() {
+  const absl::Status error = FirstError();
   unready_since_ =
-      FirstError().ok() ? absl::InfiniteFuture() : std::min(unready_since_, context_.clock->Now());
+      error.ok() ? absl::InfiniteFuture() : std::min(unready_since_, context_.clock->Now());
+  // What an operator restarts, or what is just being loaded, may take its time.
+  const auto is_starting = [](const Slot& slot) { return slot.is_starting(); };
+  if (error.ok() || !slots_.front().in_use() ||
+      std::any_of(slots_.begin(), slots_.end(), is_starting)) {
+    return;
+  }
+  dispatcher_->LackReplicas(
+      absl::UnavailableError(absl::StrCat("model '", options_.signature->model_name(), "' version ",
+                                          options_.signature->version(),
+                                          " has no replica that can serve: ", error.message())),
+      unready_since_ + options_.unhealthy_after);
 }
 
 absl::Status ReplicaPool::FirstError() const {
   absl::Status first = absl::UnavailableError("has no replicas");
   for (auto slot = slots_.rbegin(); slot != slots_.rend(); ++slot) {
-    if (slot->replica == nullptr) continue;
+    if (!slot->in_use()) continue;
     if (slot->state.ok()) return absl::OkStatus();
-    first = slot->state;
+    first = StateOf(*slot);
   }
   return first;
 }
@@ -526,7 +606,7 @@ std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {
     list.push_back({.index = static_cast<int>(i),
                     .pid = pid,
                     .state = pid > 0 || !slot.state.ok()
-                                 ? slot.state
+                                 ? StateOf(slot)
                                  : absl::UnavailableError("its process has ended"),
                     .busy_for = slot.replica->busy_for(),
                     .overdue = slot.replica->overdue(),

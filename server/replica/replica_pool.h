@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -19,7 +20,7 @@
 #include "server/channel/model_memory.h"
 #include "server/channel/worker_protocol.h"
 #include "server/dispatch/dispatcher.h"
-#include "server/inference/engine_kind.h"
+#include "server/inference/execution_mode.h"
 #include "server/inference/warmup.h"
 #include "server/metrics/model_metrics.h"
 #include "server/placement/placement.h"
@@ -41,14 +42,21 @@ class ReplicaPool {
   struct Options {
     std::string worker_program;
     std::shared_ptr<const ModelSignature> signature;
-    EngineKind engine = EngineKind::kTorchScript;
+    ExecutionMode mode;
     UniqueFd model_file;
     bool optimize = true;        // Freeze and optimise a TorchScript module.
     bool inference_mode = true;  // Else no_grad.
     int inter_op_threads = 1;
     SandboxMode sandbox = SandboxMode::kOn;
     uint64_t memory_limit_bytes = 0;  // Of each process; 0: automatic.
+    bool flush_denormals = false;
+    bool deterministic = false;
     std::vector<WarmupSample> warmup;
+    std::vector<int64_t> further_batch_sizes;  // See LoadCommand.
+    std::vector<std::byte> warmup_data;        // What the samples take rows from.
+    // Of a batch; 0: as many as the signature allows. It counts only where the outputs are of known
+    // sizes, or a request of more rows couldn't be run in parts.
+    int64_t most_rows = 0;
     // Where replicas may run: the first `start` of them do from the start on.
     std::vector<ReplicaPlacement> replicas;
     int start = 1;
@@ -138,7 +146,7 @@ class ReplicaPool {
   std::vector<pid_t> pids() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  ReplicaPool(Options options, Context context);
+  ReplicaPool(Options options, Context context, UniqueFd warmup_data);
 
   absl::Status Start();
   LoadCommand MakeLoadCommand(bool background) const;
@@ -151,9 +159,16 @@ class ReplicaPool {
   void Watch(ModelTemplate& loaded) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
   // Tells the dispatcher how long the samples of the warm-up ran; see LoadedReply.
   void TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind);
-  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, std::string name)
+  // Forks the replica of a slot as soon as there is a template.
+  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, const std::string& name)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits for a template other than `lost`, which is null or was found dead. CANCELLED where the
+  // slot's replica is to end.
+  absl::StatusOr<std::shared_ptr<ModelTemplate>> WaitForTemplate(
+      size_t slot, const std::shared_ptr<ModelTemplate>& lost) ABSL_LOCKS_EXCLUDED(mutex_);
   void SetReplicaState(int replica, const absl::Status& state) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Says that there is no template, and why.
+  void LoseTemplate(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status FirstError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A replica has come, gone or changed.
   void NoteReadiness() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -164,10 +179,20 @@ class ReplicaPool {
     ReplicaPlacement placement;                                  // Where it runs.
     absl::Status state = absl::UnavailableError("is starting");  // OK: it serves.
     bool tried = false;                                          // It has served, or has failed to.
-  };
+    bool waits = false;                                          // For a template.
 
-  // Starts a replica; WaitUntilTried() tells what became of it.
+    bool in_use() const { return replica != nullptr; }
+    // It is being started for the first time, and nothing has come in between.
+    bool is_starting() const { return in_use() && !tried && !waits; }
+  };
+  const absl::Status& StateOf(const Slot& slot) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return slot.waits ? template_state_ : slot.state;
+  }
+
+  // Starts a replica; WaitUntilSettled() tells what became of it.
   void Add(size_t slot, const ReplicaPlacement& placement) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status WaitUntilSettled(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same, and waits also for a template that is being loaded again.
   absl::Status WaitUntilTried(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends a replica, after its batch or at the deadline.
   void Remove(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -187,6 +212,7 @@ class ReplicaPool {
 
   const Options options_;
   const Context context_;
+  const UniqueFd warmup_data_;  // See SealedBytes; invalid: there is none.
   UniqueFd stop_event_;
   ExecutionLimit limit_;
   std::unique_ptr<ModelMemory> memory_;

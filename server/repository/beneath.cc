@@ -62,4 +62,24 @@ absl::StatusOr<UniqueFd> OpenBeneath(const std::string& root, const std::string&
   return error == EACCES ? absl::PermissionDeniedError(status.message()) : status;
 }
 
+absl::StatusOr<std::string> ReadBeneath(const std::string& root, const std::string& path,
+                                        size_t most) {
+  constexpr size_t kPieceBytes = 1 << 20;
+  MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file, OpenBeneath(root, path));
+  const std::string what = absl::StrCat(root, "/", path);
+  std::string text;
+  for (;;) {
+    const size_t size = text.size();
+    text.resize(std::min(size + kPieceBytes, most + 1));
+    const ssize_t got = read(file.get(), text.data() + size, text.size() - size);
+    text.resize(size + static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return ErrnoStatus(errno, absl::StrCat("reading ", what));
+    if (got == 0) return text;
+    if (text.size() > most) {
+      return absl::OutOfRangeError(absl::StrCat(what, ": larger than ", most, " bytes"));
+    }
+  }
+}
+
 }  // namespace millrace

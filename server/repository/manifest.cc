@@ -39,25 +39,10 @@ absl::Status ForEachPiece(int fd, Take take) {
   for (;;) {
     const ssize_t got = pread(fd, piece.data(), piece.size(), at);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return ErrnoStatus(errno, "reading a file to check its SHA-256");
+    if (got < 0) return ErrnoStatus(errno, "reading a file for its SHA-256");
     if (got == 0 || !take(piece.data(), static_cast<size_t>(got))) return absl::OkStatus();
     at += got;
   }
-}
-
-absl::StatusOr<std::string> HashOf(int fd) {
-  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(),
-                                                                        EVP_MD_CTX_free);
-  bool good = EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1;
-  MILLRACE_RETURN_IF_ERROR(ForEachPiece(fd, [&](const char* bytes, size_t size) {
-    return good = good && EVP_DigestUpdate(context.get(), bytes, size) == 1;
-  }));
-  std::array<unsigned char, EVP_MAX_MD_SIZE> hash;
-  unsigned int size = 0;
-  if (!good || EVP_DigestFinal_ex(context.get(), hash.data(), &size) != 1) {
-    return absl::InternalError("libcrypto has no SHA-256");
-  }
-  return absl::BytesToHexString({reinterpret_cast<const char*>(hash.data()), size});
 }
 
 // The hash of the file `name` in the manifest's text; nullopt where it isn't listed.
@@ -89,7 +74,7 @@ absl::Status CheckManifest(const std::string& repository, const fs::path& folder
     return absl::FailedPreconditionError(
         absl::StrCat(manifest, " doesn't list ", name, "; write it with sha256sum"));
   }
-  MILLRACE_ASSIGN_OR_RETURN(const std::string hash, HashOf(fd));
+  MILLRACE_ASSIGN_OR_RETURN(const std::string hash, Sha256Of(fd));
   if (hash == *listed) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(path.string(), " has the SHA-256 ", hash,
                                                     ", but ", manifest, " says ", *listed,
@@ -97,6 +82,21 @@ absl::Status CheckManifest(const std::string& repository, const fs::path& folder
 }
 
 }  // namespace
+
+absl::StatusOr<std::string> Sha256Of(int fd) {
+  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(),
+                                                                        EVP_MD_CTX_free);
+  bool good = EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1;
+  MILLRACE_RETURN_IF_ERROR(ForEachPiece(fd, [&](const char* bytes, size_t size) {
+    return good = good && EVP_DigestUpdate(context.get(), bytes, size) == 1;
+  }));
+  std::array<unsigned char, EVP_MAX_MD_SIZE> hash;
+  unsigned int size = 0;
+  if (!good || EVP_DigestFinal_ex(context.get(), hash.data(), &size) != 1) {
+    return absl::InternalError("libcrypto has no SHA-256");
+  }
+  return absl::BytesToHexString({reinterpret_cast<const char*>(hash.data()), size});
+}
 
 absl::Status CheckManifests(const std::string& repository, const std::string& path, int fd) {
   const fs::path version = fs::path(path).parent_path();

@@ -96,6 +96,7 @@ class ConfigReader {
     MILLRACE_RETURN_IF_ERROR(ReadMillrace());
     MILLRACE_RETURN_IF_ERROR(ReadInstanceGroups());
     MILLRACE_RETURN_IF_ERROR(ReadParameters());
+    MILLRACE_RETURN_IF_ERROR(ReadExecution());
     MILLRACE_RETURN_IF_ERROR(ReadWarmup());
     FillDefaults();
     return std::move(settings_);
@@ -372,6 +373,7 @@ class ConfigReader {
     MILLRACE_RETURN_IF_ERROR(ReadCheck(node, batching));
     MILLRACE_RETURN_IF_ERROR(ReadSwap());
     MILLRACE_RETURN_IF_ERROR(ReadTransform());
+    MILLRACE_RETURN_IF_ERROR(ReadNumerics());
     if (batching.max_queue_bytes() > std::numeric_limits<int64_t>::max()) {
       return node.Error("max_queue_bytes", absl::StrCat(batching.max_queue_bytes(),
                                                         " came, more than can be addressed"));
@@ -410,6 +412,31 @@ class ConfigReader {
       return root_.Child("millrace").Child("transform").Error("image", status.message());
     }
     spec->transform = std::make_shared<const ImageInput>(image);
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadNumerics() {
+    using Proto = inference::Millrace::Numerics;
+    const Proto& numerics = config_.millrace().numerics();
+    settings_.flush_denormals = numerics.flush_denormals();
+    settings_.deterministic = numerics.deterministic();
+    NonFinite non_finite = NonFinite::kPass;
+    switch (numerics.non_finite()) {
+      case Proto::NON_FINITE_UNSPECIFIED:
+      case Proto::PASS:
+        break;
+      case Proto::FLAG:
+        non_finite = NonFinite::kFlag;
+        break;
+      case Proto::REFUSE:
+        non_finite = NonFinite::kRefuse;
+        break;
+      default:
+        return root_.Child("millrace")
+            .Child("numerics")
+            .Error("non_finite", "expected PASS, FLAG or REFUSE");
+    }
+    for (TensorSpec& output : settings_.outputs) output.non_finite = non_finite;
     return absl::OkStatus();
   }
 
@@ -653,6 +680,51 @@ class ConfigReader {
     return entry.Error("value", absl::StrCat("'", value, "' came, expected ", expected));
   }
 
+  absl::Status ReadExecution() {
+    if (!config_.millrace().has_execution()) return absl::OkStatus();
+    const inference::Millrace::Execution& execution = config_.millrace().execution();
+    const ConfigNode node = root_.Child("millrace").Child("execution");
+    if (execution.has_bfloat16()) settings_.execution.bfloat16 = execution.bfloat16();
+    if (execution.has_channels_last()) {
+      settings_.execution.channels_last = execution.channels_last();
+    }
+    MILLRACE_RETURN_IF_ERROR(ReadWait(node, execution));
+    for (const InstanceGroup& group : settings_.instance_groups) {
+      if (group.kind != DeviceKind::kGpu) continue;
+      return root_.Child("millrace")
+          .Error("execution",
+                 "it is for replicas on CPUs, and an instance_group has KIND_GPU; remove it");
+    }
+    if (settings_.engine == EngineKind::kAotInductor) {
+      constexpr char kCompiled[] = "a package computes as it was compiled; remove it";
+      if (execution.bfloat16()) return node.Error("bfloat16", kCompiled);
+      if (execution.channels_last()) return node.Error("channels_last", kCompiled);
+    }
+    if (execution.bfloat16() && settings_.disable_optimized_execution) {
+      return node.Error(
+          "bfloat16",
+          "it takes a module that is frozen, and DISABLE_OPTIMIZED_EXECUTION is true; "
+          "remove one of them");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadWait(const ConfigNode& node, const inference::Millrace::Execution& execution) {
+    using Proto = inference::Millrace::Execution;
+    switch (execution.wait()) {
+      case Proto::WAIT_UNSPECIFIED:
+        return absl::OkStatus();
+      case Proto::PASSIVE:
+        settings_.execution.wait = ThreadWait::kPassive;
+        return absl::OkStatus();
+      case Proto::ACTIVE:
+        settings_.execution.wait = ThreadWait::kActive;
+        return absl::OkStatus();
+      default:
+        return node.Error("wait", "expected PASSIVE or ACTIVE");
+    }
+  }
+
   absl::Status ReadWarmup() {
     for (int i = 0; i < config_.model_warmup_size(); ++i) {
       MILLRACE_ASSIGN_OR_RETURN(
@@ -719,10 +791,15 @@ class ConfigReader {
       return node.Error("dims", absl::StrCat(ToString(read.dims), " came, expected sizes for ",
                                              ToString(spec.dims), ", without the batch dimension"));
     }
-    if (!input.zero_data() && !input.random_data()) {
-      return node.Error("zero_data", "missing; write zero_data: true or random_data: true");
+    read.file = input.input_data_file();
+    if (input.has_input_data_file() && !IsFileName(read.file)) {
+      return node.Error("input_data_file", kFileNameExpected);
     }
     read.random = input.random_data();
+    if (!input.zero_data() && !input.random_data() && !input.has_input_data_file()) {
+      return node.Error("zero_data",
+                        "missing; write zero_data: true, random_data: true or input_data_file");
+    }
     return read;
   }
 

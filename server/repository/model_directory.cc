@@ -2,10 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/repository/model_directory.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -27,6 +24,7 @@
 #include "server/repository/manifest.h"
 #include "server/repository/model_config.h"
 #include "server/repository/names.h"
+#include "server/repository/warmup_files.h"
 
 namespace millrace {
 namespace {
@@ -75,22 +73,10 @@ struct Place {
 // Reads a file of a model's directory of at most `most` bytes.
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t most) {
   const Place place(path, /*depth=*/2);
-  MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file, OpenBeneath(place.repository, place.path));
-  std::string text(most + 1, '\0');
-  size_t size = 0;
-  while (size < text.size()) {
-    const ssize_t got = read(file.get(), text.data() + size, text.size() - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return ErrnoStatus(errno, absl::StrCat("reading ", path));
-    if (got == 0) break;
-    size += static_cast<size_t>(got);
-  }
-  text.resize(size);
-  if (text.size() > most) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, ": larger than ", most, " bytes; this is no ", place.path.filename().string()));
-  }
-  return text;
+  absl::StatusOr<std::string> text = ReadBeneath(place.repository, place.path, most);
+  if (!absl::IsOutOfRange(text.status())) return text;
+  return absl::InvalidArgumentError(
+      absl::StrCat(text.status().message(), "; this is no ", place.path.filename().string()));
 }
 
 absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
@@ -133,13 +119,25 @@ absl::Status ReadLabelFiles(const std::string& directory, ModelSettings& setting
   return absl::OkStatus();
 }
 
+// Notes in `stamp` which files the warm-up's samples take data from; they are read by the load.
+void StampWarmupFiles(const std::string& directory, const ModelSettings& settings,
+                      std::string& stamp) {
+  for (const DeclaredWarmup& sample : settings.warmup) {
+    for (const DeclaredWarmup::Input& input : sample.inputs) {
+      if (input.file.empty()) continue;
+      const std::string path = absl::StrCat(directory, "/", kWarmupFolder, "/", input.file);
+      absl::StrAppend(&stamp, "\n", FileStamp::Of(path).ToString());
+    }
+  }
+}
+
 absl::StatusOr<std::vector<int64_t>> VersionsIn(const std::string& path) {
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<std::string> names, Subdirectories(path));
   std::vector<int64_t> versions;
   for (const std::string& name : names) {
     if (const std::optional<int64_t> version = ParseVersion(name)) {
       versions.push_back(*version);
-    } else {
+    } else if (name != kWarmupFolder) {
       LogInfo(path, "/", name,
               " is ignored: a version's name is a positive number without leading zeros");
     }
@@ -148,21 +146,13 @@ absl::StatusOr<std::vector<int64_t>> VersionsIn(const std::string& path) {
   return versions;
 }
 
-// The engine whose file lies in a version's directory, by the default names.
+// The engine whose file lies in a version's directory, by the default names. Of two it is
+// TorchScript, which runs on every machine; a package runs on those that it was compiled for.
 absl::StatusOr<EngineKind> EngineInside(const std::string& directory) {
-  const bool script = IsFile(absl::StrCat(directory, "/model.pt"));
-  const bool package = IsFile(absl::StrCat(directory, "/model.pt2"));
-  if (script && package) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(directory,
-                     " holds model.pt and model.pt2; remove one, or set platform in config.pbtxt "
-                     "to pytorch_libtorch or torch_aoti"));
-  }
-  if (!script && !package) {
-    return absl::NotFoundError(absl::StrCat(
-        directory, " holds neither model.pt (TorchScript) nor model.pt2 (AOTInductor)"));
-  }
-  return script ? EngineKind::kTorchScript : EngineKind::kAotInductor;
+  if (IsFile(absl::StrCat(directory, "/model.pt"))) return EngineKind::kTorchScript;
+  if (IsFile(absl::StrCat(directory, "/model.pt2"))) return EngineKind::kAotInductor;
+  return absl::NotFoundError(
+      absl::StrCat(directory, " holds neither model.pt (TorchScript) nor model.pt2 (AOTInductor)"));
 }
 
 absl::Status FindModelFile(const ModelSettings& settings, const std::string& directory,
@@ -176,6 +166,16 @@ absl::Status FindModelFile(const ModelSettings& settings, const std::string& dir
     version->engine = *settings.engine;
   } else {
     MILLRACE_ASSIGN_OR_RETURN(version->engine, EngineInside(directory));
+    const std::string package = absl::StrCat(directory, "/model.pt2");
+    if (version->engine == EngineKind::kTorchScript && IsFile(package)) version->package = package;
+  }
+  if (version->engine == EngineKind::kAotInductor &&
+      (settings.execution.bfloat16.value_or(false) ||
+       settings.execution.channels_last.value_or(false))) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory,
+                     " holds a package, which computes as it was compiled; remove bfloat16 and "
+                     "channels_last from millrace.execution in config.pbtxt"));
   }
   version->path =
       absl::StrCat(directory, "/", settings.filename.value_or(DefaultFilename(version->engine)));
@@ -195,12 +195,16 @@ absl::Status ReadInto(ModelDirectory* model, const std::optional<std::string>& c
   MILLRACE_ASSIGN_OR_RETURN(ModelSettings settings,
                             ParseModelConfig(text, config_path, model->name));
   MILLRACE_RETURN_IF_ERROR(ReadLabelFiles(model->path, settings, text));
+  StampWarmupFiles(model->path, settings, text);
   MILLRACE_ASSIGN_OR_RETURN(const std::vector<int64_t> available, VersionsIn(model->path));
   for (const int64_t number : SelectVersions(settings.version_policy, available)) {
     ModelVersion version;
     version.number = number;
     version.status = FindModelFile(settings, absl::StrCat(model->path, "/", number), &version);
     version.stamp = absl::StrCat(FileStamp::Of(version.path).ToString(), "\n", text);
+    if (!version.package.empty()) {
+      absl::StrAppend(&version.stamp, "\n", FileStamp::Of(version.package).ToString());
+    }
     model->versions.push_back(std::move(version));
   }
   if (model->versions.empty()) {

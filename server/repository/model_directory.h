@@ -21,7 +21,10 @@ struct ModelVersion {
   int64_t number = 0;
   absl::Status status;  // Why it can't be served.
   EngineKind engine = EngineKind::kTorchScript;
-  std::string path;   // Of the model's file.
+  std::string path;  // Of the model's file.
+  // Of a model.pt2 beside it that may run in its place, where measuring found that better; else
+  // empty.
+  std::string package;
   std::string stamp;  // Differs where the file or the configuration differs.
 };
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,10 +16,13 @@
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/repository/file_stamp.h"
+#include "server/repository/warmup_files.h"
 #include "server/repository/warmup_plan.h"
 
 namespace millrace {
 namespace {
+
+namespace fs = std::filesystem;
 
 std::string NameOf(const LoadTask& task) {
   return absl::StrCat("model '", task.model, "' version ", task.version.number);
@@ -66,10 +70,18 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
   ReplicaPool::Options replicas;
   replicas.worker_program = options_.worker_program;
   replicas.model_file = std::move(file);
+  replicas.mode = task.mode;
+  replicas.most_rows = task.most_rows;
   replicas.optimize = !settings.disable_optimized_execution;
   replicas.inference_mode = settings.inference_mode;
   replicas.inter_op_threads = settings.inter_op_threads.value_or(1);
+  replicas.flush_denormals = settings.flush_denormals;
+  replicas.deterministic = settings.deterministic;
   replicas.warmup = PlanWarmup(settings);
+  replicas.further_batch_sizes = FurtherBatchSizes(settings, replicas.warmup);
+  MILLRACE_ASSIGN_OR_RETURN(replicas.warmup_data,
+                            ReadWarmupFiles(fs::path(path).parent_path().parent_path().string(),
+                                            settings, replicas.warmup));
   replicas.replicas = task.plan.places();
   replicas.start = static_cast<int>(task.plan.replicas.size());
   replicas.most_places = task.plan.most_places;
@@ -92,22 +104,22 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
             "model_warmup; the first request of each shape will be slower");
   }
   // A histogram of batch sizes has a bucket for each.
-  const bool goes_on =
-      predecessor != nullptr && predecessor->metrics().max_batch_size() == settings.max_batch_size;
-  auto metrics =
-      goes_on ? predecessor->shared_metrics()
-              : std::make_shared<ModelMetrics>(settings.name, absl::StrCat(task.version.number),
-                                               settings.max_batch_size, *context_.clock);
-  MILLRACE_ASSIGN_OR_RETURN(auto model,
-                            ServedModel::Load(settings, task.version.number, task.version.engine,
-                                              std::move(replicas), metrics,
-                                              {.clock = context_.clock,
-                                               .timer = context_.timer,
-                                               .leases = context_.leases,
-                                               .memory = context_.memory,
-                                               .preparers = context_.preparers,
-                                               .metrics = nullptr,
-                                               .on_change = context_.on_change}));
+  const bool goes_on = predecessor != nullptr &&
+                       predecessor->metrics().max_batch_size() == settings.max_batch_size &&
+                       predecessor->metrics().has_transform() == settings.has_transform();
+  auto metrics = goes_on ? predecessor->shared_metrics()
+                         : std::make_shared<ModelMetrics>(
+                               settings.name, absl::StrCat(task.version.number),
+                               settings.max_batch_size, *context_.clock, settings.has_transform());
+  MILLRACE_ASSIGN_OR_RETURN(
+      auto model, ServedModel::Load(settings, task.version.number, std::move(replicas), metrics,
+                                    {.clock = context_.clock,
+                                     .timer = context_.timer,
+                                     .leases = context_.leases,
+                                     .memory = context_.memory,
+                                     .preparers = context_.preparers,
+                                     .metrics = nullptr,
+                                     .on_change = context_.on_change}));
   MILLRACE_RETURN_IF_ERROR(CheckUnchanged(path, before));
   return model;
 }

@@ -14,6 +14,7 @@
 #include "server/base/timer.h"
 #include "server/dispatch/core_leases.h"
 #include "server/dispatch/memory_budget.h"
+#include "server/inference/execution_mode.h"
 #include "server/placement/placement.h"
 #include "server/repository/model_directory.h"
 #include "server/repository/model_settings.h"
@@ -26,6 +27,8 @@ namespace millrace {
 struct LoadTask {
   std::string model;
   ModelVersion version;
+  ExecutionMode mode;
+  int64_t most_rows = 0;  // See Measurements::Best.
   std::shared_ptr<const ModelSettings> settings;
   std::shared_ptr<const PlacementClaim> place;
   ModelPlan plan;        // Of that place, when the load begins.

@@ -38,19 +38,41 @@ std::vector<InstanceGroup> GroupsOf(const ModelSettings& settings, EngineKind en
   return groups;
 }
 
-bool HasTransform(const ModelSettings& settings) {
-  return std::any_of(settings.inputs.begin(), settings.inputs.end(),
-                     [](const TensorSpec& input) { return input.transform != nullptr; });
+// Whether all of a model's replicas run on CPUs, on a machine with or without GPUs.
+bool RunsOnCpus(const ModelSettings& settings, EngineKind engine, bool has_gpus) {
+  const std::vector<InstanceGroup> groups = GroupsOf(settings, engine);
+  if (groups.empty()) return !has_gpus;
+  return std::all_of(groups.begin(), groups.end(), [&](const InstanceGroup& group) {
+    return group.kind == DeviceKind::kCpu || (group.kind == DeviceKind::kAuto && !has_gpus);
+  });
+}
+
+// What the configuration says of the mode, else what was measured, else the plain one.
+ExecutionMode ModeOf(const ModelSettings& settings, EngineKind engine,
+                     const std::optional<ExecutionMode>& measured) {
+  ExecutionMode mode = measured.value_or(ExecutionMode());
+  mode.engine = engine;
+  mode.bfloat16 = settings.execution.bfloat16.value_or(mode.bfloat16);
+  mode.channels_last = settings.execution.channels_last.value_or(mode.channels_last);
+  mode.wait = settings.execution.wait.value_or(mode.wait);
+  return mode;
+}
+
+// "torchscript bf16": how it runs, in the table of what runs where.
+std::string DescribeEngine(const ExecutionMode& mode) {
+  return absl::StrCat(EngineName(mode.engine), mode.bfloat16 ? " bf16" : "",
+                      mode.channels_last ? " nhwc" : "");
 }
 
 ModelPlacementConfig PlacementConfigOf(const LoadTask& task) {
   return {.model = task.model,
           .version = task.version.number,
-          .engine = EngineName(task.version.engine),
+          .engine = DescribeEngine(task.mode),
           .groups = GroupsOf(*task.settings, task.version.engine),
           .intra_op_threads = task.settings->intra_op_threads,
+          .bfloat16 = task.mode.bfloat16,
           .range = task.settings->replica_range,
-          .has_transform = HasTransform(*task.settings)};
+          .has_transform = task.settings->has_transform()};
 }
 
 absl::Status ShuttingDown() { return absl::UnavailableError("the server is shutting down"); }
@@ -72,6 +94,7 @@ ModelRepository::ModelRepository(Options options, Hardware hardware, Context con
       memory_(options_.max_queue_bytes),
       leases_(hardware.cpu.slots()),
       places_(std::move(hardware), options_.placement, leases_),
+      plans_(options_.plans),
       loader_(options_.loader, {.clock = context_.clock,
                                 .timer = context_.timer,
                                 .leases = &leases_,
@@ -263,6 +286,8 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
           [&](const ModelVersion& version) { return version.number == begun.version; });
       tasks.push_back({.model = directory.name,
                        .version = *on_disk,
+                       .mode = {},
+                       .most_rows = 0,
                        .settings = settings,
                        .place = nullptr,
                        .plan = {},
@@ -271,9 +296,10 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   }
   Retire(released);
   if (tasks.empty()) return Tell();
+  const Measurements measurements = Measure(tasks);
   std::vector<ModelPlacementConfig> configs;
   for (const LoadTask& task : tasks) configs.push_back(PlacementConfigOf(task));
-  auto places = places_.Place(configs, PlacesLeftBy(tasks));
+  auto places = places_.Place(configs, measurements, PlacesLeftBy(tasks));
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (!places[i].ok()) {
       Finish(tasks[i], places[i].status());
@@ -283,6 +309,29 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
     loaders_->Add([this, task = std::move(tasks[i])]() mutable { Load(task); });
   }
   Tell();
+}
+
+Measurements ModelRepository::Measure(std::vector<LoadTask>& tasks) {
+  Measurements measurements;
+  for (LoadTask& task : tasks) {
+    ModelVersion& version = task.version;
+    std::optional<TunedModel> tuned;
+    if (RunsOnCpus(*task.settings, version.engine, !plans_.machine().gpus.empty())) {
+      tuned = plans_.Find(*task.settings, version);
+    }
+    std::optional<ExecutionMode> mode;
+    if (tuned) {
+      mode = tuned->best.mode;
+      task.most_rows = tuned->best.most_rows;
+      measurements.on_cpu[{task.model, version.number}] = tuned->best;
+    }
+    if (mode && mode->engine != version.engine) {
+      version.engine = mode->engine;
+      version.path = version.package;
+    }
+    task.mode = ModeOf(*task.settings, version.engine, mode);
+  }
+  return measurements;
 }
 
 std::set<const PlacementClaim*> ModelRepository::PlacesLeftBy(const std::vector<LoadTask>& tasks) {

@@ -24,6 +24,7 @@
 #include "server/metrics/metrics_registry.h"
 #include "server/placement/placement.h"
 #include "server/repository/config_inferrer.h"
+#include "server/repository/measured_plans.h"
 #include "server/repository/model_control.h"
 #include "server/repository/model_loader.h"
 #include "server/repository/model_reaper.h"
@@ -49,6 +50,7 @@ class ModelRepository {
     int64_t max_queue_bytes = int64_t{1} << 30;  // Of payloads that are held, over all models.
     std::vector<std::string> required_models;    // Besides those whose config says so.
     PlacementOptions placement;
+    MeasuredPlans::Options plans;
     // Bytes that the server and its workers may still take.
     std::function<int64_t()> available_memory = [] { return AvailableMemoryBytes("/"); };
   };
@@ -147,6 +149,9 @@ class ModelRepository {
   // Begins to load what differs from what serves; with `again` everything.
   void Apply(const std::vector<ModelDirectory>& directories, bool again)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // Finds out how each of `tasks` is run best, and puts its mode, and the file that then runs, into
+  // it. Returns what was measured of them.
+  Measurements Measure(std::vector<LoadTask>& tasks);
   // Where the models run whose places `tasks` will take.
   std::set<const PlacementClaim*> PlacesLeftBy(const std::vector<LoadTask>& tasks)
       ABSL_LOCKS_EXCLUDED(mutex_);
@@ -186,6 +191,7 @@ class ModelRepository {
   MemoryBudget memory_;
   CoreLeases leases_;
   PlacementBook places_;
+  MeasuredPlans plans_;  // The keeper's.
   ModelLoader loader_;
   ConfigInferrer inferrer_;  // The keeper's.
 

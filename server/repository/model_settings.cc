@@ -2,11 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/repository/model_settings.h"
 
+#include <algorithm>
+
 namespace millrace {
 
 int ModelSettings::LevelOf(uint64_t priority) const {
   if (priority == 0 || priority > queue_policies.size()) return default_level;
   return static_cast<int>(priority);
+}
+
+bool ModelSettings::has_transform() const {
+  return std::any_of(inputs.begin(), inputs.end(),
+                     [](const TensorSpec& input) { return input.transform != nullptr; });
 }
 
 ModelSignature ModelSettings::SignatureOf(int64_t version) const {

@@ -13,6 +13,7 @@
 #include "server/dispatch/flow.h"
 #include "server/dispatch/queue_policy.h"
 #include "server/inference/engine_kind.h"
+#include "server/inference/execution_mode.h"
 #include "server/inference/model_signature.h"
 #include "server/placement/placement.h"
 #include "server/replica/replica_pool.h"
@@ -32,7 +33,8 @@ struct VersionPolicy {
 struct DeclaredWarmup {
   struct Input {
     Shape dims;           // Without the batch dimension; no -1.
-    bool random = false;  // Else zeros.
+    bool random = false;  // Else zeros, or what the file holds.
+    std::string file;     // In the folder `warmup` of the model's; empty: none.
   };
 
   std::string name;
@@ -43,6 +45,13 @@ struct DeclaredWarmup {
 
 // From when on the server is ready only while a model can be served.
 enum class Readiness { kOnceLoaded, kRequired, kOptional };
+
+// How a model is to compute on CPUs, as far as its configuration says; see ExecutionMode.
+struct ExecutionWishes {
+  std::optional<bool> bfloat16;
+  std::optional<bool> channels_last;
+  std::optional<ThreadWait> wait;
+};
 
 // A model's configuration in plain values, checked. Thread-compatible.
 struct ModelSettings {
@@ -75,8 +84,11 @@ struct ModelSettings {
   std::vector<DeclaredWarmup> warmup;
   std::optional<int> intra_op_threads;
   std::optional<int> inter_op_threads;
+  ExecutionWishes execution;
   bool disable_optimized_execution = false;
   bool inference_mode = true;
+  bool flush_denormals = false;
+  bool deterministic = false;
 
   // The configuration as written, with defaults filled in but for what depends on a version.
   inference::ModelConfig config;
@@ -84,6 +96,9 @@ struct ModelSettings {
   // The level of a request that asks for `priority`: the default one for 0, and for a number above
   // the levels, as with Triton.
   int LevelOf(uint64_t priority) const;
+
+  // Whether what clients send is prepared by the transform stage.
+  bool has_transform() const;
 
   // What a version of the model takes and returns.
   ModelSignature SignatureOf(int64_t version) const;

@@ -30,14 +30,6 @@ constexpr uint32_t kRemoteTypes[] = {0x6969,     0x517b,     0xff534d42, 0xfe534
                                      0x01021997, 0x5346414f, 0x6b414653, 0x00c36400, 0x73757245,
                                      0x0bd00bd0, 0x47504653, 0x7461636f, 0x01161970};
 
-bool IsRemote(const std::string& directory) {
-  struct statfs system = {};
-  if (statfs(directory.c_str(), &system) != 0) return false;
-  const auto type = static_cast<uint32_t>(system.f_type);
-  return std::find(std::begin(kRemoteTypes), std::end(kRemoteTypes), type) !=
-         std::end(kRemoteTypes);
-}
-
 void Drain(int fd) {
   char buffer[4096];
   while (read(fd, buffer, sizeof(buffer)) > 0) {
@@ -45,6 +37,14 @@ void Drain(int fd) {
 }
 
 }  // namespace
+
+bool IsOnRemoteFileSystem(const std::string& directory) {
+  struct statfs system = {};
+  if (statfs(directory.c_str(), &system) != 0) return false;
+  const auto type = static_cast<uint32_t>(system.f_type);
+  return std::find(std::begin(kRemoteTypes), std::end(kRemoteTypes), type) !=
+         std::end(kRemoteTypes);
+}
 
 absl::StatusOr<std::unique_ptr<ModelWatcher>> ModelWatcher::Start(Options options, Clock& clock,
                                                                   OnSettled on_settled) {
@@ -77,7 +77,9 @@ bool ModelWatcher::Follow(const std::set<std::string>& directories) {
   std::string why;
   std::set<int> watches;
   for (const std::string& directory : directories) {
-    if (IsRemote(directory)) why = absl::StrCat(directory, " is on a file system of a network");
+    if (options_.is_remote(directory)) {
+      why = absl::StrCat(directory, " is on a file system of a network");
+    }
     // The same directory has the same number again.
     const int watch = inotify_add_watch(inotify_.get(), directory.c_str(), kEvents);
     if (watch >= 0) watches.insert(watch);

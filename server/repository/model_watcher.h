@@ -18,6 +18,9 @@
 
 namespace millrace {
 
+// Whether a directory is on a file system of a network.
+bool IsOnRemoteFileSystem(const std::string& directory);
+
 // Watches model repositories for models that come, change or go, on a thread of its own. The kernel
 // tells it (inotify), or where the kernel can't, as with file systems on a network, it looks again
 // from time to time.
@@ -27,6 +30,8 @@ class ModelWatcher {
     std::vector<std::string> repositories;
     absl::Duration settle_time;    // So long nothing of a model must have changed.
     absl::Duration poll_interval;  // Where it has to look again from time to time.
+    // Whether a directory's changes can be made where this kernel doesn't see them.
+    std::function<bool(const std::string& directory)> is_remote = IsOnRemoteFileSystem;
   };
   // Names of models that have settled in a new state. Called on the watcher's thread.
   using OnSettled = std::function<void(const std::vector<std::string>& models)>;

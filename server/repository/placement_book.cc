@@ -25,16 +25,17 @@ PlacementBook::PlacementBook(Hardware hardware, PlacementOptions options, CoreLe
     : options_(options), leases_(leases), hardware_(std::move(hardware)) {}
 
 std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook::Place(
-    absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving) {
+    absl::Span<const ModelPlacementConfig> models, const Measurements& measurements,
+    const std::set<const PlacementClaim*>& leaving) {
   PlacementPlan plan;
   std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> claims;
   {
     MutexLock lock(mutex_);
-    plan = Plan(models, Placed(leaving));
+    plan = PlanPlacement(hardware_, models, measurements, options_, Placed(leaving));
     for (size_t i = 0; i < models.size(); ++i) {
       const ModelPlan& model = plan.models[i];
       if (model.status.ok()) {
-        claims.emplace_back(Enter(models[i], model));
+        claims.emplace_back(Enter(models[i], measurements, model));
       } else {
         claims.emplace_back(model.status);
       }
@@ -53,8 +54,14 @@ void PlacementBook::Replan(const CpuBudget& budget) {
     MutexLock lock(mutex_);
     before = std::exchange(hardware_.cpu, budget);
     std::vector<ModelPlacementConfig> models;
-    for (const PlacementClaim* const claim : claims_) models.push_back(claim->config_);
-    plan = Plan(models, {});
+    Measurements measurements;
+    for (const PlacementClaim* const claim : claims_) {
+      models.push_back(claim->config_);
+      if (claim->measured_ && claim->measured_cores_ == budget.cores()) {
+        measurements.on_cpu[claim->config_.model] = *claim->measured_;
+      }
+    }
+    plan = PlanPlacement(hardware_, models, measurements, options_);
     for (size_t i = 0; i < claims_.size(); ++i) {
       if (plan.models[i].status.ok()) claims_[i]->plan_ = plan.models[i];
     }
@@ -71,11 +78,6 @@ void PlacementBook::Replan(const CpuBudget& budget) {
 ModelPlan PlacementBook::PlanOf(const PlacementClaim& claim) const {
   MutexLock lock(mutex_);
   return claim.plan_;
-}
-
-PlacementPlan PlacementBook::Plan(absl::Span<const ModelPlacementConfig> models,
-                                  absl::Span<const ReplicaPlacement> placed) const {
-  return PlanPlacement(hardware_, models, Measurements(), options_, placed);
 }
 
 std::vector<ReplicaPlacement> PlacementBook::Placed(
@@ -109,8 +111,15 @@ std::vector<int> PlacementBook::PlaceTransformWorkers(int workers) const {
 }
 
 std::shared_ptr<const PlacementClaim> PlacementBook::Enter(const ModelPlacementConfig& config,
+                                                           const Measurements& measurements,
                                                            ModelPlan plan) {
-  claims_.push_back(new PlacementClaim(config, std::move(plan)));
+  auto* const entered = new PlacementClaim(config, std::move(plan));
+  claims_.push_back(entered);
+  if (const auto measured = measurements.on_cpu.find(config.model);
+      measured != measurements.on_cpu.end()) {
+    entered->measured_ = measured->second;
+    entered->measured_cores_ = hardware_.cpu.cores();
+  }
   return std::shared_ptr<const PlacementClaim>(claims_.back(), [this](const PlacementClaim* last) {
     Strike(last);
     delete last;

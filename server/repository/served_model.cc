@@ -74,17 +74,15 @@ std::vector<ModelGauges::Cost> CostsOf(const std::vector<CostTable::Entry>& entr
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
-    const ModelSettings& settings, int64_t version, EngineKind engine,
-    ReplicaPool::Options replicas, std::shared_ptr<ModelMetrics> metrics,
-    ReplicaPool::Context context) {
+    const ModelSettings& settings, int64_t version, ReplicaPool::Options replicas,
+    std::shared_ptr<ModelMetrics> metrics, ReplicaPool::Context context) {
   auto signature = std::make_shared<const ModelSignature>(settings.SignatureOf(version));
   replicas.signature = signature;
-  replicas.engine = engine;
   replicas.dispatch = DispatchOptions(settings, replicas.replicas.size(), context);
   const int64_t bytes_limit = replicas.dispatch.max_queue_bytes;
   context.metrics = metrics.get();
-  std::unique_ptr<ServedModel> model(
-      new ServedModel(settings, engine, std::move(signature), std::move(metrics), *context.clock));
+  std::unique_ptr<ServedModel> model(new ServedModel(
+      settings, replicas.mode.engine, std::move(signature), std::move(metrics), *context.clock));
   MILLRACE_ASSIGN_OR_RETURN(model->pool_, ReplicaPool::Create(std::move(replicas), context));
   model->ShowGauges(bytes_limit);
   return model;

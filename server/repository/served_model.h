@@ -30,7 +30,7 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   // `replicas.signature` and `replicas.dispatch` are taken from the settings. Blocks until the
   // replicas serve. What `context` points to outlives the model.
   static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const ModelSettings& settings,
-                                                           int64_t version, EngineKind engine,
+                                                           int64_t version,
                                                            ReplicaPool::Options replicas,
                                                            std::shared_ptr<ModelMetrics> metrics,
                                                            ReplicaPool::Context context);

@@ -52,6 +52,14 @@ bool IsSupported(const std::string& field) {
       "Millrace.replicas",
       "Millrace.Replicas.min",
       "Millrace.Replicas.max",
+      "Millrace.execution",
+      "Millrace.Execution.bfloat16",
+      "Millrace.Execution.channels_last",
+      "Millrace.Execution.wait",
+      "Millrace.numerics",
+      "Millrace.Numerics.flush_denormals",
+      "Millrace.Numerics.deterministic",
+      "Millrace.Numerics.non_finite",
       "Millrace.transform",
       "Millrace.Transform.image",
       "Millrace.Transform.Image.input",
@@ -107,6 +115,7 @@ bool IsSupported(const std::string& field) {
       "ModelWarmup.Input.dims",
       "ModelWarmup.Input.zero_data",
       "ModelWarmup.Input.random_data",
+      "ModelWarmup.Input.input_data_file",
   };
   return names->contains(field);
 }

@@ -29,7 +29,8 @@ WarmupSample FromDeclared(const ModelSettings& settings, const DeclaredWarmup& d
   for (size_t i = 0; i < declared.inputs.size(); ++i) {
     sample.inputs.push_back({.name = settings.inputs[i].name,
                              .dims = declared.inputs[i].dims,
-                             .random = declared.inputs[i].random});
+                             .random = declared.inputs[i].random,
+                             .file = declared.inputs[i].file});
   }
   return sample;
 }
@@ -43,7 +44,7 @@ WarmupSample Invented(const ModelSettings& settings) {
   }
   for (const TensorSpec& input : settings.inputs) {
     if (!ElementCount(input.dims)) return {};
-    sample.inputs.push_back({.name = input.name, .dims = input.dims, .random = false});
+    sample.inputs.push_back({.name = input.name, .dims = input.dims});
   }
   return sample;
 }
@@ -66,6 +67,19 @@ std::vector<WarmupSample> PlanWarmup(const ModelSettings& settings) {
     samples.push_back(invented);
   }
   return samples;
+}
+
+std::vector<int64_t> FurtherBatchSizes(const ModelSettings& settings,
+                                       const std::vector<WarmupSample>& samples) {
+  constexpr int64_t kMost = 1024;  // There would be no time for more.
+  std::vector<int64_t> sizes;
+  if (samples.empty()) return sizes;
+  for (int64_t size = 1; size <= std::min(settings.max_batch_size, kMost); ++size) {
+    const bool planned = std::any_of(samples.begin(), samples.end(),
+                                     [size](const WarmupSample& s) { return s.rows == size; });
+    if (!planned) sizes.push_back(size);
+  }
+  return sizes;
 }
 
 }  // namespace millrace

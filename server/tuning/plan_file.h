@@ -9,42 +9,38 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/placement/placement.h"
+#include "server/tuning/machine_fingerprint.h"
 
 namespace millrace {
 
-// What a plan was found on. Two machines with the same fingerprint run a model equally fast, as far
-// as Millrace can tell.
-struct MachineFingerprint {
-  std::string cpu;                // The model's name, as /proc/cpuinfo has it.
-  std::string isa;                // The widest vector instructions: "AVX512 AMX_TILE", "AVX2", ….
-  double cores = 1;               // Of the budget, with a quota's fraction.
-  std::vector<std::string> gpus;  // Their names, by index.
-  std::string libtorch;           // Its version.
-
-  friend bool operator==(const MachineFingerprint&, const MachineFingerprint&) = default;
-};
-
-// What measuring one model has found.
+// What measuring one model's file has found.
 struct TunedModel {
   std::string model;
-  std::string sha256;     // Of the file that was measured, in hex.
-  std::string objective;  // "throughput", "latency" or "slo 50ms".
+  std::string sha256;     // Of the file that runs, in 64 small hex digits.
+  std::string objective;  // For people: "throughput", "latency" or "slo 50ms".
   Measurements::Best best;
   double rows_per_second = 0;  // Measured for `best`,
   absl::Duration p99;          // and how long a request took.
+
+  friend bool operator==(const TunedModel&, const TunedModel&) = default;
 };
 
-// Plans for the models of a repository, as one JSON file.
+// How the models of a repository are run best on one machine.
 struct TunedPlan {
   MachineFingerprint machine;
-  std::vector<TunedModel> models;  // By name.
+  std::vector<TunedModel> models;  // A model may be there with several files, each once.
+
+  friend bool operator==(const TunedPlan&, const TunedPlan&) = default;
 };
 
-// Reads a plan. INVALID_ARGUMENT names the file and what in it was expected; NOT_FOUND where there
-// is none.
+// Reads a plan, a JSON file that docs/placement.md describes. NOT_FOUND where there is none;
+// INVALID_ARGUMENT names the file, the place in it, what is there and what was expected, also for
+// keys that nobody knows.
 absl::StatusOr<TunedPlan> ReadPlanFile(const std::string& path);
 
-// Writes it aside and renames it into place. An error of the file system otherwise.
+// Writes a plan aside and renames it into place, so that whoever reads it sees it whole; makes the
+// folder where there is none. An error of the file system otherwise. REQUIRES: reading it again
+// would give no error.
 absl::Status WritePlanFile(const std::string& path, const TunedPlan& plan);
 
 }  // namespace millrace

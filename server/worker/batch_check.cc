@@ -3,7 +3,6 @@
 #include "server/worker/batch_check.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/ScalarType.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -13,43 +12,29 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/status.h"
+#include "server/worker/comparison.h"
 #include "server/worker/model_error.h"
-#include "server/worker/tensors.h"
 
 namespace millrace {
 namespace {
 
 constexpr int64_t kMostRows = 4;
-constexpr uint64_t kSeeds[] = {1, 2, 3};
 
+using Verdict = Comparison::Verdict;
 using Tensors = std::vector<at::Tensor>;
 
-// How far results may lie apart, as a part of the largest of the tensor: sums are taken in another
-// order, and the layers after them make the difference larger.
-double Tolerance(c10::ScalarType type) {
-  switch (type) {
-    case c10::ScalarType::Double:
-      return 1e-7;
-    case c10::ScalarType::Float:
-      return 2e-3;
-    case c10::ScalarType::Half:
-      return 3e-2;
-    default:  // BFloat16.
-      return 1e-1;
-  }
-}
-
-// Values for a batch whose rows differ.
-Tensors MakeBatch(const LoadCommand& command, const WarmupSample& sample, int64_t rows,
-                  bool random) {
-  Tensors batch;
-  for (const TensorSpec& spec : command.inputs) {
-    const auto input =
-        std::find_if(sample.inputs.begin(), sample.inputs.end(),
-                     [&](const WarmupInput& candidate) { return candidate.name == spec.name; });
-    std::vector<int64_t> dims(input->dims.begin(), input->dims.end());
-    dims.insert(dims.begin(), rows);
-    batch.push_back(MakeValues(spec.data_type, dims, random || input->random));
+// Values for a batch whose rows differ. Where there is less data than rows, rows that are taken a
+// second time are made a little smaller.
+absl::StatusOr<Tensors> MakeBatch(const Model& model, const WarmupSample& sample, int64_t rows,
+                                  bool random) {
+  MILLRACE_ASSIGN_OR_RETURN(Tensors batch, model.MakeInputs(sample, rows, random));
+  if (random) return batch;
+  for (const WarmupInput& input : sample.inputs) {
+    at::Tensor& tensor = batch[static_cast<size_t>(&input - sample.inputs.data())];
+    if (input.data_rows == 0 || !c10::isFloatingType(tensor.scalar_type())) continue;
+    for (int64_t row = input.data_rows; row < rows; ++row) {
+      tensor.select(0, row).mul_(1 - 0.125 * static_cast<double>(row / input.data_rows));
+    }
   }
   return batch;
 }
@@ -61,47 +46,6 @@ Tensors Rows(const Tensors& batch, int64_t first, int64_t count) {
   return rows;
 }
 
-enum class Verdict { kSame, kDifferent, kUnclear };
-
-struct Comparison {
-  Verdict verdict = Verdict::kSame;
-  std::string where;
-};
-
-Comparison Compare(const at::Tensor& a, const at::Tensor& b) {
-  if (a.sizes() != b.sizes()) return {Verdict::kUnclear, "the shapes differ"};
-  if (!c10::isFloatingType(a.scalar_type())) {
-    if (at::equal(a, b)) return {};
-    return {Verdict::kUnclear, "integers differ"};
-  }
-  if (a.numel() == 0) return {};
-  const at::Tensor x = a.to(c10::ScalarType::Double);
-  const at::Tensor y = b.to(c10::ScalarType::Double);
-  const at::Tensor equal = x.eq(y).logical_or(x.isnan().logical_and(y.isnan()));
-  const at::Tensor apart = at::where(equal, at::zeros_like(x), (x - y).abs());
-  const at::Tensor sizes = at::maximum(x.abs(), y.abs());
-  const double largest =
-      at::where(sizes.isfinite(), sizes, at::zeros_like(sizes)).max().item<double>();
-  const double most = apart.max().item<double>();
-  const double tolerance = Tolerance(a.scalar_type()) * largest;
-  if (most <= tolerance) return {};
-  return {Verdict::kDifferent,
-          absl::StrCat("values that lie ", most, " apart, where the largest is ", largest, " and ",
-                       tolerance, " would be rounding")};
-}
-
-Comparison Compare(const LoadCommand& command, const Tensors& a, const Tensors& b) {
-  Comparison unclear;
-  for (size_t i = 0; i < a.size(); ++i) {
-    Comparison one = Compare(a[i], b[i]);
-    if (one.verdict == Verdict::kSame) continue;
-    one.where = absl::StrCat("output '", command.outputs[i].name, "': ", one.where);
-    if (one.verdict == Verdict::kDifferent) return one;
-    unclear = std::move(one);
-  }
-  return unclear;
-}
-
 // Compares the rows of one batch with the same rows alone.
 absl::StatusOr<Comparison> CompareBatch(const LoadCommand& command, Model& model,
                                         const Tensors& batch, int64_t rows) {
@@ -109,13 +53,13 @@ absl::StatusOr<Comparison> CompareBatch(const LoadCommand& command, Model& model
   MILLRACE_ASSIGN_OR_RETURN(const Tensors together, model.Run(Rows(batch, 0, rows), rows));
   for (int64_t row = 0; row < rows; ++row) {
     MILLRACE_ASSIGN_OR_RETURN(const Tensors alone, model.Run(Rows(batch, row, 1), 1));
-    Comparison found = Compare(command, alone, Rows(together, row, 1));
+    Comparison found = CompareOutputs(command, alone, Rows(together, row, 1));
     if (found.verdict == Verdict::kUnclear) unclear = found;
     if (found.verdict != Verdict::kDifferent) continue;
     MILLRACE_ASSIGN_OR_RETURN(const Tensors again, model.Run(Rows(batch, row, 1), 1));
     MILLRACE_ASSIGN_OR_RETURN(const Tensors together_again, model.Run(Rows(batch, 0, rows), rows));
-    if (Compare(command, alone, again).verdict != Verdict::kSame ||
-        Compare(command, together, together_again).verdict != Verdict::kSame) {
+    if (CompareOutputs(command, alone, again).verdict != Verdict::kSame ||
+        CompareOutputs(command, together, together_again).verdict != Verdict::kSame) {
       return Comparison{Verdict::kUnclear, "the same rows get other results each time"};
     }
     found.where = absl::StrCat("row ", row, " of ", rows, " ", found.where);
@@ -131,11 +75,12 @@ absl::Status CheckSample(const LoadCommand& command, Model& model, const WarmupS
   absl::Status unclear;
   std::string different;
   bool always = true;
-  for (const uint64_t seed : kSeeds) {
+  for (const uint64_t seed : kJudgingSeeds) {
     at::manual_seed(seed);
     const absl::StatusOr<Comparison> compared =
         CatchModelErrors([&]() -> absl::StatusOr<Comparison> {
-          return CompareBatch(command, model, MakeBatch(command, sample, rows, random), rows);
+          MILLRACE_ASSIGN_OR_RETURN(const Tensors batch, MakeBatch(model, sample, rows, random));
+          return CompareBatch(command, model, batch, rows);
         });
     if (!compared.ok()) {
       return absl::UnknownError(absl::StrCat("the model raised: ", compared.status().message()));

@@ -9,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
 namespace millrace {
@@ -24,6 +25,12 @@ bool SaysOutOfMemory(absl::string_view text) {
 absl::Status FromText(absl::string_view text) {
   const absl::string_view message = absl::StripAsciiWhitespace(text);
   if (SaysOutOfMemory(message)) return absl::ResourceExhaustedError(message);
+  if (absl::StrContains(message, "does not have a deterministic implementation")) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the config says deterministic, which the model can't promise; remove it from "
+                     "millrace.numerics, or change the model: ",
+                     message));
+  }
   return absl::InternalError(message);
 }
 

@@ -12,7 +12,8 @@
 namespace millrace {
 
 // What the exception that is being handled says, as a status: RESOURCE_EXHAUSTED where memory ran
-// out, else INTERNAL with the model's own message, without C++ stack traces. Call in a handler.
+// out, FAILED_PRECONDITION where the model isn't deterministic, as its config wants it to be, else
+// INTERNAL with the model's own message, without C++ stack traces. Call in a handler.
 absl::Status StatusOfException();
 
 // `message` cut in its middle to at most `most` bytes, at the borders of UTF-8 characters: the

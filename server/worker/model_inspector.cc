@@ -122,7 +122,7 @@ absl::Status ModelInspector::Run() {
     return absl::InternalError("An inspect command must bring the model file.");
   }
   MILLRACE_ASSIGN_OR_RETURN(command_, FromJson<InspectCommand>(message.text));
-  trial_.engine = command_.engine;
+  trial_.mode.engine = command_.engine;
   trial_.sandbox = command_.sandbox;
   trial_.folder = command_.folder;
   trial_.memory_limit_bytes = command_.memory_limit_bytes;
@@ -486,7 +486,7 @@ absl::Status ModelInspector::Verify() {
   }
   MILLRACE_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, MakeEngine(command, found_.notes));
   MILLRACE_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model,
-                            Model::Over(command, std::move(engine)));
+                            Model::Over(command, /*warmup_data=*/{}, std::move(engine)));
   MILLRACE_RETURN_IF_ERROR(model->Prepare(c10::Device(c10::kCPU), found_.notes));
   MILLRACE_RETURN_IF_ERROR(model->CheckConfig());
   Notes ignored;

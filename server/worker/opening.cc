@@ -19,11 +19,13 @@ namespace {
 constexpr uint64_t kFileSizes = 8;
 constexpr uint64_t kHeadroom = uint64_t{16} << 30;
 
-uint64_t MemoryLimit(const LoadCommand& command, int model_fd) {
-  if (command.memory_limit_bytes > 0) return command.memory_limit_bytes;
+absl::Status LimitOwnMemory(const LoadCommand& command, int model_fd) {
   struct stat file = {};
   fstat(model_fd, &file);
-  return static_cast<uint64_t>(file.st_size) * kFileSizes + kHeadroom;
+  const auto size = static_cast<uint64_t>(file.st_size);
+  const uint64_t limit =
+      command.memory_limit_bytes > 0 ? command.memory_limit_bytes : size * kFileSizes + kHeadroom;
+  return LimitMemory(limit, /*mapped=*/size * kFileSizes);  // A package may be packed.
 }
 
 }  // namespace
@@ -32,7 +34,7 @@ absl::Status ShutInToOpen(const LoadCommand& command, int model_fd, Sandbox& san
   MILLRACE_RETURN_IF_ERROR(sandbox.GiveUpPrivileges());
   MILLRACE_RETURN_IF_ERROR(DieWithServer(command.server_pid));
   if (!command.on_gpu) {
-    MILLRACE_RETURN_IF_ERROR(LimitMemory(MemoryLimit(command, model_fd)));
+    MILLRACE_RETURN_IF_ERROR(LimitOwnMemory(command, model_fd));
   }
   StaySingleThreaded(command.inter_op_threads);
   const absl::Status inspected = RunInChild([&] {

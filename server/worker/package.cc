@@ -105,11 +105,11 @@ absl::Status Unpack(const std::shared_ptr<FdReader>& file, const std::string& fo
 absl::Status InspectModelFile(const LoadCommand& command, int model_fd) {
   const absl::Status status = CatchModelErrors([&]() -> absl::Status {
     const auto file = std::make_shared<FdReader>(model_fd);
-    MILLRACE_RETURN_IF_ERROR(CheckFile(command.engine, file));
-    return command.engine == EngineKind::kAotInductor ? Unpack(file, command.folder)
-                                                      : absl::OkStatus();
+    MILLRACE_RETURN_IF_ERROR(CheckFile(command.mode.engine, file));
+    return command.mode.engine == EngineKind::kAotInductor ? Unpack(file, command.folder)
+                                                           : absl::OkStatus();
   });
-  return UnreadableFile(command.engine, status);
+  return UnreadableFile(command.mode.engine, status);
 }
 
 absl::Status UnreadableFile(EngineKind engine, const absl::Status& status) {

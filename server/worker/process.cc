@@ -83,6 +83,44 @@ std::string DeathText(int exit_status) {
   _exit(told ? 0 : 1);
 }
 
+// Address space that libraries reserve and hardly use: glibc an arena for each thread that
+// allocates, which is twice as large for a moment.
+constexpr uint64_t kReserved = uint64_t{1} << 30;
+constexpr uint64_t kReservedPerThread = uint64_t{128} << 20;
+
+absl::Status LowerLimit(__rlimit_resource resource, uint64_t most, const char* name) {
+  rlimit limit = {};
+  if (getrlimit(resource, &limit) != 0) return ErrnoStatus(errno, name);
+  most = std::min<uint64_t>(most, limit.rlim_max);
+  limit = {.rlim_cur = most, .rlim_max = most};
+  return setrlimit(resource, &limit) == 0 ? absl::OkStatus() : ErrnoStatus(errno, name);
+}
+
+// Bytes that count against a limit of memory. Asks the kernel, which maps a page more if it fits
+// below a limit: a replica in its sandbox can't read its own figures in /proc.
+uint64_t InUse(__rlimit_resource resource) {
+  rlimit original = {};
+  if (getrlimit(resource, &original) != 0) return 0;
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const auto fits = [&](uint64_t pages) {
+    const rlimit tried = {.rlim_cur = pages * page, .rlim_max = original.rlim_max};
+    setrlimit(resource, &tried);
+    void* const probe =
+        mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (probe == MAP_FAILED) return false;
+    munmap(probe, page);
+    return true;
+  };
+  uint64_t low = 0;  // Doesn't fit; `high` does.
+  uint64_t high = std::min<uint64_t>(original.rlim_max, uint64_t{1} << 47) / page;
+  while (high - low > 1) {
+    const uint64_t middle = low + (high - low) / 2;
+    (fits(middle) ? high : low) = middle;
+  }
+  setrlimit(resource, &original);
+  return low * page;
+}
+
 }  // namespace
 
 void NameProcess(const char* name) { prctl(PR_SET_NAME, name); }
@@ -118,38 +156,15 @@ void ComeToForeground() {
   sched_setscheduler(0, SCHED_OTHER, &normal);
 }
 
-absl::Status LimitMemory(uint64_t bytes) {
-  rlimit limit = {};
-  if (getrlimit(RLIMIT_DATA, &limit) != 0) return ErrnoStatus(errno, "RLIMIT_DATA");
-  bytes = std::min<uint64_t>(bytes, limit.rlim_max);
-  limit = {.rlim_cur = bytes, .rlim_max = bytes};
-  return setrlimit(RLIMIT_DATA, &limit) == 0 ? absl::OkStatus() : ErrnoStatus(errno, "RLIMIT_DATA");
+absl::Status LimitMemory(uint64_t bytes, uint64_t mapped) {
+  const uint64_t reserved =
+      kReserved + kReservedPerThread * static_cast<uint64_t>(sysconf(_SC_NPROCESSORS_CONF));
+  const uint64_t address_space = InUse(RLIMIT_AS) + bytes + mapped + reserved;
+  MILLRACE_RETURN_IF_ERROR(LowerLimit(RLIMIT_AS, address_space, "RLIMIT_AS"));
+  return LowerLimit(RLIMIT_DATA, bytes, "RLIMIT_DATA");
 }
 
-// Asks the kernel, which maps a page more if it fits below a limit: a replica in its sandbox can't
-// read its own figures in /proc.
-uint64_t PrivateMemory() {
-  rlimit original = {};
-  if (getrlimit(RLIMIT_DATA, &original) != 0) return 0;
-  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  const auto fits = [&](uint64_t pages) {
-    const rlimit tried = {.rlim_cur = pages * page, .rlim_max = original.rlim_max};
-    setrlimit(RLIMIT_DATA, &tried);
-    void* const probe =
-        mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (probe == MAP_FAILED) return false;
-    munmap(probe, page);
-    return true;
-  };
-  uint64_t low = 0;  // Doesn't fit; `high` does.
-  uint64_t high = std::min<uint64_t>(original.rlim_max, uint64_t{1} << 47) / page;
-  while (high - low > 1) {
-    const uint64_t middle = low + (high - low) / 2;
-    (fits(middle) ? high : low) = middle;
-  }
-  setrlimit(RLIMIT_DATA, &original);
-  return low * page;
-}
+uint64_t PrivateMemory() { return InUse(RLIMIT_DATA); }
 
 void KeepDescriptors(std::vector<UniqueFd*> fds) {
   constexpr int kFirst = STDERR_FILENO + 1;

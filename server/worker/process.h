@@ -39,9 +39,11 @@ void VolunteerForOomKiller();
 void ComeToForeground();
 
 // Lets this process have at most `bytes` of private memory (RLIMIT_DATA), or as much as it was
-// allowed before where that is less: what it asks for beyond fails. For good, and inherited by
-// forks.
-absl::Status LimitMemory(uint64_t bytes);
+// allowed before where that is less: what it asks for beyond fails. What that limit doesn't count
+// (memory that is shared, or can't be written to any more) is bounded by the address space
+// (RLIMIT_AS): what is mapped already, `bytes`, and `mapped` for files that will be. For good, and
+// inherited by forks.
+absl::Status LimitMemory(uint64_t bytes, uint64_t mapped = 0);
 
 // Bytes of private memory that count against LimitMemory().
 uint64_t PrivateMemory();

@@ -43,7 +43,11 @@ absl::StatusOr<c10::Device> GetReady(const ReplicaParts& parts, Notes& notes) {
   MILLRACE_RETURN_IF_ERROR(PinTo(parts.fork.cpus));
   StartTeam(parts.fork.threads);
   MILLRACE_ASSIGN_OR_RETURN(const c10::Device device, UseDevice(parts.fork.device_index));
-  if (parts.load.on_gpu) MILLRACE_RETURN_IF_ERROR(parts.model.Prepare(device, notes));
+  if (parts.load.on_gpu) {
+    MILLRACE_RETURN_IF_ERROR(parts.model.Prepare(device, notes));
+    // With samples, the warm-up compares; on a CPU the template has done either.
+    if (parts.load.warmup.empty()) MILLRACE_RETURN_IF_ERROR(parts.model.CheckResultKinds());
+  }
   if (!parts.warm) MILLRACE_RETURN_IF_ERROR(parts.model.WarmUp(notes));
   if (!parts.load.on_gpu) MILLRACE_RETURN_IF_ERROR(LimitOwnMemory(parts.load));
   return device;

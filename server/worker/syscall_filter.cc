@@ -8,6 +8,7 @@
 #include <seccomp.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,10 +26,10 @@ namespace {
 // process or makes anything.
 constexpr int kPlain[] = {
     // Memory.
-    SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mprotect), SCMP_SYS(mremap),
-    SCMP_SYS(madvise), SCMP_SYS(mincore), SCMP_SYS(msync), SCMP_SYS(mlock), SCMP_SYS(mlock2),
-    SCMP_SYS(munlock), SCMP_SYS(mbind), SCMP_SYS(get_mempolicy), SCMP_SYS(set_mempolicy),
-    SCMP_SYS(membarrier), SCMP_SYS(pkey_alloc), SCMP_SYS(pkey_free), SCMP_SYS(pkey_mprotect),
+    SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mprotect), SCMP_SYS(mremap), SCMP_SYS(madvise),
+    SCMP_SYS(mincore), SCMP_SYS(msync), SCMP_SYS(mlock), SCMP_SYS(mlock2), SCMP_SYS(munlock),
+    SCMP_SYS(mbind), SCMP_SYS(get_mempolicy), SCMP_SYS(set_mempolicy), SCMP_SYS(membarrier),
+    SCMP_SYS(pkey_alloc), SCMP_SYS(pkey_free), SCMP_SYS(pkey_mprotect),
     // Threads and waiting.
     SCMP_SYS(futex), SCMP_SYS(futex_waitv), SCMP_SYS(set_robust_list), SCMP_SYS(rseq),
     SCMP_SYS(set_tid_address), SCMP_SYS(arch_prctl), SCMP_SYS(sched_yield), SCMP_SYS(exit),
@@ -141,6 +142,13 @@ scmp_arg_cmp Lacks(unsigned int argument, uint64_t bits) {
   return {.arg = argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = bits, .datum_b = 0};
 }
 
+void AddMemory(Builder& builder, const SyscallFilter& filter) {
+  if (filter.uses_devices) return builder.Allow(SCMP_SYS(mmap));
+  // The limit of private memory counts neither what is shared nor what grows like a stack.
+  builder.AllowIf(SCMP_SYS(mmap), {Lacks(3, MAP_ANONYMOUS | MAP_GROWSDOWN)});
+  builder.AllowIf(SCMP_SYS(mmap), {Lacks(3, MAP_SHARED | MAP_GROWSDOWN)});
+}
+
 void AddProcesses(Builder& builder, const SyscallFilter& filter) {
   builder.Hide(SCMP_SYS(clone3));  // Its flags lie in memory, where no filter sees them.
   builder.AllowIf(
@@ -208,6 +216,7 @@ void AddMessages(Builder& builder, const SyscallFilter& filter) {
 absl::Status InstallSyscallFilter(const SyscallFilter& filter) {
   Builder builder;
   for (const int call : kPlain) builder.Allow(call);
+  AddMemory(builder, filter);
   AddProcesses(builder, filter);
   AddFiles(builder, filter);
   AddMessages(builder, filter);

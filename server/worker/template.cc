@@ -6,6 +6,7 @@
 
 #include "server/base/status.h"
 #include "server/worker/batch_check.h"
+#include "server/worker/mode_check.h"
 #include "server/worker/opening.h"
 #include "server/worker/process.h"
 #include "server/worker/replica.h"
@@ -17,8 +18,9 @@ absl::Status Template::Run() {
   IgnoreStopSignals();
   VolunteerForOomKiller();
   MILLRACE_ASSIGN_OR_RETURN(ControlMessage message, control_.Receive());
-  if (message.fds.size() != 2) {
-    return absl::InternalError("A load command must bring the model file and its memory.");
+  if (message.fds.size() < 2 || message.fds.size() > 3) {
+    return absl::InternalError(
+        "A load command must bring the model file and its memory, and perhaps warm-up data.");
   }
   MILLRACE_ASSIGN_OR_RETURN(command_, FromJson<LoadCommand>(message.text));
   sandbox_.emplace(Sandbox::Options{
@@ -45,11 +47,16 @@ absl::Status Template::Run() {
 absl::Status Template::Load(const ControlMessage& message, LoadedReply& reply) {
   const int model_fd = message.fds[0].get();
   MILLRACE_ASSIGN_OR_RETURN(memory_, ModelMemory::Open(message.fds[1].get()));
+  if (message.fds.size() > 2) {
+    MILLRACE_ASSIGN_OR_RETURN(warmup_data_, SealedBytes::Map(message.fds[2].get()));
+  }
   MILLRACE_RETURN_IF_ERROR(ShutInToOpen(command_, model_fd, *sandbox_));
-  MILLRACE_ASSIGN_OR_RETURN(model_, Model::Open(command_, model_fd, reply.notes));
+  MILLRACE_ASSIGN_OR_RETURN(model_,
+                            Model::Open(command_, model_fd, warmup_data_.bytes(), reply.notes));
   if (!command_.on_gpu) {
     MILLRACE_RETURN_IF_ERROR(model_->Prepare(c10::Device(c10::kCPU), reply.notes));
     MILLRACE_RETURN_IF_ERROR(WarmUp(reply));
+    if (!reply.start_over) MILLRACE_RETURN_IF_ERROR(CheckMode(model_fd, reply.notes));
   }
   if (ThreadCount() <= 1 || reply.start_over) return absl::OkStatus();
   return absl::FailedPreconditionError(
@@ -65,6 +72,21 @@ absl::Status Template::WarmUp(LoadedReply& reply) {
   MILLRACE_RETURN_IF_ERROR(model_->WarmUp(reply.notes));
   warm_ = true;
   reply.start_over = ThreadCount() > 1;
+  return absl::OkStatus();
+}
+
+absl::Status Template::CheckMode(int model_fd, Notes& notes) {
+  if (!command_.mode.bfloat16) return absl::OkStatus();
+  const absl::Status status =
+      warm_ ? RunInChild([&] { return CheckBfloat16Agrees(command_, model_fd, *model_); })
+            : absl::UnknownError("the model starts threads when it runs");
+  if (absl::IsFailedPrecondition(status)) {
+    return Annotate(status, "the model can't compute in BF16, so take bfloat16 away");
+  }
+  if (!status.ok()) {
+    notes.push_back(absl::StrCat(
+        "whether it computes the same in BF16 is inconclusive, so it does: ", status.message()));
+  }
   return absl::OkStatus();
 }
 

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "server/channel/control_socket.h"
 #include "server/channel/model_memory.h"
+#include "server/channel/sealed_bytes.h"
 #include "server/channel/worker_protocol.h"
 #include "server/worker/model.h"
 #include "server/worker/sandbox.h"
@@ -32,6 +33,8 @@ class Template {
  private:
   absl::Status Load(const ControlMessage& message, LoadedReply& reply);
   absl::Status WarmUp(LoadedReply& reply);
+  // FAILED_PRECONDITION where the model computes something else in BF16.
+  absl::Status CheckMode(int model_fd, Notes& notes);
   // FAILED_PRECONDITION where rows get other results in a batch than alone.
   absl::Status CheckBatching(Notes& notes);
   absl::StatusOr<pid_t> Fork(ControlMessage message);
@@ -40,6 +43,7 @@ class Template {
   LoadCommand command_;
   std::optional<Sandbox> sandbox_;
   std::unique_ptr<ModelMemory> memory_;
+  SealedBytes warmup_data_;
   std::unique_ptr<Model> model_;
   bool warm_ = false;
 };

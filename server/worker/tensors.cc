@@ -2,12 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/tensors.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -64,6 +66,18 @@ std::optional<DataType> ToDataType(c10::ScalarType type) {
     if (torchs == type) return ours;
   }
   return std::nullopt;
+}
+
+at::Tensor CopyRows(DataType type, const std::vector<int64_t>& dims, int64_t rows,
+                    absl::Span<const std::byte> data) {
+  at::Tensor tensor = at::empty(dims, *ToScalarType(type));
+  if (tensor.nbytes() == 0 || data.empty()) return tensor;
+  auto* const begin = static_cast<std::byte*>(tensor.mutable_data_ptr());
+  const size_t row_bytes = tensor.nbytes() / static_cast<size_t>(rows);
+  for (size_t at = 0; at < tensor.nbytes(); at += row_bytes) {
+    std::memcpy(begin + at, data.data() + at % data.size(), row_bytes);
+  }
+  return tensor;
 }
 
 at::Tensor MakeValues(DataType type, const std::vector<int64_t>& dims, bool random) {

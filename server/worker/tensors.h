@@ -5,6 +5,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +25,11 @@ std::optional<DataType> ToDataType(c10::ScalarType type);
 // A tensor of zeros, or of random values from 0 to 1; integers are 0 or 1. REQUIRES: libtorch has
 // the type.
 at::Tensor MakeValues(DataType type, const std::vector<int64_t>& dims, bool random);
+
+// A tensor of `rows` rows, `dims` in all, copied from the rows in `data`, which are taken in turn.
+// REQUIRES: libtorch has the type; `data` holds whole rows, at least one.
+at::Tensor CopyRows(DataType type, const std::vector<int64_t>& dims, int64_t rows,
+                    absl::Span<const std::byte> data);
 
 // "FP32 [4,10]".
 std::string Describe(const at::Tensor& tensor);

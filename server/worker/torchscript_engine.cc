@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/torchscript_engine.h"
 
+#include <ATen/autocast_mode.h>
 #include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/passes/autocast.h>
+#include <torch/csrc/jit/passes/constant_propagation.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 #include <optional>
@@ -97,6 +100,18 @@ absl::StatusOr<Returned> TakeApart(const c10::IValue& result) {
   return returned;
 }
 
+// While it lives, this thread is one where autocast would take effect, in BF16.
+class AutocastToBfloat16 {
+ public:
+  AutocastToBfloat16() {
+    at::autocast::set_autocast_dtype(c10::kCPU, c10::ScalarType::BFloat16);
+    at::autocast::set_autocast_enabled(c10::kCPU, true);
+  }
+  ~AutocastToBfloat16() { at::autocast::set_autocast_enabled(c10::kCPU, false); }
+  AutocastToBfloat16(const AutocastToBfloat16&) = delete;
+  AutocastToBfloat16& operator=(const AutocastToBfloat16&) = delete;
+};
+
 class TorchScriptEngine final : public Engine {
  public:
   TorchScriptEngine(const LoadCommand& command, Module module, Arguments arguments,
@@ -111,8 +126,17 @@ class TorchScriptEngine final : public Engine {
 
   absl::Status Prepare(c10::Device device, Notes& notes) override {
     return CatchModelErrors([&]() -> absl::Status {
-      if (!device.is_cpu()) module_.to(device);
-      if (command_.optimize) Optimize(notes);
+      if (device.is_cpu()) {
+        mode_ = command_.mode;
+      } else {
+        module_.to(device);
+      }
+      if (mode_.channels_last) LayOutWeights();
+      if (mode_.bfloat16) {
+        ComputeInBfloat16();
+      } else if (command_.optimize) {
+        Optimize(notes);
+      }
       forward_ = module_.get_method("forward");
       return absl::OkStatus();
     });
@@ -127,6 +151,9 @@ class TorchScriptEngine final : public Engine {
     return CatchModelErrors([&]() -> absl::StatusOr<Returned> {
       std::vector<c10::IValue> stack = arguments_.initial;
       for (size_t i = 0; i < inputs.size(); ++i) {
+        if (mode_.channels_last && inputs[i].dim() == 4) {
+          inputs[i] = inputs[i].contiguous(c10::MemoryFormat::ChannelsLast);
+        }
         stack[arguments_.positions[i]] = std::move(inputs[i]);
       }
       return TakeApart((*forward_)(std::move(stack)));
@@ -140,12 +167,42 @@ class TorchScriptEngine final : public Engine {
   void Optimize(Notes& notes) {
     const absl::Status status = CatchModelErrors([&]() -> absl::Status {
       Module frozen = torch::jit::freeze(module_);
-      module_ = torch::jit::optimize_for_inference(frozen);
+      // What follows would bring convolutions into a layout of oneDNN's.
+      module_ = mode_.channels_last ? frozen : torch::jit::optimize_for_inference(frozen);
       return absl::OkStatus();
     });
     if (status.ok()) return;
     notes.push_back(absl::StrCat("freezing or optimising failed, so the plain module serves: ",
                                  status.message()));
+  }
+
+  // Before the module is frozen, which folds other layers into these weights.
+  void LayOutWeights() {
+    for (at::Tensor weight : module_.parameters()) {
+      if (weight.dim() == 4) {
+        weight.set_data(weight.contiguous(c10::MemoryFormat::ChannelsLast));
+      }
+    }
+  }
+
+  // Has the operators that gain by it (matrix products, convolutions) compute in BF16, as PyTorch's
+  // autocast does: it converts what goes into these, and leaves what needs the precision in FP32.
+  // The frozen weights are converted here, once.
+  void ComputeInBfloat16() {
+    module_ = torch::jit::freeze(module_);
+    std::shared_ptr<torch::jit::Graph> graph = module_.get_method("forward").graph();
+    {
+      const AutocastToBfloat16 autocast;
+      torch::jit::Autocast(graph);
+    }
+    torch::jit::ConstantPropagation(graph);
+  }
+
+  // An output in the type that the config declares.
+  at::Tensor AtTheBoundary(at::Tensor output, DataType declared) const {
+    const bool reduced = mode_.bfloat16 && declared == DataType::kFp32 &&
+                         output.scalar_type() == c10::ScalarType::BFloat16;
+    return reduced ? output.to(c10::ScalarType::Float) : output;
   }
 
   // Puts what the model returned into the order of the config's outputs.
@@ -166,8 +223,9 @@ class TorchScriptEngine final : public Engine {
     if (named && map->by_order) return error("no output of the config is a key of the dict");
     std::vector<at::Tensor> outputs;
     outputs.reserve(count);
-    for (const size_t position : map->positions) {
-      outputs.push_back(std::move(returned.tensors[position]));
+    for (size_t i = 0; i < count; ++i) {
+      outputs.push_back(AtTheBoundary(std::move(returned.tensors[map->positions[i]]),
+                                      command_.outputs[i].data_type));
     }
     return outputs;
   }
@@ -177,6 +235,7 @@ class TorchScriptEngine final : public Engine {
   const absl::StatusOr<NameMap> by_place_;  // For results without names.
   Module module_;
   std::optional<torch::jit::Method> forward_;
+  ExecutionMode mode_;  // The command's on a CPU, else the plain one.
   size_t weight_bytes_ = 0;
 };
 

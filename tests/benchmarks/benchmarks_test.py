@@ -15,6 +15,7 @@ import pool
 import pytest
 import replicas
 import run
+import warm
 from programs import Load, Programs, Variant
 
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BIN", run.REPOSITORY / "build/bin")).parent
@@ -97,6 +98,21 @@ def test_replicas_are_smaller_than_processes_that_load_the_model():
     [part] = re.findall(r"that loads the model by itself: (\S+)$", done.stdout, re.MULTILINE)
     assert 0 < float(part) < 0.5
     assert "from death to the first answer" in done.stdout
+
+
+def test_the_table_of_first_requests_has_every_case(tmp_path):
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, warm.__file__, "--only", "tiny_mlp.pt,", "--rounds", 1, "--repeats", 3,
+               "--json", figures, "--build", BUILD, "--models", MODELS / "bench"]
+    printed = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE,
+                             timeout=240, check=True).stdout
+    rows = json.loads(figures.read_text())
+    assert {(row["model"], row["batch"], row["replica"]) for row in rows} == {
+        (f"tiny_mlp.pt, {threads}", batch, replica) for threads in ("1 thread", "2 threads")
+        for batch in warm.BATCHES for replica in ("started", "replaced")}
+    for row in rows:
+        assert row["ratio"] > 0 and len(row["first"]) == (1 if row["replica"] == "started" else 2)
+        assert f"| {row['model']} " in printed
 
 
 def test_the_table_of_pools_has_every_setting():

@@ -169,7 +169,8 @@ class Variant:
         config += self.config
         (folder / "1").mkdir(parents=True)
         (folder / "config.pbtxt").write_text(config)
-        shutil.copy(models / self.model.name / "1/model.pt", folder / "1")
+        for file in (models / self.model.name / "1").iterdir():
+            shutil.copy(file, folder / "1")
 
 
 class Target:
@@ -217,6 +218,7 @@ class Server(Target):
         # From now on read so that the server is never held up.
         threading.Thread(target=lambda: self._log.extend(process.stderr), daemon=True).start()
         address = re.search(r"gRPC listens on (\S+)", "".join(self._log)).group(1)
+        self.http = re.search(r"HTTP listens on (\S+)", "".join(self._log)).group(1)
         super().__init__(programs, address, [process.pid, *workers_of(process.pid)])
         self._variants = variants
 

@@ -3,7 +3,7 @@
 //
 // What a picture costs on its way into a row: a JPEG decoded and resized, beside what libjpeg-turbo
 // alone takes to decode the whole of it. Run by `./dev bench transform`;
-// pictures.py compares it with Pillow.
+// transform.py compares it with Pillow.
 
 #include <benchmark/benchmark.h>
 
@@ -126,7 +126,7 @@ BENCHMARK(Nv12)->Apply(SizesAndRows);
 }  // namespace
 }  // namespace millrace
 
-// `--write WIDTH HEIGHT` writes the JPEG that is measured with, for pictures.py.
+// `--write WIDTH HEIGHT` writes the JPEG that is measured with, for transform.py.
 int main(int argc, char** argv) {
   if (argc == 4 && absl::string_view(argv[1]) == "--write") {
     const auto file = millrace::NaturalJpeg(std::atoi(argv[2]), std::atoi(argv[3]));

@@ -19,17 +19,29 @@ UNARY = """\
 1.2 2 recv 0 OK 1 7.2.0x1 14
 1.3 2 end OK -1 -
 """
+RAW = """\
+1.0 3 open raw
+1.1 3 send 0 lonely plain 1 0
+1.1 3 send 1 lonely plain 1 0
+1.1 3 send 2 lonely plain 1 0
+1.2 3 recv 0 OK 1 7.3.0x1 17
+1.3 3 cancel 0
+1.4 3 recv 1 OK 1 7.3.1x1 17
+1.5 3 acked
+1.6 3 idle 0.3
+1.7 3 end CANCELLED -1 -
+"""
 
 
-def check(tmp_path, text, ended=True, draining_from=float("inf"), versions=None):
+def check(tmp_path, text, ended=True, draining_from=float("inf"), versions=None, frozen=()):
     checker = Checker(versions or Versions())
     checker.draining_from = draining_from
     (tmp_path / "log").write_text(text)
-    checker.take(tmp_path / "log", 7, ended)
+    checker.take(tmp_path / "log", 7, ended, frozen)
     return checker
 
 
-@pytest.mark.parametrize("text", [GOOD, UNARY])
+@pytest.mark.parametrize("text", [GOOD, UNARY, RAW])
 def test_good_logs_pass(tmp_path, text):
     assert check(tmp_path, text).violations == []
 
@@ -50,7 +62,16 @@ def test_good_logs_pass(tmp_path, text):
     (UNARY, "poison plain", "poison crash", "wrong", "OK isn't"),
     (GOOD, "1.5 1 end", "1.45 1 recv 1 OK 1 7.1.1x2 1\n1.5 1 end", "wrong", "second"),
     (GOOD, "1.1 1 send", "1.05 1 cancel 0\n1.1 1 send", "wrong", "after cancelling"),
-    (GOOD, "recv 1 OK 1 7.1.1x2 1", "recv 1 OK 2 7.1.1x2 2", "wrong", "version")])
+    (GOOD, "recv 1 OK 1 7.1.1x2 1", "recv 1 OK 2 7.1.1x2 2", "wrong", "version"),
+    (RAW, "1.6 3 idle", "1.55 3 late 5\n1.6 3 idle", "wrong", "answer came after"),
+    (RAW, "1.7 3 end", "1.65 3 late 90\n1.7 3 end", "wrong", "answer came after"),
+    (RAW, "idle 0.3", "busy 2", "wrong", "are in flight"),
+    (RAW, "1.6 3 idle 0.3\n", "", "wrong", "nothing shows"),
+    (RAW, "1.5 3 acked\n", "", "wrong", "nothing shows"),
+    (RAW, "end CANCELLED", "end UNAVAILABLE", "lost", "connection broke"),
+    (RAW, "end CANCELLED", "end DEADLINE_EXCEEDED", "lost", "ended with"),
+    (RAW, "1.7 3 end CANCELLED -1 -\n", "", "lost", "ended with none"),
+    (RAW, "1.2 3 recv 0 OK 1 7.3.0x1 17\n", "", "disordered", "answer 0 is that of request 1")])
 def test_what_must_not_be_is_found(tmp_path, log, old, new, counted, says):
     assert old in log
     checker = check(tmp_path, log.replace(old, new, 1))
@@ -75,6 +96,35 @@ def test_killed_clients_may_lack_answers_but_not_in_the_middle(tmp_path):
 def test_drained_streams_have_as_many_answers_as_the_server_says(tmp_path, answered, lost):
     drained = GOOD.replace("end OK -1", f"end UNAVAILABLE {answered}")
     assert check(tmp_path, drained, draining_from=1.2).lost == lost
+
+
+BROKEN = GOOD.replace("1.4 1 recv 1 OK 1 7.1.1x2 1\n", "").replace(
+    "1.5 1 end OK", "22.5 1 end UNAVAILABLE")
+
+
+@pytest.mark.parametrize("frozen, draining_from, lost", [
+    ((), 99, 1), ([(1.4, 5.4)], 99, 1), ([(1.4, 21.3)], 99, 1), ([(3.0, 23.5)], 99, 1),
+    ([(1.4, 22.4)], 99, 0),  # For longer than TCP waits.
+    ([(18.0, 20.0)], 21, 1), ([(20.0, 22.0)], 21, 0)])  # While the drain closed the connections.
+def test_connections_break_only_for_who_stood_too_long(tmp_path, frozen, draining_from, lost):
+    assert check(tmp_path, BROKEN, draining_from=draining_from, frozen=frozen).lost == lost
+
+
+@pytest.mark.parametrize("draining_from, wrong", [(99, 1), (3.5, 1), (3.0, 0)])
+def test_drains_excuse_only_calls_that_they_found_unread(tmp_path, draining_from, wrong):
+    refused = UNARY.replace("1.2 2 recv 0 OK 1 7.2.0x1 14", "3.6 2 recv 0 UNAVAILABLE - - -")
+    assert check(tmp_path, refused, draining_from=draining_from).wrong == wrong
+
+
+def test_failures_come_with_what_was_done_before(tmp_path):
+    checker = Checker(Versions())
+    checker.faults = [(0.5, "long before"), (80.0, "SIGKILL to replica 5"), (99.5, "after it")]
+    checker.violation("lost", when=99.0)
+    assert "SIGKILL to replica 5" in checker.violations[0]
+    assert "long before" not in checker.violations[0] and "after it" not in checker.violations[0]
+    for _ in range(20):
+        checker.violation("lost")
+    assert checker.violations_count == 21 and len(checker.violations) < 21
 
 
 def test_versions_answer_only_while_they_may_serve():

@@ -6,28 +6,30 @@ import collections
 import contextlib
 import heapq
 import itertools
-import multiprocessing
 import os
 import queue
 import random
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import grpc
 import obedient
 import watch
+import wire
 from server_process import stat_of
 from tritonclient.grpc import service_pb2
 
 DECK = {  # How often each fault comes in a round.
-    "kill_replica": 6, "stop_replica": 3, "hang_replica": 2, "kill_template": 1, "kill_client": 2,
-    "freeze_client": 2, "swap": 2, "bad_swap": 1, "resize": 2, "restart": 1,
-    "payload_fails": 2, "payload_crashes": 1, "payload_hangs": 1, "payload_fills": 1,
-    "starve_descriptors": 1, "idle_connections": 1, "starve_cpu": 1}
-HEALTHY = ("plain", "work", "narrow", "release", "wide", "mlp_pt2")
+    "kill_replica": 6, "stop_replica": 3, "hang_replica": 2, "kill_template": 1,
+    "stop_template": 1, "kill_client": 2, "freeze_client": 2, "swap": 2, "bad_swap": 1,
+    "resize": 2, "restart": 1, "payload_fails": 2, "payload_crashes": 1, "payload_hangs": 1,
+    "payload_fills": 1, "starve_descriptors": 1, "idle_connections": 1, "starve_cpu": 1}
+HEALTHY = ("plain", "work", "narrow", "release", "wide", "lonely", "mlp_pt2")
 CALL_SECONDS = 60  # For operators' calls; each ends long before.
 FIRST_RUNS = 30  # Seconds that the first runs of a version may take: the server's --load-timeout.
 FOUND_AFTER = 10  # Seconds above the limit until a replica that hangs has been replaced.
@@ -35,6 +37,7 @@ BETWEEN_ORDERS = 20  # Seconds between two requests that kill replicas of a mode
 # Seconds that connections may still fail after descriptors were scarce: clients wait ever longer
 # before they try again, and until then tell what came of the last time.
 CONNECTIONS_AFTER = 20
+BURN = "import sys, time\nend = float(sys.argv[1])\nwhile time.monotonic() < end: pass"
 
 
 class Driver:
@@ -48,6 +51,7 @@ class Driver:
         self.failures = collections.Counter()  # Operators' calls that weren't done, by kind.
         self.operator = Operator()
         self.version = 1
+        self.latest = 0.0  # Seconds by which something was undone too late, at most.
         self._deck = []
         self._next_order = collections.Counter()  # By profile.
         self._later = []  # (when, number, what undoes a fault)
@@ -65,10 +69,18 @@ class Driver:
         if getattr(self, fault)():
             self.count[fault] += 1
 
+    def note(self, what):
+        """Remembers what was done to whom, to be shown with a failure."""
+        self.checker.faults.append((time.monotonic(), what))
+
     def undo_due(self, everything=False):
-        """Undoes what is due; with `everything` also what isn't."""
+        """Undoes what is due; with `everything` also what isn't, but not what begins meanwhile."""
+        due = []
         while self._later and (everything or self._later[0][0] <= time.monotonic()):
-            heapq.heappop(self._later)[2]()
+            due.append(heapq.heappop(self._later))
+        for when, _, undo in due:
+            self.latest = max(self.latest, time.monotonic() - when)
+            undo()
 
     def _undo_after(self, seconds, undo):
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), undo))
@@ -90,19 +102,23 @@ class Driver:
     def kill_replica(self):
         if not (found := self._replica()):
             return False
-        model, pid = found
-        self._taken.add(pid)
-        self.watch.expect_recovery("SIGKILL", model, pid)
-        self._signal(pid, signal.SIGKILL)
+        self._kill_replica("kill_replica", *found)
         return True
+
+    def _kill_replica(self, what, model, pid):
+        self._taken.add(pid)
+        self.watch.expect_recovery(what, model, pid)
+        self.note(f"SIGKILL to replica {pid} of '{model}'")
+        self._signal(pid, signal.SIGKILL)
 
     def stop_replica(self):
         """For a moment, as a debugger would, or the kernel where memory is short."""
         if not (found := self._replica()):
             return False
+        seconds = self.random.uniform(0.05, 1)
+        self.note(f"SIGSTOP to replica {found[1]} of '{found[0]}' for {seconds:.2f} s")
         self._signal(found[1], signal.SIGSTOP)
-        self._undo_after(self.random.uniform(0.05, 1),
-                         lambda: self._signal(found[1], signal.SIGCONT))
+        self._undo_after(seconds, lambda: self._signal(found[1], signal.SIGCONT))
         return True
 
     def hang_replica(self):
@@ -111,10 +127,14 @@ class Driver:
             return False
         model, pid = found
         self._taken.add(pid)
-        self._signal(pid, signal.SIGSTOP)
-        stopped = time.monotonic()
         limit = FIRST_RUNS if model == "release" else obedient.LIMIT_SECONDS
         replaced_after = limit + FOUND_AFTER
+        what = "hang_replica" + (f" of release (limit {limit} s at first)" * (model == "release"))
+        self.watch.expect_recovery(what, model, pid, replaced_after + watch.MOST_RECOVERY,
+                                   hangs=True)
+        self.note(f"SIGSTOP to replica {pid} of '{model}' for good")
+        self._signal(pid, signal.SIGSTOP)
+        stopped = time.monotonic()
 
         def look_again():
             one = next((one for _, one in self.watch.replicas() if one.pid == pid), None)
@@ -122,22 +142,55 @@ class Driver:
                 return
             if one.busy_ns > replaced_after * 1e9:
                 self.checker.violation(f"process {pid} of model '{model}' has stood for "
-                                       f"{time.monotonic() - stopped:.0f} s with a batch")
+                                       f"{time.monotonic() - stopped:.0f} s with a batch", one,
+                                       f"its state: {stat_of(pid)}",
+                                       *(found.string for found in
+                                         self.server.logged(f"'{model}'")[-5:]))
                 return
             if one.busy_ns or time.monotonic() < stopped + replaced_after:
                 self._undo_after(0.5, look_again)
             else:  # No batch went to it.
+                self.watch.forget(pid)
                 self._signal(pid, signal.SIGCONT)
         self._undo_after(1, look_again)
         return True
 
+    def _template(self):
+        """One that has loaded its model, and the inode of the model's memory."""
+        found = [(pid, watch.memory_of(pid)) for pid in watch.templates(self.server)
+                 if pid not in self._taken and watch.is_loaded(pid)]
+        return self.random.choice(found) if found else None
+
     def kill_template(self):
-        found = [pid for pid in watch.templates(self.server) if pid not in self._taken]
-        if not found:
+        if not (found := self._template()):
             return False
-        pid = self.random.choice(found)
+        pid, memory = found
         self._taken.add(pid)
+        self.watch.expect_template("kill_template", memory, pid)
+        self.note(f"SIGKILL to template {pid}")
         self._signal(pid, signal.SIGKILL)
+        return True
+
+    def stop_template(self):
+        """For a moment, or for good; then it is missed, and must be found and replaced."""
+        if not (found := self._template()):
+            return False
+        pid, memory = found
+        for_good = self.random.random() < 0.5
+        missed = self._replica(lambda one: watch.memory_of(one.pid) == memory, wire.MODELS)
+        if for_good and missed is None:
+            return False
+        seconds = self.random.uniform(0.1, 4)
+        self.note(f"SIGSTOP to template {pid} "
+                  + ("for good" if for_good else f"for {seconds:.2f} s"))
+        self._signal(pid, signal.SIGSTOP)
+        if for_good:
+            self._taken.add(pid)
+            self.watch.expect_template("stop_template", memory, pid)
+        else:
+            self._undo_after(seconds, lambda: self._signal(pid, signal.SIGCONT))
+        if missed and (for_good or self.random.random() < 0.5):
+            self._kill_replica("kill_replica whose template is stopped", *missed)
         return True
 
     # ---- Clients ----
@@ -149,6 +202,7 @@ class Driver:
     def kill_client(self):
         if not (member := self._client()):
             return False
+        self.note(f"SIGKILL to client {member.number}")
         self.fleet.kill(member)
         return True
 
@@ -156,9 +210,11 @@ class Driver:
         """Its connections stay open, and nobody reads them."""
         if not (member := self._client()):
             return False
-        self.fleet.freeze(member)
         ending = self.fleet.wake if self.random.random() < 0.5 else self.fleet.kill
-        self._undo_after(self.random.uniform(0.5, 4), lambda: ending(member))
+        seconds = self.random.uniform(0.5, 4)
+        self.note(f"SIGSTOP to client {member.number} for {seconds:.2f} s, then {ending.__name__}")
+        self.fleet.freeze(member)
+        self._undo_after(seconds, lambda: ending(member))
         return True
 
     def payload_fails(self):
@@ -180,6 +236,7 @@ class Driver:
             return False
         found = [member for member in self.fleet.running((profile,)) if not member.stopping]
         for member in found[:1]:
+            self.note(f"a request to '{profile}' orders: {word}")
             self.fleet.order(member, word)
             if lethal:
                 self._next_order[profile] = time.monotonic() + BETWEEN_ORDERS
@@ -205,6 +262,7 @@ class Driver:
             obedient.save(version, aside / "model.pt")
         aside.rename(folder / str(version))
         self.checker.versions.begin(version, time.monotonic())
+        self.note(f"load of version {version} of 'release'" + (", which is no model" * broken))
         loaded = None
         try:
             self.server.stub.RepositoryModelLoad(
@@ -212,7 +270,8 @@ class Driver:
             loaded = True
         except grpc.RpcError as error:
             self._not_done("load", error)
-            if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+            if (error.code() != grpc.StatusCode.DEADLINE_EXCEEDED
+                    and time.monotonic() < self.checker.draining_from):
                 loaded = False
         self.checker.versions.end(version, time.monotonic(), loaded)
         if broken and loaded:
@@ -224,24 +283,25 @@ class Driver:
 
     def resize(self):
         replicas = self.random.choice((1, 2))
-        return self.operator.begin(lambda: self._call(
-            "resize", lambda: self.admin.resize(model="work", replicas=replicas,
-                                                timeout=CALL_SECONDS)))
+        return self._call(f"resize of 'work' to {replicas}", self.admin.resize, model="work",
+                          replicas=replicas)
 
     def restart(self):
         model = self.random.choice(HEALTHY)
-        return self.operator.begin(lambda: self._call(
-            "restart", lambda: self.admin.restart(model=model, timeout=CALL_SECONDS)))
+        return self._call(f"restart of '{model}'", self.admin.restart, model=model)
 
-    def _call(self, what, call):
-        try:
-            call()
-        except grpc.RpcError as error:
-            self._not_done(what, error)
+    def _call(self, what, method, **fields):
+        def call():
+            self.note(what)
+            try:
+                method(timeout=CALL_SECONDS, **fields)
+            except grpc.RpcError as error:
+                self._not_done(what, error)
+        return self.operator.begin(call)
 
     def _not_done(self, what, error):
         """Faults hit operators' calls, too; but an answer must come."""
-        self.failures[f"{what} {error.code().name}"] += 1
+        self.failures[f"{what.split()[0]} {error.code().name}"] += 1
         print(f"{what}: {error.code().name}: {error.details()}")
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
             self.checker.violation(f"{what} took more than {CALL_SECONDS} s")
@@ -254,8 +314,9 @@ class Driver:
             return False
         self._is_starved = True
         limited = contextlib.ExitStack()
-        limited.enter_context(self.server.descriptors_left(self.random.randint(0, 4)))
-        seconds = self.random.uniform(0.3, 2)
+        left, seconds = self.random.randint(0, 4), self.random.uniform(0.3, 2)
+        self.note(f"{left} descriptors left for {seconds:.2f} s")
+        limited.enter_context(self.server.descriptors_left(left))
         window = [time.monotonic(), float("inf")]
         self.checker.connections_fail.append(window)
 
@@ -279,6 +340,8 @@ class Driver:
             except OSError:
                 break
 
+        self.note(f"{len(opened)} idle connections")
+
         def close():
             for each in opened:
                 each.close()
@@ -288,17 +351,15 @@ class Driver:
     def starve_cpu(self):
         """Somebody else takes the cores, for two seconds at most."""
         until = time.monotonic() + self.random.uniform(0.5, 2)
-        spawn = multiprocessing.get_context("spawn")
-        busy = [spawn.Process(target=burn, args=(until,), daemon=True) for _ in range(2)]
-        for each in busy:
-            each.start()
-        self._undo_after(2.5, lambda: [each.join(10) for each in busy])
+        self.note("two processes that take the cores")
+        busy = [subprocess.Popen([sys.executable, "-S", "-c", BURN, str(until)]) for _ in range(2)]
+
+        def end():
+            for each in busy:
+                each.kill()
+                each.wait()
+        self._undo_after(2.5, end)
         return True
-
-
-def burn(until):
-    while time.monotonic() < until:
-        pass
 
 
 class Operator:
@@ -308,16 +369,21 @@ class Operator:
 
     def __init__(self):
         self._calls = queue.SimpleQueue()
+        self._begun = self._done = 0
+        self.error = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self.error = None
 
     def begin(self, call):
         """Has the call made in its turn, or not at all where several wait."""
         if self._calls.qsize() >= self.MOST_WAITING:
             return False
+        self._begun += 1
         self._calls.put(call)
         return True
+
+    def is_idle(self):
+        return self._begun == self._done
 
     def end(self):
         """Waits for those that were begun; returns what was raised."""
@@ -331,3 +397,4 @@ class Operator:
                 call()
             except BaseException as error:  # Reported by end().
                 self.error = error
+            self._done += 1

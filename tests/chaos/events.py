@@ -7,10 +7,15 @@
 A session is a stream, or the unary calls of a thread one after the other. Times are of the
 system's monotonic clock, which all processes share.
 
-    open kind how               kind: stream or unary; how: words that say what is special about it
+    open kind how               kind: stream, unary or raw (a stream over HTTP/2 by hand, that is
+                                cancelled); how: words that say what is special about it
     send number model order rows limit   just before; limit: seconds that it may take, 0: none
-    recv number code version said added  just after
+    recv number code version said added  just after; said: of an error what it says
     cancel number               the whole stream, or that call
+    acked                       raw: the server has read the cancel and answered what came after it
+    late bytes                  raw: so much of an answer came all the same
+    idle seconds                raw: nothing of its model is in flight any more, that long after it
+    busy count                  raw: so many requests still are
     end code answered details   answered: of the trailer `millrace-answered`, -1 where there is none
 """
 

@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PROGRAM = pathlib.Path(__file__).with_name("clients.py")
 LIFE = 20  # Seconds after which a client is replaced; so logs stay short.
 PATIENCE = 150  # Seconds that a client may take to finish what it has open.
+ALONE = ("canceller",)  # Profiles whose next client comes when the last one has ended.
 
 
 @dataclass
@@ -27,14 +28,15 @@ class Member:
     born: float
     killed: bool = False
     stopping: float | None = None
+    frozen: list = field(default_factory=list)  # [from, until], of which the last may go on.
 
 
 class Fleet:
     """Confined to one thread."""
 
-    def __init__(self, folder, checker, address, table, seed):
+    def __init__(self, folder, checker, server, table, seed):
         self.folder, self.checker = folder, checker
-        self._arguments = address, table, seed
+        self._arguments = server.address, server.http, table, seed
         self._numbers = itertools.count(1)
         self.members = []
         self.wanted = []
@@ -56,7 +58,7 @@ class Fleet:
                 self._tell_to_end(member)
         missing = list(self.wanted)
         for member in self.members:
-            if not member.stopping and member.profile in missing:
+            if member.profile in missing and (not member.stopping or member.profile in ALONE):
                 missing.remove(member.profile)
         for profile in missing:
             self._start(profile)
@@ -95,21 +97,25 @@ class Fleet:
 
     @staticmethod
     def freeze(member):
+        if not member.frozen or member.frozen[-1][1] != float("inf"):
+            member.frozen.append([time.monotonic(), float("inf")])
         member.process.send_signal(signal.SIGSTOP)
 
     @staticmethod
     def wake(member):
         if member.process.poll() is None:
             member.process.send_signal(signal.SIGCONT)
+        if member.frozen:
+            member.frozen[-1][1] = min(member.frozen[-1][1], time.monotonic())
 
     def _start(self, profile):
         number = next(self._numbers)
         log = self.folder / f"client-{number}-{profile}.log"
         log.touch()
-        address, table, seed = self._arguments
+        address, http, table, seed = self._arguments
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", sys.executable, str(PROGRAM), address, str(log),
-             str(table), profile, str(number), str(seed)],
+            ["setpriv", "--pdeathsig", "KILL", sys.executable, str(PROGRAM), address, http,
+             str(log), str(table), profile, str(number), str(seed)],
             stdin=subprocess.PIPE, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
         self.members.append(Member(profile, number, process, log, time.monotonic()))
 
@@ -128,6 +134,6 @@ class Fleet:
             self.checker.violation(f"client {member.number} ({member.profile}) ended with "
                                    f"{member.process.returncode}")
         before = len(self.checker.violations)
-        self.checker.take(member.log, member.number, not member.killed)
+        self.checker.take(member.log, member.number, not member.killed, member.frozen)
         if len(self.checker.violations) == before:
             member.log.unlink()

@@ -26,9 +26,10 @@ HOW = {  # What of the config differs.
                "batching": "default_queue_policy { max_queue_size: 4 }"},
     "hungry": {"count": "count: 1", "memory": "memory_limit_bytes: 1000000000000"},
     "release": {"count": "count: 1"},
+    "lonely": {"count": "count: 1", "batch": 1},
     "wide": {"dims": wire.WIDE_COLUMNS},
 }
-SPINS = {"work": 20, "narrow": 10}  # About 0.1 ms each; others take no time.
+SPINS = {"work": 20, "narrow": 10, "lonely": 20}  # About 0.1 ms each; others take no time.
 
 
 class Obedient(torch.nn.Module):

@@ -29,20 +29,25 @@ import reference  # noqa: E402
 import wire  # noqa: E402
 from admin import Admin  # noqa: E402
 from checker import Checker, Versions  # noqa: E402
-from driver import FIRST_RUNS, Driver  # noqa: E402
+from driver import CALL_SECONDS, FIRST_RUNS, Driver, Operator  # noqa: E402
 from fleet import Fleet  # noqa: E402
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
 from memory_group import MemoryGroup  # noqa: E402
-from server_process import Server, eventually  # noqa: E402
-from watch import Watch, children, templates, wait_until_steady  # noqa: E402
+from server_process import PATIENCE, Server, eventually  # noqa: E402
+from watch import Watch, children, is_loaded, templates, wait_until_steady  # noqa: E402
 
-CLIENTS = ("steady", "victim", "victim", "hasty", "slow", "poison", "hungry")
+CLIENTS = ("steady", "victim", "victim", "hasty", "slow", "poison", "hungry", "canceller")
 PERIOD = 0.3  # Seconds between two faults, on average.
 WARM = 3  # Seconds of load before it is measured what the server holds.
 HEALTHY_AFTER = 60  # Seconds from the last fault on.
+LOOKS = 10  # At the server's memory under load.
+LAST_SECONDS = 4  # Of load and faults before the drain, which finds them going on.
 ROOM = 600 << 20  # Bytes that the server's cgroup leaves.
 FLAGS = ("--model-control", "explicit", "--load-model", "*", "--admin-listen", "127.0.0.1:0",
-         "--load-timeout", f"{FIRST_RUNS}s")
+         "--load-timeout", f"{FIRST_RUNS}s",
+         # No model counts as unhealthy, which would excuse answers; and a drain outlasts whatever
+         # may hang when it begins.
+         "--unhealthy-after", f"{HEALTHY_AFTER}s", "--drain-timeout", f"{3 * FIRST_RUNS}s")
 
 
 def make_table(path):
@@ -56,14 +61,22 @@ def percentile(values, fraction):
     return sorted(values)[round(fraction * (len(values) - 1))] if values else 0.0
 
 
+def spread(seconds):
+    p50, p99, most = (1e3 * percentile(seconds, fraction) for fraction in (0.5, 0.99, 1))
+    return f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, at most {most:.0f} ms"
+
+
 class Run:
     """One server, from its start to its drain."""
 
     def __init__(self, folder, seconds, seed):
         self.folder, self.seconds, self.seed = folder, seconds, seed
+        self.random = random.Random(seed)
         self.checker = Checker(Versions())
         self.group = MemoryGroup()
         self.repository = folder / "repository"
+        self.resident = []  # Bytes, under load.
+        self.drained = "never"
         self.healthy_after = self.limit = self.before = self.after = None
 
     def run(self):
@@ -76,16 +89,16 @@ class Run:
         server = Server(self.folder, repositories=[self.repository], flags=FLAGS,
                         prefix=self.group.prefix(), env={"TMPDIR": str(scratch)})
         admin = Admin(server.logged(r"operators call (\S+)")[0][1])
-        fleet = Fleet(self.folder, self.checker, server.address, table, self.seed)
-        replicas = Watch(admin)
+        fleet = Fleet(self.folder, self.checker, server, table, self.seed)
+        replicas = Watch(admin, server)
         self.driver = Driver(server, admin, fleet, self.checker, replicas, self.repository,
                              self.seed)
         try:
             before = self.warm(server, admin, fleet)
             self.limit = None if self.group.why_not else self.group.leave(ROOM)
-            self.torment(server, fleet)
+            self.torment(server, fleet, self.seconds)
             self.recover(server, admin, fleet, replicas, before)
-            self.drain(server, fleet, replicas)
+            self.drain(server, admin, fleet, replicas)
             if left := list(scratch.iterdir()):
                 self.checker.violation(f"left in the temporary folder: {left}")
         except Exception as error:  # Most likely since the server has gone.
@@ -106,17 +119,16 @@ class Run:
         admin.resize(model="work", replicas=1)
         return wait_until_steady(server.pid)
 
-    def load(self, fleet, seconds, profiles=CLIENTS):
-        fleet.start(profiles)
+    def load(self, fleet, seconds):
+        fleet.start(CLIENTS)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             fleet.tend()
             time.sleep(0.05)
 
-    def torment(self, server, fleet):
-        pauses = random.Random(self.seed)
+    def torment(self, server, fleet, seconds):
         now = time.monotonic()
-        until, next_fault, next_tending = now + self.seconds, now + 1, now
+        until, next_fault, next_tending, next_look = now + seconds, now + 1, now, now
         fleet.start(CLIENTS)
         while (now := time.monotonic()) < until:
             assert server.process.poll() is None, "the server has ended"
@@ -124,20 +136,28 @@ class Run:
             if now >= next_tending:
                 fleet.tend()
                 next_tending = now + 0.1
+            if now >= next_look:
+                self.resident.append(server.resident_bytes())
+                next_look = now + self.seconds / LOOKS
             if now >= next_fault:
                 self.driver.step()
-                next_fault = now + pauses.expovariate(1 / PERIOD)
+                next_fault = now + self.random.expovariate(1 / PERIOD)
             time.sleep(0.005)
 
     def recover(self, server, admin, fleet, replicas, before):
         """Nothing more happens, and soon everything is as it was."""
         self.driver.undo_due(everything=True)
-        if error := self.driver.operator.end():
-            raise error
+
+        def tend():
+            fleet.tend()
+            self.driver.undo_due()
+        eventually(lambda: tend() or self.driver.operator.is_idle(),
+                   "an operator's call never ends", CALL_SECONDS * (Operator.MOST_WAITING + 1))
         last_fault = time.monotonic()
         with contextlib.suppress(AssertionError):
-            eventually(lambda: fleet.tend() or (
+            eventually(lambda: tend() or (
                 replicas.all_ready() and len(templates(server)) == len(wire.MODELS)
+                and all(map(is_loaded, templates(server)))
                 and self.serves(server)), seconds=HEALTHY_AFTER)
             self.healthy_after = time.monotonic() - last_fault
         if self.healthy_after is None:
@@ -173,17 +193,34 @@ class Run:
             except AssertionError:
                 self.checker.violation(f"without a client, {name} is {server.metric(name):g}")
 
-    def drain(self, server, fleet, replicas):
-        """SIGTERM under load."""
-        self.load(fleet, 2)
-        replicas.end()
-        self.checker.draining_from = time.monotonic()
-        server.signal()
+    def drain(self, server, admin, fleet, replicas):
+        """In the middle of load and of faults, whose last ones end while it goes on."""
+        faults = sum(self.driver.count.values())
+        fleet.start(CLIENTS)
+        eventually(lambda: fleet.tend() or server.metric("millrace_streams") > len(CLIENTS))
+        self.torment(server, fleet, LAST_SECONDS)
+        faults = sum(self.driver.count.values()) - faults
+        by, begin = self.random.choice((("SIGTERM", server.signal), ("the operator", admin.drain)))
         fleet.wanted = []
+        begun = self.checker.draining_from = time.monotonic()
+        begin()
+        while server.process.poll() is None and time.monotonic() < begun + PATIENCE:
+            self.driver.undo_due()
+            fleet.tend()
+            time.sleep(0.01)
+        took = time.monotonic() - begun
+        replicas.end()
+        self.driver.undo_due(everything=True)
         code = server.wait()
+        if error := self.driver.operator.end():
+            raise error
         fleet.stop()
+        self.drained = (f"by {by}, {faults} faults in the last {LAST_SECONDS} s before it; over "
+                        f"after {took:.1f} s; {self.checker.told} streams were told how far they "
+                        f"came, and had come so far; {self.checker.told_none} that none was read")
         if code != 0:
-            self.checker.violation(f"SIGTERM under load: exit code {code}")
+            self.checker.violation(f"a drain by {by} under load: exit code {code}",
+                                   *server.log[-10:])
         if left := server.processes():
             self.checker.violation(f"processes are left: {left}")
 
@@ -193,7 +230,10 @@ class Run:
             return []
         return [f"server     descriptors {before.descriptors} to {after.descriptors}, "
                 f"threads {before.threads} to {after.threads}, "
-                f"memory {before.resident >> 20} to {after.resident >> 20} MiB"]
+                f"mappings of batch buffers {before.mappings} to {after.mappings}, "
+                f"memory {before.resident >> 20} to {after.resident >> 20} MiB",
+                "memory     under load, in equal steps and before the drain: "
+                f"{', '.join(str(size >> 20) for size in self.resident)} MiB"]
 
     def report(self):
         checker, driver = self.checker, self.driver
@@ -211,12 +251,18 @@ class Run:
             f"faults     {sum(driver.count.values())}: {counts(driver.count)}",
             f"not done   operators' calls that faults hit: {counts(driver.failures) or 'none'}",
             f"lost {checker.lost}, out of order {checker.disordered}, wrong {checker.wrong}",
-            f"recovery   of {len(self.recoveries)} replicas: "
-            f"p50 {percentile(self.recoveries, 0.5) * 1e3:.0f} ms, "
-            f"p99 {percentile(self.recoveries, 0.99) * 1e3:.0f} ms; all healthy {healthy} after "
-            "the last fault",
+            *(f"recovery   of {len(seconds)} after {fault}: {spread(seconds)}"
+              for fault, seconds in sorted(self.recoveries.items())),
+            f"healthy    all of it {healthy} after the last fault; the driver undid what it did at "
+            f"most {driver.latest:.1f} s late",
+            f"cancels    {len(checker.cancels)} watched to the end, with "
+            f"{sum(one.unanswered for one in checker.cancels)} requests unanswered and "
+            f"{sum(one.under_way for one in checker.cancels)} answers under way; nothing in flight "
+            f"after: {spread([one.forgotten_after for one in checker.cancels])}",
+            f"drain      {self.drained}",
             *self.holdings(),
-            "violations " + ("none" if checker.clean else f"(the first {len(checker.violations)})"),
+            "violations " + ("none" if checker.clean else f"{checker.violations_count}, the first "
+                            f"{len(checker.violations)} of them with what was done before"),
             *(f"  {number}. {text}" for number, text in enumerate(checker.violations, 1))]
         return "\n".join(lines)
 

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Watches the server from outside: its replicas, how soon they are back, and what it holds."""
 
+import collections
 import contextlib
 import os
 import pathlib
+import re
 import threading
 import time
 from dataclasses import dataclass, fields
@@ -54,16 +56,52 @@ def templates(server):
     return [pid for pid in children(server.pid) if comm_of(pid) == "template"]
 
 
+def memory_of(pid):
+    """The inode of the batch buffers that a worker maps: all workers of a model version share
+    them. None where it maps none."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        maps = pathlib.Path(f"/proc/{pid}/maps").read_text()
+        found = re.search(r" (\d+) +/memfd:millrace-model", maps)
+        return found and int(found[1])
+    return None
+
+
+def is_loaded(pid):
+    """Whether a template has loaded its model: then it has closed the files that it did so from."""
+    links = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                links.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return bool(links) and memory_of(pid) is not None and not any(
+        link.startswith("/memfd:") for link in links)
+
+
+@dataclass
+class Fault:
+    """Of a replica of a model, or of the template that belongs to some memory."""
+
+    when: float  # Of a replica that hangs: since it has had a batch.
+    what: str
+    pid: int
+    seconds: float  # That the recovery may take.
+    model: str = ""
+    memory: int | None = None
+    hangs: bool = False
+
+
 class Watch:
     """Asks again and again how the replicas are, on a thread of its own, until ended."""
 
-    def __init__(self, admin):
-        self._admin = admin
+    def __init__(self, admin, server):
+        self._admin, self._server = admin, server
         self._lock = threading.Lock()
-        self._open = []  # (when, what, model, pid)
+        self._open = []
         self._models = {}
         self._ended = threading.Event()
-        self.recoveries = []  # Seconds from a replica's end until all of its model are ready.
+        # Seconds from a fault until it is healed, by the fault: all replicas of the model are
+        # ready, without the old one; or another template has loaded the model.
+        self.recoveries = collections.defaultdict(list)
         self.late = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -76,10 +114,21 @@ class Watch:
         """(model, replica) as they were seen last."""
         return [(name, replica) for name, replicas in self._models.items() for replica in replicas]
 
-    def expect_recovery(self, what, model, pid):
-        """From now on, until `pid` has gone and all replicas of the model are ready."""
+    def expect_recovery(self, what, model, pid, seconds=MOST_RECOVERY, hangs=False):
+        """From now on, until `pid` has gone and all replicas of the model are ready. One that
+        `hangs` is found only when it has a batch, so its time counts from then."""
         with self._lock:
-            self._open.append((time.monotonic(), what, model, pid))
+            self._open.append(Fault(time.monotonic(), what, pid, seconds, model, hangs=hangs))
+
+    def expect_template(self, what, memory, pid):
+        """From now on, until a template other than `pid` has loaded the model of that memory."""
+        with self._lock:
+            self._open.append(Fault(time.monotonic(), what, pid, MOST_RECOVERY, memory=memory))
+
+    def forget(self, pid):
+        """Expects no recovery any more."""
+        with self._lock:
+            self._open = [fault for fault in self._open if fault.pid != pid]
 
     def all_ready(self):
         with self._lock:
@@ -95,18 +144,32 @@ class Watch:
                 self._note(begin)
 
     def _note(self, begin):
+        loaded, maps = {}, ""  # Looked at only where it matters.
+        with self._lock:
+            of_templates = [fault for fault in self._open if fault.memory]
+        if of_templates:
+            loaded = {memory_of(pid): pid for pid in templates(self._server) if is_loaded(pid)}
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                maps = pathlib.Path(f"/proc/{self._server.pid}/maps").read_text()
         now = time.monotonic()
         with self._lock:
             still = []
             for fault in self._open:
-                when, _, model, pid = fault
-                replicas = self._models.get(model, ())
-                if when < begin and replicas and all(
-                        one.ready and one.pid != pid for one in replicas):
-                    self.recoveries.append(now - when)
-                elif now - when > MOST_RECOVERY:
-                    self.late.append(f"{fault[1]} of process {pid} of model '{model}': not all "
-                                     f"replicas were ready after {now - when:.0f} s")
+                if fault.memory is None:
+                    replicas = self._models.get(fault.model, ())
+                    hanging = [one.busy_ns for one in replicas if one.pid == fault.pid]
+                    if fault.hangs and hanging:
+                        fault.when = max(fault.when, begin - hanging[0] / 1e9)
+                    healed = bool(replicas) and all(
+                        one.ready and one.pid != fault.pid for one in replicas)
+                else:
+                    healed = loaded.get(fault.memory, fault.pid) != fault.pid
+                    if fault.when < begin and f" {fault.memory} " not in maps:
+                        continue  # The version has been replaced.
+                if fault.when < begin and healed:
+                    self.recoveries[fault.what].append(now - fault.when)
+                elif now - fault.when > fault.seconds:
+                    self.late.append(f"{fault}: not healed after {now - fault.when:.0f} s")
                 else:
                     still.append(fault)
             self._open = still

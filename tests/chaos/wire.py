@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2
 ORDERS = {"plain": 0.0, "fail": -1001.5, "crash": -1002.5, "hang": -1003.5, "fill": -1004.5}
 # What each model adds; `release` its version's number.
 AMOUNTS = {"plain": 11, "work": 12, "narrow": 13, "poison": 14, "hungry": 15, "wide": 16,
-           "release": 1}
+           "lonely": 17, "release": 1}
 MODELS = (*AMOUNTS, "mlp_pt2")
 COLUMNS = 8
 WIDE_COLUMNS = 1 << 16  # A quarter of a megabyte.

@@ -16,6 +16,7 @@ import pytest
 import reference
 import torch
 from grpc import StatusCode
+from memory_group import MemoryGroup
 from server_process import MODELS, Server, comm_of, eventually, stat_of
 
 NOT_ALLOWED, NO_ACCESS, UNKNOWN = errno.EPERM, errno.EACCES, errno.ENOSYS
@@ -55,9 +56,11 @@ ATTACKS = [
     ("namespaces", NOT_ALLOWED),
     ("leaving its process group", NOT_ALLOWED),
     ("bpf", NOT_ALLOWED),
+    ("memory that is shared", NOT_ALLOWED),
+    ("memory that grows as a stack does", NOT_ALLOWED),
 ]
 FORK = [name for name, _ in ATTACKS].index("a fork")
-FILL_MEMORY, SPIN = 40, 41
+FILL_MEMORY, FILL_WITH_READ_ONLY_MEMORY, SPIN = 40, 41, 42
 WHEN_LOADED, NOW, BEYOND = 1, 2, 3
 LIMITS = """\
 millrace { supervision { memory_limit_bytes: 1000000000 execution_limit_microseconds: 2000000 } }
@@ -66,7 +69,6 @@ SECRET = "DATABASE_PASSWORD=hunter2"
 
 
 LANDLOCK = ctypes.CDLL(None).syscall(444, None, 0, 1) > 0  # The same number on every machine.
-pytestmark = pytest.mark.skipif(not LANDLOCK, reason="this kernel has no Landlock, or refuses it")
 
 
 # Where libtorch lies in a folder that only root may pass, workers of root can't leave root.
@@ -88,12 +90,15 @@ def secret(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, secret):
+    if not LANDLOCK:
+        pytest.skip("this kernel has no Landlock, or refuses it")
     hostile = tmp_path_factory.mktemp("hostile")
-    hostile_models.write_package(hostile, secret, "native", LIMITS)
+    hostile_models.write_package(hostile, secret, "native", LIMITS, "FILLS_WHEN_LOADED")
     hostile_models.write_script(hostile, "reads", hostile_models.ReadsInForward(str(secret)))
     hostile_models.write_script(hostile, "writes", hostile_models.WritesInForward(str(secret)))
     hostile_models.write_script(hostile, "fills", hostile_models.FillsInForward(), LIMITS)
     hostile_models.write_script(hostile, "sets", hostile_models.ReadsWhenLoaded(str(secret)))
+    hostile_models.write_script(hostile, "fills_early", hostile_models.FillsWhenLoaded(), LIMITS)
     with Server(tmp_path_factory.mktemp("server"), ["identity", "mlp_pt2", "fork_model"],
                 repositories=[hostile], flags=ALL_OF_IT,
                 env=dict([SECRET.split("=")])) as running:
@@ -101,9 +106,12 @@ def server(tmp_path_factory, secret):
 
 
 @pytest.fixture(autouse=True)
-def others_are_served(server):
-    """After every test."""
+def others_are_served(request):
+    """After every test of the server with the hostile models."""
     yield
+    if "server" not in request.fixturenames:
+        return
+    server = request.getfixturevalue("server")
     for model in ("identity", "mlp_pt2"):
         inputs = reference.random_inputs(model, 3)
         client.assert_answers(server.stub.ModelInfer(client.request(model, inputs)), model, inputs)
@@ -144,8 +152,10 @@ def test_native_code_that_is_loaded_is_contained(server, attack):
     assert number == (0 if attack == FORK else ATTACKS[attack][1])
 
 
-def test_native_code_that_fills_memory_gets_no_more(server):
-    assert attempt(server, NOW, FILL_MEMORY) == errno.ENOMEM
+@pytest.mark.parametrize("attack", [FILL_MEMORY, FILL_WITH_READ_ONLY_MEMORY])
+@pytest.mark.parametrize("when", [WHEN_LOADED, NOW])
+def test_native_code_that_fills_memory_gets_no_more(server, when, attack):
+    assert attempt(server, when, attack) == errno.ENOMEM
 
 
 def test_native_code_that_spins_is_ended(server):
@@ -186,10 +196,27 @@ def test_torchscript_that_fills_memory_is_told_so(server):
     assert call(server, "fills", [1.0, 2.0, 3.0, 4.0]).tolist() == [1, 2, 3, 4]
 
 
-def test_torchscript_that_reads_a_file_while_it_is_loaded_is_not_served(server):
-    error = client.error_of(lambda: call(server, "sets", [1.0, 2.0, 3.0, 4.0]))
+@pytest.mark.parametrize("model, reason", [("sets", "unable to open file"),
+                                           ("fills_early", "can't allocate memory")])
+def test_torchscript_that_reads_a_file_or_fills_memory_while_it_is_loaded_is_not_served(
+        server, model, reason):
+    error = client.error_of(lambda: call(server, model, [1.0, 2.0, 3.0, 4.0]))
     assert error.code() == StatusCode.UNAVAILABLE
-    assert "unable to open file" in error.details(), error.details()
+    assert reason in error.details(), error.details()
+
+
+def test_code_that_spins_while_it_is_loaded_is_ended(tmp_path, secret):
+    hostile = tmp_path / "hostile"
+    hostile_models.write_package(hostile, secret, "native", when_loaded="SPINS_WHEN_LOADED")
+    hostile_models.write_script(hostile, "script", hostile_models.SpinsWhenLoaded())
+    with Server(tmp_path, ["identity"], repositories=[hostile],
+                flags=["--load-timeout", "15s"]) as server:
+        for model in ("native", "script"):
+            error = client.error_of(lambda: server.stub.ModelInfer(
+                client.service_pb2.ModelInferRequest(model_name=model)))
+            assert error.code() == StatusCode.UNAVAILABLE
+            assert "took longer than 15s" in error.details(), error.details()
+        eventually(lambda: len(server.processes()) == 4)  # Itself, and those of `identity`.
 
 
 def test_replicas_have_only_descriptors_of_their_own_and_no_secret(server):
@@ -305,32 +332,23 @@ def test_no_sandbox_where_it_is_off(tmp_path):
 
 @pytest.fixture
 def small_cgroup():
-    """A command's prefix that runs it in a memory cgroup of 1.5 GB, and the cgroup's folder."""
-    root = pathlib.Path("/sys/fs/cgroup")
-    first = root / "memory" if (root / "memory").is_dir() else root
-    limit = "memory.limit_in_bytes" if first != root else "memory.max"
-    group = first / f"millrace-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / limit).write_text("1500000000")
-    except OSError as error:
-        if group.is_dir():
-            group.rmdir()
-        pytest.skip(f"no memory cgroup can be made here: {error}")
-    yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"], group
-    eventually(lambda: not (group / "cgroup.procs").read_text())
-    group.rmdir()
+    """A memory cgroup of 1.5 GB."""
+    group = MemoryGroup()
+    if group.why_not:
+        pytest.skip(group.why_not)
+    group.leave(1_500_000_000)
+    yield group
+    group.remove()
 
 
 def test_the_kernel_kills_the_replica_that_takes_too_much_and_nobody_else(tmp_path, small_cgroup):
-    prefix, group = small_cgroup
     unlimited = "millrace { supervision { memory_limit_bytes: 1000000000000 } }\n"
     hostile_models.write_script(tmp_path / "hostile", "fills", hostile_models.FillsInForward(),
                                 unlimited)
     with Server(tmp_path, ["identity"], repositories=[tmp_path / "hostile"],
-                prefix=prefix) as server:
+                prefix=small_cgroup.prefix()) as server:
         for pid in server.processes():
-            assert str(pid) in (group / "cgroup.procs").read_text().split()
+            assert str(pid) in (small_cgroup.path / "cgroup.procs").read_text().split()
         error = client.error_of(lambda: call(server, "fills", [-1.0, 0.0, 0.0, 0.0]))
         assert error.code() == StatusCode.INTERNAL and "died" in error.details(), error
         assert server.logged(r"model 'fills' .* was killed by signal 9")

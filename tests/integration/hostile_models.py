@@ -25,16 +25,18 @@ def write_config(folder, platform, inputs, outputs, more=""):
         CONFIG.format(platform=platform, inputs=inputs, outputs=outputs, more=more))
 
 
-def write_package(folder, secret, name="hostile", more=""):
-    """The package `mlp_pt2` with hostile code before its own."""
+def write_package(folder, secret, name="hostile", more="", when_loaded=""):
+    """The package `mlp_pt2` with hostile code before its own. `when_loaded`: what else that does
+    then, FILLS_WHEN_LOADED or SPINS_WHEN_LOADED."""
     with zipfile.ZipFile(MODELS / "good" / "mlp_pt2" / "1" / "model.pt2") as package:
         files = {entry: package.read(entry) for entry in package.namelist()}
     code = next(entry for entry in files if entry.endswith(".so"))
-    build = folder.parent / f"{folder.name}-build"
+    build = folder.parent / f"{folder.name}-{name}-build"
     build.mkdir()
     original, hostile = build / "original.bin", build / "hostile.so"
     original.write_bytes(files.pop(code))
-    subprocess.run(["c++", "-shared", "-fPIC", "-O1", f'-DSECRET="{secret}"', "-o", hostile,
+    defines = [f'-DSECRET="{secret}"', *([f"-D{when_loaded}"] if when_loaded else [])]
+    subprocess.run(["c++", "-shared", "-fPIC", "-O1", *defines, "-o", hostile,
                     ROOT / "tests" / "models" / "hostile_package.cc", f"-L{build}", f"-L{LIBRARIES}",
                     "-Wl,--no-as-needed", "-l:original.bin", "-ltorch_cpu",
                     "-Wl,-rpath,$ORIGIN"], check=True)
@@ -102,6 +104,47 @@ class ReadsWhenLoaded(torch.nn.Module):
 
     def forward(self, x):
         return x + self.read
+
+
+class FillsWhenLoaded(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.piece = torch.zeros(1)
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: bool):
+        self.training = state
+        pieces = [torch.ones(1 << 24)]
+        for _ in range(1 << 12):
+            pieces.append(torch.ones(1 << 24))
+        self.piece = pieces[-1][:1]
+
+    def forward(self, x):
+        return x + self.piece
+
+
+class SpinsWhenLoaded(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.turns = 0
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: bool):
+        self.training = state
+        self.turns = 0
+        while self.turns >= 0:
+            self.turns = self.turns + 1
+
+    def forward(self, x):
+        return x + self.turns
 
 
 def write_script(folder, name, module, more=""):

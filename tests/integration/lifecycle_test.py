@@ -17,6 +17,7 @@ import reference
 import torch
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from memory_group import MemoryGroup
 from server_process import MODELS, Server, comm_of, eventually
 from tritonclient import grpc as triton
 from tritonclient.grpc import service_pb2
@@ -81,8 +82,8 @@ def repository(tmp_path):
     return Repository(tmp_path)
 
 
-def start(tmp_path, repository, *flags):
-    return Server(tmp_path, repositories=[repository.path], flags=flags)
+def start(tmp_path, repository, *flags, prefix=()):
+    return Server(tmp_path, repositories=[repository.path], flags=flags, prefix=prefix)
 
 
 def answer(server, number=7, name="m", version=""):
@@ -340,43 +341,60 @@ def test_model_that_is_never_twice_the_same_cant_be_judged_and_is_batched(tmp_pa
         assert server.logged("inconclusive.*each time")
 
 
+class CentredWhereWide(torch.nn.Module):
+    """Looks at the other rows where they are of more than four columns."""
+
+    def forward(self, x):
+        return x - x.mean(0, keepdim=True) if x.shape[1] > 4 else x
+
+
+class RanksRows(torch.nn.Module):
+    """Tells in integers how many rows of the batch are greater."""
+
+    def forward(self, x):
+        sums = x.sum(1)
+        return (sums.unsqueeze(0) > sums.unsqueeze(1)).sum(1, keepdim=True)
+
+
+def put_script(repository, module, config):
+    folder = repository.path / "m" / "1"
+    folder.mkdir(parents=True)
+    torch.jit.script(module).save(str(folder / "model.pt"))
+    repository.configure("m", config)
+
+
+def test_declared_samples_show_that_a_model_isnt_batch_invariant(tmp_path, repository):
+    samples = "".join(f"""\
+model_warmup [ {{ name: "{width}" batch_size: 1 inputs {{
+  key: "INPUT__0" value {{ data_type: TYPE_FP32 dims: [ {width} ] random_data: true }} }} }} ]
+""" for width in (4, 8))
+    put_script(repository, CentredWhereWide(), config_of("centred", more=samples).replace(
+        "dims: [ 4 ] } ]", "dims: [ -1 ] } ]"))
+    with start(tmp_path, repository) as server:
+        entry = index(server)["m", "1"]
+        assert entry.state == "READY" and "one row at a time" in entry.reason, entry
+
+
+def test_integers_that_differ_in_a_batch_are_told_and_judged_by_nobody(tmp_path, repository):
+    put_script(repository, RanksRows(), """\
+max_batch_size: 8
+input [ { name: "INPUT__0" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [ { name: "OUTPUT__0" data_type: TYPE_INT64 dims: [ 1 ] } ]
+instance_group [ { kind: KIND_CPU count: 1 } ]
+""")
+    with start(tmp_path, repository) as server:
+        assert state(server) == "READY" and not index(server)["m", "1"].reason
+        assert server.logged("inconclusive.*integers differ")
+
+
 # ---- Memory ----
-
-class MemoryGroup:
-    """A cgroup whose memory a test limits."""
-
-    def __init__(self, pid):
-        line = next((line for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines()
-                     if ":memory:" in line), None)
-        if line is None:
-            pytest.skip("there is no memory controller of cgroup v1")
-        self.path = pathlib.Path("/sys/fs/cgroup/memory" + line.split(":", 2)[2],
-                                 f"millrace-test-{pid}")
-        try:
-            self.path.mkdir()
-        except OSError as error:
-            pytest.skip(f"no cgroup can be made: {error}")
-        (self.path / "cgroup.procs").write_text(str(pid))
-
-    def leave(self, left):
-        """Limits it to so many bytes more than it has now."""
-        used = int((self.path / "memory.usage_in_bytes").read_text())
-        (self.path / "memory.limit_in_bytes").write_text(str(used + left))
-
-    def end(self):
-        eventually(lambda: not (self.path / "cgroup.procs").read_text())
-        eventually(self._removed)
-
-    def _removed(self):
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
-        return not self.path.exists()
-
 
 def test_swap_for_which_there_is_no_memory(tmp_path, repository):
     repository.put("m", 1)  # 32 MB of weights, and a version of a few bytes takes its place.
-    server = start(tmp_path, repository, *EXPLICIT, "--load-model", "*")
-    group = MemoryGroup(server.pid)
+    group = MemoryGroup()
+    if group.why_not:
+        pytest.skip(group.why_not)
+    server = start(tmp_path, repository, *EXPLICIT, "--load-model", "*", prefix=group.prefix())
     needed = sum(own_memory(pid) for pid in server.processes() if pid != server.pid)
     repository.put("m", 2, model="noisy")
     group.leave(needed - (8 << 20))
@@ -390,7 +408,7 @@ def test_swap_for_which_there_is_no_memory(tmp_path, repository):
     assert state(server, version="2") == "READY" and ("m", "1") not in index(server)
     assert server.logged("that one ends first")
     server.stop()
-    group.end()
+    group.remove()
 
 
 def own_memory(pid):
@@ -423,11 +441,10 @@ def test_watched_repository_is_followed(tmp_path, repository):
         assert len(server.processes()) == 3
 
 
-@pytest.mark.parametrize("flags", [[], ["--watch-poll", "100ms"]])
-def test_model_that_is_copied_slowly_is_loaded_when_it_is_whole(tmp_path, repository, flags):
+def test_model_that_is_copied_slowly_is_loaded_when_it_is_whole(tmp_path, repository):
     repository.put("m", 1)
     whole = (MODELS / "lifecycle" / "release" / "2" / "model.pt").read_bytes()
-    with start(tmp_path, repository, *WATCH, *flags) as server:
+    with start(tmp_path, repository, *WATCH) as server:
         folder = repository.path / "m" / "2"
         folder.mkdir()
         with open(folder / "model.pt", "wb", buffering=0) as file:

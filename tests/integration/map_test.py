@@ -5,6 +5,8 @@
 import csv
 import io
 import json
+import os
+import re
 import signal
 import subprocess
 import time
@@ -95,7 +97,8 @@ def test_sources_are_files_folders_patterns_and_lists(server, folder, tmp_path):
     for sources, stdin, numbers in (
             ([one, two], None, [3, 41]), ([folder / "0"], None, range(20)),
             ([folder / "*" / "?41.png"], None, [41]), ([f"@{tmp_path / 'list'}"], None, [41, 3]),
-            (["-"], f"{one}\n{two}\n", [3, 41])):
+            (["-"], f"{one}\n{two}\n", [3, 41]),
+            (["@/dev/stdin"], f"{two}\n{one}\n", [41, 3])):  # Which can be read only once.
         done = mapped(server, *sources, stdin=stdin)
         assert done.returncode == 0, done.stderr
         assert [number_of(record) for record in records(done.stdout)] == list(numbers)
@@ -137,6 +140,45 @@ def test_arrays_are_sent_to_models_that_take_no_pictures(server, tmp_path):
     assert "expected a .npy or .json file" in found[2]["error"]["message"]
 
 
+def test_only_the_outputs_that_are_wanted(server, folder):
+    picture = folder / "0" / "003.png"
+    [record] = records(mapped(server, picture, "--want", "OUTPUT__0").stdout)
+    assert [output["name"] for output in record["outputs"]] == ["OUTPUT__0"]
+    [record] = records(mapped(server, picture, "--want", "none").stdout)
+    assert record["error"]["code"] == "INVALID_ARGUMENT" and "none" in record["error"]["message"]
+
+
+def test_classes_have_their_labels(tmp_path, folder):
+    """Of a server of its own."""
+    models = make_repository(tmp_path, [Entry("channel_means", config=PICTURES)])
+    (models / "channel_means" / "labels.txt").write_text("red\ngreen\nblue\n")
+    config = models / "channel_means" / "config.pbtxt"
+    text, count = re.subn(r'(name: *"OUTPUT__0")', r'\1 label_filename: "labels.txt"',
+                          config.read_text())
+    assert count == 1
+    config.write_text(text)
+    done = run(folder / "2" / "050.png", "--repository", models, "--model", "channel_means",
+               "--top-k", 1)
+    [record] = records(done.stdout)
+    assert record["outputs"][0]["data"] == ["200.000000:2:blue"], done.stderr
+
+
+def test_many_files_take_little_memory(server, tmp_path):
+    """A hundred thousand that aren't there: each a record, none of them kept."""
+    count = 100_000
+    (tmp_path / "list").write_text("".join(f"/missing/{n:09}.png\n" for n in range(count)))
+    output = tmp_path / "out.jsonl"
+    command = [BIN / "millrace", "map", "-u", server.address, "--model", "channel_means",
+               f"@{tmp_path / 'list'}", "--output", output]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        _, status, usage = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+    assert running.returncode == 3
+    with output.open() as lines:
+        assert sum('"NOT_FOUND"' in line for line in lines) == count
+    assert usage.ru_maxrss < 100 << 10  # KiB
+
+
 def test_run_is_resumed_without_redoing_or_duplicating(server, folder, tmp_path):
     output = tmp_path / "out.jsonl"
     arguments = [folder / "**" / "*.png", "--output", output]
@@ -155,13 +197,42 @@ def test_run_is_resumed_without_redoing_or_duplicating(server, folder, tmp_path)
     assert replaced.returncode == 3 and len(records(output.read_text())) == COUNT
 
 
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_arrays_and_tables_are_resumed_too(server, folder, tmp_path, form):
+    """Wherever the earlier run ended, and with line ends in the names of files."""
+    odd = folder / "0" / "one\nmore 003.png"
+    odd.write_bytes((folder / "0" / "003.png").read_bytes())
+    paths = [folder / "0" / "001.png", odd, folder / "0" / "002.png"]
+    output = tmp_path / "out"
+    arguments = [*paths, "--output", output, "--format", form]
+    assert mapped(server, *arguments).returncode == 0
+    odd.unlink()  # It isn't read again where it has a record.
+
+    def files():
+        text = output.read_text()
+        return ([each["file"] for each in json.loads(text)] if form == "json" else
+                [row["file"] for row in csv.DictReader(io.StringIO(text, newline=""))])
+    whole = output.read_bytes()
+    assert files() == [str(path) for path in paths]
+    kept_odd = whole.rindex(str(paths[2]).encode()) - (len('{"file":"') if form == "json" else 0)
+    for cut in (0, 1, 2, 12, kept_odd - 1, kept_odd, *range(len(whole) - 3, len(whole) + 1)):
+        output.write_bytes(whole[:cut])
+        done = mapped(server, *arguments, "--resume")
+        assert done.returncode == (0 if cut >= kept_odd else 3), (cut, done.stderr)
+        assert files() == [str(path) for path in paths], cut
+
+
 def test_what_cant_be_resumed_is_refused(server, folder, tmp_path):
     other = tmp_path / "other"
     other.write_text("not a record\n")
-    for arguments in (["--format", "json", "--output", tmp_path / "x"], [], ["--output", other]):
+    columns = tmp_path / "columns.csv"
+    columns.write_text("file,error,SOMETHING\n")
+    for arguments in (["--format", "json", "--output", other], [], ["--output", other],
+                      ["--format", "csv", "--output", columns]):
         done = mapped(server, folder / "0", "--resume", *arguments)
         assert done.returncode == 1 and "can" in done.stderr and "resumed" in done.stderr
     assert other.read_text() == "not a record\n"
+    assert columns.read_text() == "file,error,SOMETHING\n"
 
 
 @pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
@@ -178,12 +249,10 @@ def test_interrupt_leaves_a_file_that_can_be_resumed(server, folder, tmp_path, o
         while not output.exists() or len(output.read_text().splitlines()) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        running.send_signal(signal.SIGINT)
-        running.stdin.write(paths[10] + "\n")  # What it waits for comes, and isn't sent any more.
-        running.stdin.close()
+        running.send_signal(signal.SIGINT)  # While it waits for more on stdin.
         assert running.wait(60) == 130
     found = records(output.read_text())
-    assert 3 <= len(found) <= 11
+    assert 3 <= len(found) <= 10
     done = mapped(server, *paths, "--output", output, "--resume")
     assert done.returncode == 0
     assert_right(records(output.read_text()), range(20))
@@ -193,6 +262,19 @@ def test_server_of_its_own(repository, folder):
     done = run(folder / "0", "--repository", repository, "--model", "channel_means")
     assert done.returncode == 0, done.stderr
     assert_right(records(done.stdout), range(20))
+
+
+def test_interrupt_while_its_own_server_starts_leaves_nothing_behind(repository, tmp_path):
+    command = [BIN / "millrace", "map", "-", "--repository", repository, "--model",
+               "channel_means"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env={"TMPDIR": str(tmp_path)}) as running:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("millrace-*/log")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_server_that_goes_away_leaves_the_rest_for_later(tmp_path, repository, folder):

@@ -7,17 +7,22 @@ import time
 
 import client
 import pytest
+import torch
 from grpc import StatusCode
 from server_process import Entry, Server, eventually
 
 QUEUE = 3  # Of `short`, which runs one row, stages one, and queues these.
 TAKEN = QUEUE + 2
+# Of `limited`, whose queue takes longer than that, and one batch much less.
+LIMIT = 1.0
+LIMITED = "millrace { supervision { execution_limit_microseconds: 1000000 } }\n"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     entries = [Entry("identity", "short", max_batch_size=1, max_queue_size=QUEUE, replicas=1),
-               "identity"]
+               Entry("slow", "limited", max_batch_size=1, max_queue_size=60, replicas=1,
+                     config=LIMITED), "identity"]
     with Server(tmp_path_factory.mktemp("server"), entries) as running:
         yield running
 
@@ -54,6 +59,28 @@ def test_full_queue_refuses_unary_calls_and_says_when_to_retry(server):
     assert [call.result().id for call in calls] == [str(number) for number in range(TAKEN)]
     assert server.metric("millrace_rejections_total", model="short",
                          reason="queue_full") == refused + 20
+
+
+def test_full_queue_leaves_the_server_ready_and_alive(server):
+    """Also where requests wait for longer than a batch may run."""
+    loops = {"loops": torch.tensor([[60]], dtype=torch.int32)}
+    message = client.request("limited", loops, as_model="slow")
+    stream = client.Stream(server.stub, millrace_window=64)
+    stream.send(*[message] * 400)
+    eventually(lambda: in_flight(server, "limited") == 64)  # More than the queue holds.
+    seen, late = collections.Counter(), 0
+
+    def asked_often_enough():
+        nonlocal late
+        oldest = server.metric("millrace_queue_oldest_age_seconds", model="limited")
+        late += oldest > 1.2 * LIMIT
+        seen[server.http_get("/readyz")[0], server.http_get("/livez")[0]] += 1
+        return late >= 20
+
+    eventually(asked_often_enough)
+    stream.cancel()
+    assert set(seen) == {(200, 200)}
+    assert server.metric("millrace_replica_restarts_total", model="limited") == 0
 
 
 def test_default_queue_holds_at_least_128_rows(server):

@@ -132,6 +132,8 @@ def test_stock_client_gets_classes(stock):
 
 
 def test_metadata_says_what_to_send(stock):
+    [written] = stock.get_model_config("pixels").config.input  # What the model itself takes.
+    assert list(written.dims) == [3, 48, 64]
     [tensor] = stock.get_model_metadata("pixels").inputs
     assert (tensor.datatype, list(tensor.shape)) == ("BYTES", [-1, 1])
 
@@ -238,11 +240,14 @@ def test_cores_go_to_the_stage_that_needs_them(server):
             stream.send(raw_request(model, [file]))
         assert not any(answer.error_message for answer in stream.rest())
         return server.metric("millrace_transform_workers")
+    budget = int(server.metric("millrace_cpu_budget_cores"))
     small, large = file_of(picture()), file_of(picture(5, 1600, 1200))
     eventually(lambda: send("delay_pixels", small) == 1)
-    eventually(lambda: send("pixels", large) > 1)
+    eventually(lambda: send("pixels", large) > 1 and
+               server.metric("millrace_batch_cores") < budget)
     assert server.metric("millrace_transform_busy_seconds_total") > 0
-    assert server.metric("millrace_batch_cores") >= 1
+    # No more pictures come: batches have all cores again.
+    eventually(lambda: server.metric("millrace_batch_cores") == budget)
 
 
 def test_streams_of_pictures_stay_in_order_though_replicas_die(server):

@@ -68,7 +68,7 @@ def test_pool_grows_and_shrinks_and_loses_nothing(server, admin):
             before = running[0].received
             eventually(lambda: running[0].received > before + 20 or running[0].wrong)
     print(f"grown replicas served after {sorted(grown)[len(grown) // 2] * 1e3:.1f} ms (median)")
-    assert min(grown) < 1
+    assert min(grown) < 0.05  # As promised; others had to wait for a core of this machine.
     eventually(lambda: len(server.replicas_by_model()) == 3)
 
 
@@ -185,12 +185,13 @@ def test_replica_that_is_replaced_makes_nobody_unhealthy(server, admin):
 
 def test_model_without_a_replica_is_unhealthy_after_a_while_until_it_has_one(tmp_path):
     patience = 0.4
+    delays = []
     entries = [Entry("identity", replicas=1),
                Entry("identity", "extra", replicas=1,
                      config="millrace { supervision { readiness: OPTIONAL } }\n")]
     with Server(tmp_path, entries, flags=("--unhealthy-after", f"{patience}s", *ADMIN)) as server:
         admin = admin_of(server)
-        for model, server_follows in (("extra", False), ("identity", True)):
+        for model, server_follows in (("extra", False), ("identity", True), ("extra", False)):
             [replica] = replicas(admin, model)
             memory = re.search(r"(\d+) +/memfd:millrace-model",
                                open(f"/proc/{replica.pid}/maps").read())[1]
@@ -203,13 +204,54 @@ def test_model_without_a_replica_is_unhealthy_after_a_while_until_it_has_one(tmp
             eventually(lambda: Serving.NOT_SERVING in watches[0].statuses())
             noticed = watches[0].changes[1][0] - died
             print(f"{model}: NOT_SERVING {noticed - patience:.3f} s after its time")
-            assert patience * 0.9 <= noticed < patience + 2
+            assert noticed >= patience * 0.9
+            delays.append(noticed - patience)
             assert (server.http_get("/readyz")[0] == 503) == server_follows
             eventually(lambda: watches[0].statuses()[-1] == Serving.SERVING)
             assert watches[0].statuses() == [Serving.SERVING, Serving.NOT_SERVING, Serving.SERVING]
             eventually(lambda: server.http_get("/readyz")[0] == 200)
             assert (Serving.NOT_SERVING in watches[1].statuses()) == server_follows
             assert server.http_get("/livez")[0] == 200
+    assert min(delays) < 0.1  # As promised; in others, loading had the cores.
+
+
+def test_model_that_can_get_no_replica_says_so_until_it_has_one(tmp_path):
+    repository = make_repository(tmp_path / "repository", [Entry("identity", replicas=1)])
+    file = repository / "identity" / "1" / "model.pt"
+    whole = file.read_bytes()
+    file.unlink()  # It is a link to the model of all tests.
+    file.write_bytes(whole)
+
+    def restarts():
+        return server.metric("millrace_replica_restarts_total", model="identity")
+
+    with Server(tmp_path, repositories=[repository],
+                flags=("--unhealthy-after", "400ms")) as server:
+        stream = client.Stream(server.stub)
+        file.write_bytes(b"")  # No template comes after this one.
+        server.signal_worker(next(pid for pid in server.processes() if comm_of(pid) == "template"))
+        eventually(lambda: server.logged(
+            "its template can't be loaded again: .*; the next attempt is in "))
+        stream.send(client.numbered("identity", 0))
+        assert not stream.answer().error_message, "the replica goes on"
+        server.signal_worker(server.replicas()[0])
+        eventually(lambda: restarts() == 1)
+        stream.send(client.numbered("identity", 1), client.numbered("identity", 2))
+        for number in ("1", "2"):
+            answer = stream.answer()
+            assert client.status_of(answer) == StatusCode.UNAVAILABLE
+            assert answer.infer_response.id == number
+            assert re.search("no replica that can serve: its template can't be loaded again",
+                             answer.error_message), answer.error_message
+        error = client.error_of(lambda: server.stub.ModelInfer(client.request("identity")))
+        assert error.code() == StatusCode.UNAVAILABLE and "template" in error.details()
+        assert server.metric("millrace_rejections_total", reason="not_ready") == 3
+        assert server.http_get("/readyz")[0] == 503
+        file.write_bytes(whole)
+        eventually(lambda: server.metric("millrace_ready_replicas", model="identity") == 1)
+        stream.send(client.numbered("identity", 3))
+        assert [client.status_of(one) for one in stream.rest()] == [StatusCode.OK]
+        assert restarts() == 1, "to wait for a template is no death"
 
 
 def test_server_whose_required_model_cant_be_served_is_not_ready(tmp_path):

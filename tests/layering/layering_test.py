@@ -210,7 +210,8 @@ def check_tree(root: Path) -> list[str]:
     """Returns everything in the tree that the map forbids, one line each."""
     arrows = read_map((root / "server/README.md").read_text(encoding="utf-8"))
     paths = [file.relative_to(root).as_posix() for top in ("server", "client")
-             for file in sorted((root / top).rglob("*")) if file.is_file()]
+             for file in sorted((root / top).rglob("*"))
+             if file.is_file() and file.parent.name != "__pycache__"]
     found = check_map({folder_of(path) for path in paths} - {None}, arrows)
     for path in paths:
         if (row := arrows.get(folder_of(path))) is None:

@@ -74,14 +74,42 @@ int Pin(pid_t pid) {
   return Tried(sched_setaffinity(pid, sizeof(set), &set));
 }
 
+constexpr size_t kPiece = size_t{64} << 20;
+constexpr int kPieces = 4096;
+
 int FillMemory() {
-  constexpr size_t kPiece = size_t{64} << 20;
-  for (size_t piece = 0; piece < 4096; ++piece) {
-    void* const memory = malloc(kPiece);
-    if (memory == nullptr) return errno;
-    memset(memory, 1, kPiece);
+  void* pieces[kPieces];
+  int taken = 0;
+  for (; taken < kPieces && (pieces[taken] = malloc(kPiece)) != nullptr; ++taken) {
+    memset(pieces[taken], 1, kPiece);
   }
-  return 0;
+  const int number = taken < kPieces ? errno : 0;
+  while (taken > 0) free(pieces[--taken]);
+  return number;
+}
+
+int MapAnonymous(int flags) {
+  void* const memory = mmap(nullptr, kPiece, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+  return memory == MAP_FAILED ? errno : 0;
+}
+
+// With memory that doesn't count as private any more, once nobody may write to it.
+int FillWithReadOnlyMemory() {
+  void* pieces[kPieces];
+  int number = 0;
+  int taken = 0;
+  for (; taken < kPieces && number == 0; ++taken) {
+    pieces[taken] =
+        mmap(nullptr, kPiece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pieces[taken] == MAP_FAILED) {
+      number = errno;
+      break;
+    }
+    *static_cast<char*>(pieces[taken]) = 1;
+    mprotect(pieces[taken], kPiece, PROT_READ);
+  }
+  while (taken > 0) munmap(pieces[--taken], kPiece);
+  return number;
 }
 
 int Spin() {
@@ -89,7 +117,7 @@ int Spin() {
   }
 }
 
-// The numbers are those of contain_test.py.
+// The numbers are those of containment_test.py.
 int Try(int attack, pid_t other) {
   const pid_t server = getppid();
   // clang-format off
@@ -128,19 +156,28 @@ int Try(int attack, pid_t other) {
     case 31: return Tried(unshare(CLONE_NEWUSER));
     case 32: return Tried(setpgid(0, server));
     case 33: return Tried(syscall(SYS_bpf, 0, nullptr, 0));
+    case 34: return MapAnonymous(MAP_SHARED);
+    case 35: return MapAnonymous(MAP_PRIVATE | MAP_GROWSDOWN);
     case 40: return FillMemory();
-    case 41: return Spin();
+    case 41: return FillWithReadOnlyMemory();
+    case 42: return Spin();
     default: return -1;
   }
   // clang-format on
 }
 
-constexpr int kQuickAttacks = 34;
-int when_loaded[kQuickAttacks];
+constexpr int kQuickAttacks = 36;
+int when_loaded[43];
 
 // Leaves out what would only end this very process: as with no sandbox, kill(-1) would end more.
 __attribute__((constructor)) void WhenLoaded() {
   for (int attack = 0; attack < kQuickAttacks; ++attack) when_loaded[attack] = Try(attack, 1);
+#ifdef FILLS_WHEN_LOADED
+  for (const int attack : {40, 41}) when_loaded[attack] = Try(attack, 1);
+#endif
+#ifdef SPINS_WHEN_LOADED
+  Spin();
+#endif
 }
 
 using Run = int32_t(void*, void**, size_t, void**, size_t, void*, void*);

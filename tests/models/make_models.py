@@ -136,6 +136,10 @@ MODELS: Sequence[Model] = (
           config='parameters { key: "INTRA_OP_THREAD_COUNT" value { string_value: "1" } }\n'),
     one_to_one("pixels", modules.Identity, [3, 48, 64]),
     one_to_one("channel_means", modules.ChannelMeans, [3, 48, 64], [3]),
+    one_to_one("conv_net", modules.ConvNet, [3, 16, 16], [4]),
+    Model("how_it_runs", {"1": modules.HowItRuns}, [TensorSpec("INPUT__0", "FP32", [3, 6, 8])],
+          [TensorSpec("OUTPUT__0", "INT32", [2])]),
+    one_to_one("only_precise", modules.OnlyPrecise, [4]),
     one_to_one("fork_model", modules.Forking, [16]),
     Model("slow", {"1": modules.Slow}, [TensorSpec("loops", "INT32", [1])],
           [TensorSpec("done", "INT32", [1])]),
@@ -152,6 +156,7 @@ MODELS: Sequence[Model] = (
           config="version_policy { all { } }\n"),
     *(one_to_one(f"dtypes_{dtype.lower()}", modules.Identity, [3], dtype=dtype)
       for dtype in DTYPES),
+    one_to_one("mlp_pt", lambda: modules.Mlp(64, 512, 10), [64], [10]),
     one_to_one("mlp_pt2", lambda: modules.Mlp(64, 512, 10), [64], [10], platform="torch_aoti"),
     one_to_one("mlp_pt2_threads2", lambda: modules.Mlp(64, 512, 10), [64], [10], threads=2,
                platform="torch_aoti"),

@@ -107,6 +107,44 @@ class ResNet18(nn.Sequential):
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
 
 
+class ConvNet(nn.Sequential):
+    """A small convolutional network, whose normalisation changes what it is given."""
+
+    def __init__(self):
+        norm = nn.BatchNorm2d(8)
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+        super().__init__(nn.Conv2d(3, 8, 3, padding=1), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(4),
+                         nn.Flatten(), nn.Linear(8 * 16, 4))
+
+
+class HowItRuns(nn.Module):
+    """Says of itself: the stride of its input's channels, and whether it computes in BF16."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        reduced = 1 if self.convolution(x).dtype == torch.bfloat16 else 0
+        facts = torch.tensor([x.stride(1), reduced], dtype=torch.int32)
+        return facts.expand(x.size(0), 2)
+
+
+class OnlyPrecise(nn.Module):
+    """Computes nonsense where it notices that it runs in BF16."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        if y.dtype == torch.bfloat16:
+            y = y * 2
+        return y
+
+
 class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()

@@ -16,10 +16,12 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "server/base/thread.h"
 #include "server/base/timer_thread.h"
+#include "server/metrics/metric_names.h"
 #include "tests/integration/worker/worker_harness.h"
 
 namespace millrace {
@@ -67,8 +69,9 @@ class ReplicaPoolTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { ASSERT_TRUE(BecomeSubreaper().ok()); }
 
-  // Of `replicas` of at most `most`, which Move() may make `most_places`.
-  void StartPool(int replicas, int most, size_t most_places = 0) {
+  void StartPool(int replicas, int most,
+                 RestartBackoff::Options backoff = {.first = absl::ZeroDuration(),
+                                                    .most = absl::ZeroDuration()}) {
     ReplicaPool::Options options;
     options.worker_program = MILLRACE_WORKER_PROGRAM;
     options.signature = std::make_shared<const ModelSignature>(
@@ -78,8 +81,8 @@ class ReplicaPoolTest : public testing::Test {
         UniqueFd(open(TestModel("good/identity/1/model.pt").c_str(), O_RDONLY | O_CLOEXEC));
     options.replicas.resize(static_cast<size_t>(most));
     options.start = replicas;
-    options.most_places = most_places;
-    options.backoff = {.first = absl::ZeroDuration(), .most = absl::ZeroDuration()};
+    options.most_places = most_places_;
+    options.backoff = backoff;
     auto pool = ReplicaPool::Create(std::move(options), {.clock = &clock_,
                                                          .timer = &timer_,
                                                          .leases = &leases_,
@@ -124,10 +127,34 @@ class ReplicaPoolTest : public testing::Test {
     return took;
   }
 
+  // Waits until the template has another process than `before`, which may still be loading.
+  pid_t NextTemplate(pid_t before) {
+    const absl::Time latest = clock_.Now() + kPatience;
+    while (clock_.Now() < latest) {
+      for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::ifstream children(task.path() / "children");
+        for (pid_t pid; children >> pid;) {
+          if (pid != before && ProcFile(pid, "comm") == "template") return pid;
+        }
+      }
+      clock_.SleepFor(absl::Microseconds(200));
+    }
+    ADD_FAILURE() << "No template takes the place of " << before;
+    return 0;
+  }
+
+  double Restarts() const {
+    for (const Sample& sample : metrics_.Collect()) {
+      if (sample.metric == &kReplicaRestartsTotal) return std::get<double>(sample.value);
+    }
+    return -1;
+  }
+
   Clock& clock_ = Clock::Real();
   TimerThread timer_{clock_};
   CoreLeases leases_{2};
   ModelMetrics metrics_{"identity", "1", 8, clock_};
+  size_t most_places_ = 0;  // See ReplicaPool::Options.
   std::unique_ptr<ReplicaPool> pool_;
 };
 
@@ -172,6 +199,57 @@ TEST_F(ReplicaPoolTest, GrowsByAForkAndShrinksToNothingLeft) {
               absl::FormatDuration(took.back()).c_str());
 }
 
+TEST_F(ReplicaPoolTest, ReplicaWaitsForATemplateThatIsBeingLoadedAndIsNoFurtherDeath) {
+  StartPool(1, 2,
+            {.first = absl::Hours(1), .most = absl::Hours(1)});  // Nobody tries a second time.
+  const pid_t first = NextPid(0);
+  const pid_t dead = pool_->pids()[0];
+  kill(dead, SIGKILL);
+  const pid_t loading = NextTemplate(dead);
+  kill(loading, SIGSTOP);  // So it takes its time.
+  kill(first, SIGKILL);
+  const auto reason = [&] { return std::string(pool_->List().front().state.message()); };
+  while (reason().find("is loaded again") == std::string::npos) {
+    clock_.SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_FALSE(pool_->readiness().ok() && pool_->ready_replicas() > 0);
+  EXPECT_EQ(Restarts(), 1);
+  const absl::Status grown = pool_->Resize(2, kPatience);
+  EXPECT_NE(grown.message().find("is loaded again"), std::string::npos) << grown;
+  EXPECT_EQ(pool_->replicas(), 1);
+  kill(loading, SIGCONT);
+  EXPECT_GT(NextPid(first), 0);
+  EXPECT_EQ(Restarts(), 1);
+}
+
+TEST_F(ReplicaPoolTest, EndsWhileAReplicaWaitsForATemplate) {
+  StartPool(1, 1);
+  const pid_t replica = NextPid(0);
+  const pid_t dead = pool_->pids()[0];
+  kill(dead, SIGKILL);
+  const pid_t loading = NextTemplate(dead);
+  kill(loading, SIGSTOP);
+  kill(replica, SIGKILL);
+  while (Restarts() < 1) clock_.SleepFor(absl::Milliseconds(1));
+  kill(loading, SIGKILL);  // Or the pool would wait for it.
+  pool_.reset();
+}
+
+TEST_F(ReplicaPoolTest, TemplateThatDoesNotAnswerIsReplacedAndReplicasGoOn) {
+  StartPool(2, 2);
+  const pid_t stopped = pool_->pids()[0];
+  const pid_t lives_on = pool_->List()[1].pid;
+  kill(stopped, SIGSTOP);
+  const pid_t dying = NextPid(0);
+  kill(dying, SIGKILL);
+  EXPECT_GT(NextPid(dying), 0);  // From a new template.
+  EXPECT_NE(pool_->pids()[0], stopped);
+  EXPECT_EQ(pool_->List()[1].pid, lives_on);
+  EXPECT_EQ(pool_->ready_replicas(), 2);
+  EXPECT_EQ(kill(stopped, 0), -1);
+  EXPECT_EQ(Restarts(), 1);
+}
+
 TEST_F(ReplicaPoolTest, RestartReplacesEveryProcess) {
   StartPool(2, 2);
   const std::vector<pid_t> before = Pids();
@@ -190,7 +268,8 @@ std::vector<ReplicaPlacement> Places(size_t count, const std::vector<int>& cpus 
 TEST_F(ReplicaPoolTest, FollowsAPlanAndMovesOnlyThoseThatAreElsewhere) {
   const std::vector<int> cpus = CpusOf(getpid());
   const std::vector<int> last = {cpus.back()};
-  StartPool(2, 2, 4);
+  most_places_ = 4;
+  StartPool(2, 2);
   const std::vector<pid_t> floating = Pids();
   ASSERT_TRUE(pool_->Move(Places(4), 3, kPatience).ok());
   ASSERT_EQ(Pids().size(), 3);
@@ -246,6 +325,16 @@ TEST_F(ReplicaPoolTest, NumberThatAnOperatorChoseIsKeptAsFarAsItFits) {
   EXPECT_EQ(pool_->replicas(), 3) << "It was cut to the plan, which it follows again.";
   ASSERT_TRUE(pool_->Move(Places(9), 9, kPatience).ok());
   EXPECT_EQ(pool_->replicas(), 4) << "There is memory for so many.";
+}
+
+TEST_F(ReplicaPoolTest, MoveWaitsForATemplateThatIsBeingLoaded) {
+  const std::vector<int> last = {CpusOf(getpid()).back()};
+  StartPool(1, 1);
+  const pid_t dead = pool_->pids()[0];
+  kill(dead, SIGKILL);
+  NextTemplate(dead);
+  ASSERT_TRUE(pool_->Move(Places(1, last), 1, kPatience).ok());
+  EXPECT_EQ(CpusOf(Pids().front()), last);
 }
 
 TEST_F(ReplicaPoolTest, ReplicasStayWhereTheyAreWhileNoOtherCanStart) {

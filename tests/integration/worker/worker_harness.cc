@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/base/status.h"
+#include "server/channel/sealed_bytes.h"
 #include "server/replica/scratch_folder.h"
 
 namespace millrace {
@@ -99,10 +100,11 @@ void WorkerHarness::EndTemplate() {
   waitpid(template_pid_, nullptr, 0);
 }
 
-absl::StatusOr<LoadedReply> WorkerHarness::Load(LoadCommand command, const std::string& file) {
+absl::StatusOr<LoadedReply> WorkerHarness::Load(LoadCommand command, const std::string& file,
+                                                const std::string& warmup_data) {
   command.server_pid = getpid();
   std::unique_ptr<ScratchFolder> folder;
-  if (command.engine == EngineKind::kAotInductor) {
+  if (command.mode.engine == EngineKind::kAotInductor) {
     MILLRACE_ASSIGN_OR_RETURN(folder, ScratchFolder::Create(kWorkerUid));
     command.folder = folder->path();
   }
@@ -110,14 +112,22 @@ absl::StatusOr<LoadedReply> WorkerHarness::Load(LoadCommand command, const std::
       command.model_name, command.version, command.max_batch_size, command.inputs, command.outputs);
   const UniqueFd model(open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!model.valid()) return ErrnoStatus(errno, absl::StrCat("opening ", file));
-  MILLRACE_RETURN_IF_ERROR(control_->Send(ToJson(command), {model.get(), memory_->fd()}));
+  std::vector<int> fds = {model.get(), memory_->fd()};
+  UniqueFd data;
+  if (!warmup_data.empty()) {
+    const auto* const bytes = reinterpret_cast<const std::byte*>(warmup_data.data());
+    MILLRACE_ASSIGN_OR_RETURN(data,
+                              SealedBytes::Copy(absl::MakeConstSpan(bytes, warmup_data.size())));
+    fds.push_back(data.get());
+  }
+  MILLRACE_RETURN_IF_ERROR(control_->Send(ToJson(command), fds));
   MILLRACE_ASSIGN_OR_RETURN(const ControlMessage message, control_->Receive(kPatience));
   MILLRACE_ASSIGN_OR_RETURN(const LoadedReply reply, FromJson<LoadedReply>(message.text));
   if (!reply.start_over) return reply;
   EndTemplate();
   StartTemplate();
   command.load_only = true;
-  return Load(std::move(command), file);
+  return Load(std::move(command), file, warmup_data);
 }
 
 absl::StatusOr<std::unique_ptr<ReplicaEnd>> WorkerHarness::Fork(ForkCommand command) {
@@ -176,7 +186,7 @@ absl::StatusOr<std::vector<HostTensor>> WorkerHarness::Run(ReplicaEnd& replica, 
 LoadCommand MakeLoad(EngineKind engine, int64_t max_batch_size, std::vector<TensorSpec> inputs,
                      std::vector<TensorSpec> outputs) {
   LoadCommand command;
-  command.engine = engine;
+  command.mode.engine = engine;
   command.model_name = std::string("model");
   command.version = 1;
   command.max_batch_size = max_batch_size;

@@ -84,8 +84,10 @@ class WorkerHarness {
   int template_pid() const { return template_pid_; }
 
   // Has the template load `file`, and another one where that starts threads; remembers the
-  // command's signature for batches. What a package is unpacked to is removed afterwards.
-  absl::StatusOr<LoadedReply> Load(LoadCommand command, const std::string& file);
+  // command's signature for batches. What a package is unpacked to is removed afterwards. Samples
+  // take rows from `warmup_data`.
+  absl::StatusOr<LoadedReply> Load(LoadCommand command, const std::string& file,
+                                   const std::string& warmup_data = "");
 
   // Has the template fork a replica with `command` and waits until it is ready.
   absl::StatusOr<std::unique_ptr<ReplicaEnd>> Fork(ForkCommand command = {});

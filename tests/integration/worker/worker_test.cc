@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -109,6 +111,99 @@ TEST(Worker, AGpuReplicaRunsOrSaysThatThereIsNoGpu) {
   const auto outputs = worker.Run(**replica, 2, {{{16}, bytes}});
   ASSERT_TRUE(outputs.ok()) << outputs.status();
   EXPECT_EQ((*outputs)[0].bytes, bytes);
+}
+
+// A load of `raises`, which raises where a value is negative, with one declared sample.
+LoadCommand RaisesLoad(int64_t rows, int64_t data_rows, uint64_t offset = 0) {
+  LoadCommand command = OneToOne({4}, {4});
+  command.warmup = {
+      {.rows = rows,
+       .count = 2,
+       .inputs = {{.name = "INPUT__0", .dims = {4}, .data_offset = offset, .data_rows = data_rows}},
+       .declared = true}};
+  return command;
+}
+
+TEST(Worker, WarmUpDataIsTakenRowByRowInTurn) {
+  const std::string data = Bytes(std::vector<float>{-1, -1, -1, -1, 1, 2, 3, 4, 5, 6, -7, 8});
+  const auto error = [&](int64_t rows, int64_t data_rows, uint64_t offset) {
+    WorkerHarness worker;
+    const absl::StatusOr<LoadedReply> loaded =
+        worker.Load(RaisesLoad(rows, data_rows, offset), TestModel("good/raises/1/model.pt"), data);
+    return loaded.ok() ? loaded->status.ToString() : loaded.status().ToString();
+  };
+  EXPECT_EQ(error(/*rows=*/1, /*data_rows=*/1, /*offset=*/16), "OK");
+  EXPECT_EQ(error(/*rows=*/3, /*data_rows=*/1, /*offset=*/16), "OK");
+  EXPECT_EQ(error(/*rows=*/1, /*data_rows=*/2, /*offset=*/16), "OK");
+  EXPECT_THAT(error(/*rows=*/2, /*data_rows=*/2, /*offset=*/16), HasSubstr("negative input"));
+  EXPECT_THAT(error(/*rows=*/1, /*data_rows=*/1, /*offset=*/0), HasSubstr("negative input"));
+  EXPECT_THAT(error(/*rows=*/1, /*data_rows=*/1, /*offset=*/36), HasSubstr("of which 16 at 36"));
+  EXPECT_THAT(error(/*rows=*/1, /*data_rows=*/4, /*offset=*/0), HasSubstr("of which 64 at 0"));
+}
+
+TEST(Worker, RowsOfOneRowOfDataAreTriedToo) {
+  WorkerHarness worker;
+  LoadCommand command = RaisesLoad(/*rows=*/1, /*data_rows=*/1);
+  command.check_batching = true;
+  const auto loaded = worker.Load(command, TestModel("lifecycle/centred/1/model.pt"),
+                                  Bytes(std::vector<float>{1, 2, 3, 4}));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  ASSERT_TRUE(loaded->status.ok()) << loaded->status;
+  // By the data: the largest result of the second row alone, from 1 and 0.875 of [1,2,3,4].
+  EXPECT_THAT(loaded->batching.ToString(), HasSubstr("rows get other results in a batch"));
+  EXPECT_THAT(loaded->batching.ToString(), HasSubstr("lie 0.75 apart"));
+}
+
+TEST(Worker, DenormalNumbersAreFlushedWhereTheConfigSaysSo) {
+  for (const bool flush : {false, true}) {
+    WorkerHarness worker;
+    LoadCommand command =
+        MakeLoad(kScript, 8, {{"INPUT__0", kF, {3}}},
+                 {{"OUTPUT__0", kF, {3}}, {"OUTPUT__1", kF, {3}}, {"OUTPUT__2", kF, {3}}});
+    command.flush_denormals = flush;
+    MustLoad(worker, command, "good/list_out/1/model.pt");  // |x|, x² and -x.
+    const auto replica = MustFork(worker);
+    ASSERT_NE(replica, nullptr);
+    const auto outputs =
+        worker.Run(*replica, 1, {{{3}, Bytes(std::vector<float>{1e-20f, 2, 3e-20f})}});
+    ASSERT_TRUE(outputs.ok()) << outputs.status();
+    EXPECT_THAT(Values<float>((*outputs)[1].bytes),
+                ElementsAre(flush ? 0 : 1e-20f * 1e-20f, 4, flush ? 0 : 3e-20f * 3e-20f));
+  }
+}
+
+TEST(Worker, RandomNumbersAreTheSameForEveryRunWhereTheConfigSaysDeterministic) {
+  for (const bool deterministic : {false, true}) {
+    WorkerHarness worker;
+    LoadCommand command = OneToOne({4}, {4});
+    command.deterministic = deterministic;
+    MustLoad(worker, command, "lifecycle/noisy/1/model.pt");
+    const auto one = MustFork(worker, 0);
+    const auto other = MustFork(worker, 1, /*threads=*/2);
+    ASSERT_TRUE(one != nullptr && other != nullptr);
+    std::vector<std::string> results;
+    for (ReplicaEnd* const replica : {one.get(), one.get(), other.get()}) {
+      const auto outputs = worker.Run(*replica, 2, {{{4}, Bytes(Ramp(8))}});
+      ASSERT_TRUE(outputs.ok()) << outputs.status();
+      results.push_back((*outputs)[0].bytes);
+    }
+    EXPECT_EQ(results[0] == results[1], deterministic);
+    EXPECT_EQ(results[0] == results[2], deterministic);
+  }
+}
+
+TEST(Worker, AGpuReplicaOfOpenDimsComparesItsResultsWithTheConfig) {
+  WorkerHarness worker;
+  LoadCommand command = OneToOne({-1}, {-1});
+  command.outputs[0].data_type = DataType::kInt64;  // The model returns FP32.
+  command.warmup.clear();
+  command.on_gpu = true;
+  MustLoad(worker, command, "good/dynamic/1/model.pt");
+  const auto replica = worker.Fork({.mailbox = 0, .cpus = {}, .threads = 1, .device_index = 0});
+  ASSERT_FALSE(replica.ok());
+  EXPECT_THAT(
+      std::string(replica.status().message()),
+      AnyOf(HasSubstr("trying the model with inputs of any size"), HasSubstr("sees 0 GPUs")));
 }
 
 TEST(Worker, AnEmptyTensorRuns) {
@@ -232,6 +327,84 @@ TEST(Worker, PackagesAgreeWhateverTheirThreads) {
   for (const std::vector<float>& result : results) {
     EXPECT_THAT(result, ::testing::Pointwise(::testing::FloatNear(1e-4f), results[0]));
   }
+}
+
+// What `model` makes of some rows in a mode.
+std::vector<float> RunInMode(const std::string& model, LoadCommand command, ExecutionMode mode,
+                             int64_t rows, const std::vector<float>& values) {
+  WorkerHarness worker;
+  command.mode = mode;
+  MustLoad(worker, command, model);
+  const auto replica = MustFork(worker);
+  if (replica == nullptr) return {};
+  const auto outputs =
+      worker.Run(*replica, rows, {{.dims = command.inputs[0].dims, .bytes = Bytes(values)}});
+  EXPECT_TRUE(outputs.ok()) << outputs.status();
+  return outputs.ok() ? Values<float>((*outputs)[0].bytes) : std::vector<float>();
+}
+
+float LargestOf(const std::vector<float>& values) {
+  float largest = 0;
+  for (const float value : values) largest = std::max(largest, std::abs(value));
+  return largest;
+}
+
+TEST(Worker, EveryModeComputesWhatThePlainOneDoes) {
+  const struct {
+    const char* model;
+    LoadCommand command;
+  } nets[] = {{"good/conv_net/1/model.pt", OneToOne({3, 16, 16}, {4})},
+              {"good/mlp_pt/1/model.pt", OneToOne({64}, {10})}};
+  for (const auto& [model, command] : nets) {
+    SCOPED_TRACE(model);
+    constexpr int64_t kRows = 3;
+    const auto elements = static_cast<size_t>(kRows * *ElementCount(command.inputs[0].dims));
+    std::vector<float> values = Ramp(elements, 0.37F);
+    for (float& value : values) value = std::sin(value);
+    const std::vector<float> plain = RunInMode(model, command, {}, kRows, values);
+    ASSERT_GT(LargestOf(plain), 0.01F);
+    for (const bool bfloat16 : {false, true}) {
+      for (const bool channels_last : {false, true}) {
+        SCOPED_TRACE(absl::StrCat("bfloat16 ", bfloat16, ", channels last ", channels_last));
+        const std::vector<float> other = RunInMode(
+            model, command, {.bfloat16 = bfloat16, .channels_last = channels_last}, kRows, values);
+        EXPECT_THAT(other,
+                    testing::Pointwise(
+                        testing::FloatNear((bfloat16 ? 3e-2F : 1e-4F) * LargestOf(plain)), plain));
+        if (bfloat16) {
+          EXPECT_NE(other, plain) << "BF16 isn't that precise";
+        }
+      }
+    }
+  }
+}
+
+TEST(Worker, AModeIsWhatTheModelSees) {
+  const LoadCommand command =
+      MakeLoad(kScript, 8, {{"INPUT__0", kF, {3, 6, 8}}}, {{"OUTPUT__0", DataType::kInt32, {2}}});
+  for (const bool bfloat16 : {false, true}) {
+    for (const bool channels_last : {false, true}) {
+      WorkerHarness worker;
+      LoadCommand in_mode = command;
+      in_mode.mode = {.bfloat16 = bfloat16, .channels_last = channels_last};
+      MustLoad(worker, in_mode, "good/how_it_runs/1/model.pt");
+      const auto replica = MustFork(worker);
+      ASSERT_NE(replica, nullptr);
+      const auto outputs = worker.Run(*replica, 2, {{{3, 6, 8}, std::string(2 * 144 * 4, '\0')}});
+      ASSERT_TRUE(outputs.ok()) << outputs.status();
+      const int stride = channels_last ? 1 : 48;
+      EXPECT_THAT(Values<int32_t>((*outputs)[0].bytes),
+                  ElementsAre(stride, bfloat16, stride, bfloat16));
+    }
+  }
+}
+
+TEST(Worker, AModelThatComputesSomethingElseInBfloat16IsRefusedInIt) {
+  LoadCommand command = OneToOne({4}, {4});
+  EXPECT_TRUE(LoadError(command, TestModel("good/only_precise/1/model.pt")).ok());
+  command.mode.bfloat16 = true;
+  EXPECT_THAT(std::string(LoadError(command, TestModel("good/only_precise/1/model.pt")).message()),
+              AllOf(HasSubstr("take bfloat16 away"), HasSubstr("output 'OUTPUT__0': values that")));
 }
 
 TEST(Worker, ATemplateWhoseModelStartsThreadsForksAnImageWithoutThem) {

@@ -18,7 +18,10 @@ const char kOddText[] = "quotes \" \\ newline \n tab \t umlaut ä \x01";
 
 LoadCommand Load() {
   LoadCommand command;
-  command.engine = EngineKind::kAotInductor;
+  command.mode = {.engine = EngineKind::kAotInductor,
+                  .bfloat16 = true,
+                  .channels_last = true,
+                  .wait = ThreadWait::kActive};
   command.model_name = kOddText;
   command.version = int64_t{1} << 60;
   command.max_batch_size = 32;
@@ -26,11 +29,19 @@ LoadCommand Load() {
   command.outputs = {{"y", DataType::kFp32, {4}}};
   command.optimize = false;
   command.inference_mode = false;
+  command.flush_denormals = true;
+  command.deterministic = true;
   command.inter_op_threads = 3;
   command.warmup = {{.rows = 5,
                      .count = 7,
-                     .inputs = {{.name = "x", .dims = {9, 3}, .random = true}},
+                     .inputs = {{.name = "x",
+                                 .dims = {9, 3},
+                                 .random = true,
+                                 .file = "",
+                                 .data_offset = uint64_t{1} << 40,
+                                 .data_rows = 2}},
                      .declared = true}};
+  command.further_batch_sizes = {9, 11};
   command.on_gpu = true;
   command.load_only = true;
   command.sandbox = SandboxMode::kRequired;
@@ -43,7 +54,7 @@ LoadCommand Load() {
 TEST(WorkerProtocol, LoadCommandComesBackAsItWas) {
   const auto command = FromJson<LoadCommand>(ToJson(Load()));
   ASSERT_TRUE(command.ok()) << command.status();
-  EXPECT_EQ(command->engine, EngineKind::kAotInductor);
+  EXPECT_EQ(command->mode, Load().mode);
   EXPECT_EQ(command->model_name, kOddText);
   EXPECT_EQ(command->version, int64_t{1} << 60);
   EXPECT_EQ(command->max_batch_size, 32);
@@ -56,6 +67,8 @@ TEST(WorkerProtocol, LoadCommandComesBackAsItWas) {
   EXPECT_EQ(command->outputs[0].name, "y");
   EXPECT_FALSE(command->optimize);
   EXPECT_FALSE(command->inference_mode);
+  EXPECT_TRUE(command->flush_denormals);
+  EXPECT_TRUE(command->deterministic);
   EXPECT_EQ(command->inter_op_threads, 3);
   ASSERT_EQ(command->warmup.size(), 1);
   EXPECT_EQ(command->warmup[0].rows, 5);
@@ -65,6 +78,9 @@ TEST(WorkerProtocol, LoadCommandComesBackAsItWas) {
   EXPECT_EQ(command->warmup[0].inputs[0].name, "x");
   EXPECT_THAT(command->warmup[0].inputs[0].dims, ElementsAre(9, 3));
   EXPECT_TRUE(command->warmup[0].inputs[0].random);
+  EXPECT_EQ(command->warmup[0].inputs[0].data_offset, uint64_t{1} << 40);
+  EXPECT_EQ(command->warmup[0].inputs[0].data_rows, 2);
+  EXPECT_THAT(command->further_batch_sizes, ElementsAre(9, 11));
   EXPECT_TRUE(command->on_gpu);
   EXPECT_TRUE(command->load_only);
   EXPECT_EQ(command->sandbox, SandboxMode::kRequired);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "server/base/timer_thread.h"
+#include "server/metrics/metric_names.h"
 #include "tests/fakes/echo_pool.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/unit/dispatch/answers_fixture.h"
@@ -637,6 +638,34 @@ TEST_F(DispatcherTest, ModelErrorIsTheCulpritsAloneAndItsNeighboursAreAnswered) 
   }
 }
 
+// A request of value 0 goes first and occupies the replica while the others are gathered.
+TEST_F(DispatcherTest, FlowWhoseRequestFailedAloneIsBatchedApartUntilOneSucceeds) {
+  EchoPool& pool = Pool();
+  HandDrivenRunner& runner = pool.AddRunner();
+  const auto other = std::make_shared<Caller>(std::make_shared<Flow>());
+  const auto submit = [&](int32_t value, const std::shared_ptr<Caller>& caller) {
+    pool.dispatcher().Submit(pool.Pending({value}, 1, book_->Expect(), caller));
+  };
+  const auto batches_of = [&](std::vector<int32_t> values) {
+    submit(0, other);
+    for (const int32_t value : values) submit(value, value < 10 ? caller_ : other);
+    std::vector<Values> batches;
+    for (runner.Complete(); runner.busy(); runner.Complete()) batches.push_back(runner.Inputs());
+    return batches;
+  };
+  submit(kCulprit, caller_);
+  runner.Complete();
+  // The flow's are alone; the first of them that succeeds brings it back.
+  EXPECT_THAT(batches_of({11, 1, 2, 3, 12}),
+              ElementsAre(Values{11}, Values{1}, Values{12}, Values{2, 3}));
+  EXPECT_THAT(batches_of({13, 4}), ElementsAre(Values{13, 4}));
+  submit(kCulprit, caller_);
+  runner.Complete();
+  clock_.Advance(FailingFlows::kApart);
+  EXPECT_THAT(batches_of({14, 5}), ElementsAre(Values{14, 5}));
+  EXPECT_TRUE(pool.Quiet());
+}
+
 TEST_F(DispatcherTest, OutputsThatBreakTheSignatureAreAnErrorThatNamesBoth) {
   const auto data = std::make_unique<int32_t[]>(4);
   const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data.get()), 4);
@@ -890,6 +919,67 @@ TEST_F(DispatcherTest, RemovedIdleRunnerGetsNoBatch) {
   EXPECT_FALSE(pool.dispatcher().RetireRunner(&runner));
   runner.Complete();
   EXPECT_THAT(OutputOf(place), ElementsAre(3));
+}
+
+TEST_F(DispatcherTest, WhereNoReplicaComesInTimeEverybodyIsToldAndServedWhenOneDoes) {
+  const auto refused = [](EchoPool& pool) {
+    for (const Sample& sample : pool.metrics().Collect()) {
+      if (sample.metric == &kRejectionsTotal && sample.labels.back() == "not_ready") {
+        return std::get<double>(sample.value);
+      }
+    }
+    return 0.0;
+  };
+  EchoPool& pool = Pool({.dispatch = {.max_queue_rows = 1}, .max_batch_size = 1});
+  HandDrivenRunner& dying = pool.AddRunner();
+  std::vector<uint64_t> places = {Submit(pool, {0}), Submit(pool, {1}), Submit(pool, {2})};
+  Visitor visitor;
+  SubmitOrPark(pool, {3}, visitor);
+  places.push_back(book_->expected() - 1);
+  dying.Die();
+  const absl::Time from = clock_.Now() + absl::Seconds(2);
+  pool.dispatcher().LackReplicas(absl::UnavailableError("its process died"), from);
+  Advance(absl::Seconds(2) - absl::Milliseconds(1));
+  for (const uint64_t place : places) EXPECT_TRUE(Owed(place)) << "One may still come.";
+  Advance(absl::Milliseconds(1));
+  places.push_back(Submit(pool, {4}));
+  for (const uint64_t place : places) {
+    EXPECT_EQ(CodeOf(place), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(MessageOf(place), "its process died");
+  }
+  EXPECT_EQ(visitor.left, 1);
+  EXPECT_EQ(refused(pool), 5);
+  pool.dispatcher().LackReplicas(absl::UnavailableError("no memory"), from);
+  EXPECT_EQ(MessageOf(Submit(pool, {5})), "no memory");
+  pool.dispatcher().AddRunner(&dying);  // Its next process.
+  const uint64_t served = Submit(pool, {6});
+  dying.Complete();
+  EXPECT_THAT(OutputOf(served), ElementsAre(13));
+  Advance(absl::Hours(1));
+  Submit(pool, {7});
+  ASSERT_TRUE(dying.busy());
+  dying.Complete();
+  EXPECT_TRUE(pool.Quiet());
+}
+
+TEST_F(DispatcherTest, ReplicaIsDueWhileOneIsIdleAndHasNoCoreToWaitFor) {
+  EchoPool& holder = Pool();
+  EchoPool& pool = Pool();
+  const auto is_due = [&] { return pool.dispatcher().gauges().replica_due; };
+  EXPECT_FALSE(is_due());
+  HandDrivenRunner& runner = pool.AddRunner(2);
+  EXPECT_TRUE(is_due());
+  Submit(pool, {1});
+  EXPECT_FALSE(is_due()) << "It is busy.";
+  runner.Complete();
+  HandDrivenRunner& holding = holder.AddRunner(2);
+  Submit(holder, {0});
+  Submit(pool, {2});
+  EXPECT_FALSE(is_due()) << "It waits for the cores that another model has.";
+  holding.Complete();
+  EXPECT_FALSE(is_due()) << "It is busy.";
+  runner.Complete();
+  EXPECT_TRUE(is_due());
 }
 
 // ---- Core leases ----

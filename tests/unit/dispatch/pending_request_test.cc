@@ -6,10 +6,13 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "tests/fakes/answer_book.h"
@@ -162,6 +165,74 @@ TEST_F(PendingRequestTest, AnswerThatMemoryCannotHoldIsAnError) {
   ASSERT_TRUE(answer.has_value());
   EXPECT_EQ(answer->response.status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(answer->response.status.message()), HasSubstr("fewer rows"));
+}
+
+class NonFiniteTest : public PendingRequestTest {
+ protected:
+  // Adds `parts`, rows of one FP32 value each, to a request for all of them; its answer.
+  PendingRequest::Answer AnswerTo(NonFinite policy, const std::vector<std::vector<float>>& parts) {
+    TensorSpec output = {"Y", DataType::kFp32, {1}};
+    output.non_finite = policy;
+    const ModelSignature signature("odd", 1, 8, {{"X", DataType::kInt32, {1}}}, {output});
+    CheckedRequest checked;
+    checked.outputs = {0};
+    checked.rows = 0;
+    for (const std::vector<float>& part : parts) checked.rows += static_cast<int64_t>(part.size());
+    PendingRequest request(std::move(checked), book_->Expect(),
+                           std::make_shared<Caller>(std::make_shared<Flow>()));
+    int64_t row = 0;
+    std::optional<PendingRequest::Answer> answer;
+    for (const std::vector<float>& part : parts) {
+      // In a batch with neighbours, which hold what isn't finite.
+      std::vector<float> batch = {std::numeric_limits<float>::quiet_NaN()};
+      batch.insert(batch.end(), part.begin(), part.end());
+      batch.push_back(std::numeric_limits<float>::infinity());
+      const OutputView view = {
+          DataType::kFp32,
+          {static_cast<int64_t>(batch.size()), 1},
+          {reinterpret_cast<const std::byte*>(batch.data()), batch.size() * sizeof(float)}};
+      const auto rows = static_cast<int64_t>(part.size());
+      answer = request.AddRows(signature, {view}, 1, row, rows, Timings());
+      if (answer) break;
+      row += rows;
+    }
+    return *std::move(answer);
+  }
+
+  static int64_t Flagged(const Response& response) {
+    for (const Parameter& parameter : response.parameters) {
+      if (parameter.name == "millrace_non_finite") return std::get<int64_t>(parameter.value);
+    }
+    return 0;
+  }
+
+  const float nan_ = std::numeric_limits<float>::quiet_NaN();
+};
+
+TEST_F(NonFiniteTest, PassesUnlessTheConfigSaysOtherwise) {
+  const auto answer = AnswerTo(NonFinite::kPass, {{nan_, 1}});
+  EXPECT_TRUE(answer.response.status.ok());
+  EXPECT_EQ(answer.response.non_finite, 0);
+  EXPECT_TRUE(answer.response.parameters.empty());
+}
+
+TEST_F(NonFiniteTest, FlagCountsThoseOfTheRequestOverAllItsBatches) {
+  const auto flagged = AnswerTo(NonFinite::kFlag, {{1, nan_, 2}, {3}, {-nan_, nan_}});
+  EXPECT_TRUE(flagged.response.status.ok());
+  EXPECT_EQ(Flagged(flagged.response), 3);
+  EXPECT_EQ(flagged.response.outputs[0].data.size(), 6 * sizeof(float));
+  const auto clean = AnswerTo(NonFinite::kFlag, {{1, 2}, {3}});
+  EXPECT_TRUE(clean.response.parameters.empty()) << "The neighbours' are none of its own.";
+}
+
+TEST_F(NonFiniteTest, RefuseAnswersAtOnceAndSaysWhichOutput) {
+  const auto refused = AnswerTo(NonFinite::kRefuse, {{1}, {nan_, nan_}, {2}});
+  EXPECT_EQ(refused.response.status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(refused.response.status.message()),
+              HasSubstr("output 'Y' of model 'odd' has 2 values that are NaN or infinite"));
+  EXPECT_TRUE(refused.response.outputs.empty());
+  EXPECT_EQ(Flagged(refused.response), 2);
+  EXPECT_TRUE(AnswerTo(NonFinite::kRefuse, {{1}, {2}}).response.status.ok());
 }
 
 TEST_F(PendingRequestTest, OutputWithoutElementsIsAnswered) {

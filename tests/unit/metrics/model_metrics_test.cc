@@ -84,7 +84,7 @@ BatchRecord Batch(int64_t rows, absl::Duration execute) {
 class ModelMetricsTest : public ::testing::Test {
  protected:
   FakeClock clock_;
-  ModelMetrics metrics_{"resnet", "3", 8, clock_};
+  ModelMetrics metrics_{"resnet", "3", 8, clock_, /*has_transform=*/true};
 };
 
 TEST_F(ModelMetricsTest, EveryRecordOfFourThreadsIsCountedOnce) {
@@ -134,6 +134,16 @@ TEST_F(ModelMetricsTest, SubMillisecondTimesFallIntoBucketsOfTheirOwn) {
   const HistogramValue execute = Distribution(metrics_, kExecute);
   EXPECT_THAT(std::vector<uint64_t>(execute.counts.begin(), execute.counts.begin() + 8),
               ElementsAre(1, 1, 1, 1, 1, 1, 1, 0));
+}
+
+TEST_F(ModelMetricsTest, AnswersThatAreNotFiniteAreCountedWhateverTheirCode) {
+  RequestRecord flagged = Success();
+  RequestRecord refused = Failure(absl::StatusCode::kInternal);
+  flagged.non_finite = refused.non_finite = true;
+  metrics_.RecordRequest(flagged);
+  metrics_.RecordRequest(refused);
+  metrics_.RecordRequest(Success());
+  EXPECT_EQ(Value(metrics_, kNonFiniteTotal), 2);
 }
 
 TEST_F(ModelMetricsTest, RequestDurationLeavesFailuresOut) {

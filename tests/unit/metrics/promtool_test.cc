@@ -55,7 +55,7 @@ TEST_F(PromtoolTest, AcceptsAServerWithoutModels) {
 
 TEST_F(PromtoolTest, AcceptsAServerWithModels) {
   const auto idle = std::make_shared<ModelMetrics>("idle \"quoted\"\\", "1", 0, clock_);
-  const auto busy = std::make_shared<ModelMetrics>("busy", "2", 8, clock_);
+  const auto busy = std::make_shared<ModelMetrics>("busy", "2", 8, clock_, /*has_transform=*/true);
   registry_.AddModel(idle);
   registry_.AddModel(busy);
   busy->SetGauges([] { return ModelGauges{}; });

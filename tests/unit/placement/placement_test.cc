@@ -21,7 +21,7 @@ using testing::SizeIs;
 ModelPlacementConfig Model(std::vector<InstanceGroup> groups = {},
                            std::optional<int> threads = std::nullopt,
                            std::optional<ReplicaRange> range = std::nullopt) {
-  return {"model", 1, "torchscript", std::move(groups), threads, range};
+  return {"model", 1, "torchscript", std::move(groups), threads, false, range};
 }
 
 ModelPlacementConfig PictureModel(std::vector<InstanceGroup> groups = {}) {
@@ -240,31 +240,82 @@ TEST(Placement, NonsenseIsAnErrorOfItsModelOnly) {
   ExpectError("huge on GPUs", 8, Model({{kAuto, 1000, {}}}), kInvalid, "8000 replicas");
   ExpectError("huge sum", 0, Model({{kAuto, 1000, {}}, {kAuto, 1000, {}}}), kInvalid,
               "2000 replicas");
+  ModelPlacementConfig reduced = Model();
+  reduced.bfloat16 = true;
+  ExpectError("no BF16", 0, reduced, absl::StatusCode::kFailedPrecondition, "remove bfloat16");
   ExpectError("no thread", 0, Model({}, 0), kInvalid, "threads is 0");
   ExpectError("huge threads", 0, Model({}, 2000000000), kInvalid, "expected 1 to 1024");
 }
 
 TEST(Placement, MeasuredOptimumReplacesTheAutomaticPlanOfItsModelOnly) {
   Measurements measurements;
-  measurements.on_cpu["model"] = {2, 4};
+  measurements.on_cpu[{"model", 1}] = {2, 4, 0, {}};
   ModelPlacementConfig other = Model();
   other.model = "other";
-  const PlacementPlan plan = PlanPlacement(
-      SimulateCpus(8), {Model(), Model({{DeviceKind::kCpu, 3, {}}}), Model({}, 2), other},
-      measurements, {});
+  ModelPlacementConfig next = Model();
+  next.version = 2;
+  const PlacementPlan plan =
+      PlanPlacement(SimulateCpus(8), {Model(), other, next}, measurements, {});
   EXPECT_THAT(Threads(plan.models[0]), ElementsAre(4, 4));
-  EXPECT_THAT(Threads(plan.models[1]), ElementsAre(1, 1, 1)) << "an explicit count stays";
-  EXPECT_THAT(Threads(plan.models[2]), ElementsAre(2, 2)) << "explicit threads stay";
-  EXPECT_THAT(plan.models[3].replicas, SizeIs(8));
+  EXPECT_EQ(plan.models[0].numbers, NumbersFrom::kMeasuring);
+  EXPECT_THAT(plan.models[1].replicas, SizeIs(8));
+  EXPECT_THAT(plan.models[2].replicas, SizeIs(8)) << "another version, another model";
+  EXPECT_EQ(plan.models[2].numbers, NumbersFrom::kHardware);
+  EXPECT_EQ(plan.running_slots, 8);
   EXPECT_THAT(plan.warnings, IsEmpty());
+}
+
+TEST(Placement, MeasuredOptimumHoldsOnlyWithTheNumbersThatAreConfigured) {
+  Measurements measurements;
+  measurements.on_cpu[{"model", 1}] = {2, 4, 0, {}};
+  const auto threads = [&](const ModelPlacementConfig& model) {
+    return Threads(PlanPlacement(SimulateCpus(8), {model}, measurements, {}).models[0]);
+  };
+  EXPECT_THAT(threads(Model({{DeviceKind::kCpu, 3, {}}})), ElementsAre(1, 1, 1));
+  EXPECT_THAT(threads(Model({{DeviceKind::kCpu, 2, {}}})), ElementsAre(4, 4));
+  EXPECT_THAT(threads(Model({}, 2)), ElementsAre(2, 2, 2, 2));
+  EXPECT_THAT(threads(Model({}, 4)), ElementsAre(4, 4));
+  EXPECT_THAT(threads(Model({{DeviceKind::kCpu, {}, {}}, {DeviceKind::kCpu, {}, {}}})), SizeIs(16))
+      << "to which group would it belong?";
+  EXPECT_THAT(Gpus(PlanPlacement(SimulateGpus(1), {Model()}, measurements, {}).models[0]),
+              ElementsAre(0))
+      << "it was measured on CPUs";
+}
+
+TEST(Placement, MeasuringMayUseTheFractionOfAQuota) {
+  Measurements measurements;
+  measurements.on_cpu[{"model", 1}] = {2, 1, 0, {}};
+  measurements.on_cpu[{"other", 1}] = {1, 2, 0, {}};
+  ModelPlacementConfig other = Model();
+  other.model = "other";
+  const PlacementPlan plan =
+      PlanPlacement(SimulateQuota(8, 1.5), {Model(), other}, measurements, {});
+  EXPECT_THAT(Threads(plan.models[0]), ElementsAre(1, 1));
+  EXPECT_THAT(Threads(plan.models[1]), ElementsAre(2));
+  EXPECT_EQ(plan.running_slots, 2) << "or only one of the replicas would run";
+  EXPECT_THAT(plan.warnings, IsEmpty());
+  const PlacementPlan half = PlanPlacement(SimulateQuota(8, 0.5), {Model()}, measurements, {});
+  EXPECT_THAT(Threads(half.models[0]), ElementsAre(1));
 }
 
 TEST(Placement, MeasurementOfALargerMachineIsCutToTheBudget) {
   Measurements measurements;
-  measurements.on_cpu["model"] = {8, 4};
+  measurements.on_cpu[{"model", 1}] = {8, 4, 0, {}};
   const PlacementPlan plan = PlanPlacement(SimulateCpus(6), {Model()}, measurements, {});
   EXPECT_THAT(Threads(plan.models[0]), ElementsAre(4));
   EXPECT_EQ(plan.running_slots, 6);
+  const Measurements wide = {.on_cpu = {{{"model", 1}, {1, 16, 0, {}}}}};
+  EXPECT_THAT(Threads(PlanPlacement(SimulateCpus(6), {Model()}, wide, {}).models[0]),
+              ElementsAre(6));
+}
+
+TEST(Placement, Bfloat16IsForCpusThatComputeInItAndForGpusNoMatter) {
+  ModelPlacementConfig model = Model();
+  model.bfloat16 = true;
+  Hardware hardware = SimulateCpus(2);
+  hardware.cpu_model.computes_bfloat16 = true;
+  EXPECT_THAT(Plan(hardware, {model}).models[0].replicas, SizeIs(2));
+  EXPECT_TRUE(Plan(SimulateGpus(1), {model}).models[0].status.ok());
 }
 
 TEST(Placement, ModelOnCpusMayGetAsManyReplicasAsFit) {
@@ -371,19 +422,23 @@ TEST(Placement, TableHasALineForNeighboursThatArePlacedAlike) {
   classifier.engine = "aotinductor";
   const std::vector<ModelPlacementConfig> models = {detector, broken, classifier};
   EXPECT_EQ(FormatPlan(Plan(SimulateGpus(1), models)),
-            "model     version  engine       replica  device  cores  threads\n"
-            "detector  12       torchscript  0-1      gpu 0   any    1\n"
-            "broken    1        torchscript  none     -       -      -\n"
-            "model     1        aotinductor  0-1      cpu     any    2\n");
+            "model     version  engine       replica  device  cores  threads  numbers\n"
+            "detector  12       torchscript  0-1      gpu 0   any    1        configured\n"
+            "broken    1        torchscript  none     -       -      -        -\n"
+            "model     1        aotinductor  0-1      cpu     any    2        configured\n");
   EXPECT_EQ(FormatPlan(Plan(SimulateGpus(1), {classifier}, {.pin = true})),
-            "model  version  engine       replica  device  cores  threads\n"
-            "model  1        aotinductor  0        cpu     0-1    2\n"
-            "model  1        aotinductor  1        cpu     2-3    2\n");
+            "model  version  engine       replica  device  cores  threads  numbers\n"
+            "model  1        aotinductor  0        cpu     0-1    2        configured\n"
+            "model  1        aotinductor  1        cpu     2-3    2        configured\n");
   EXPECT_EQ(FormatPlan(Plan(SimulateCpus(3), {PictureModel({{DeviceKind::kCpu, 1, {}}})},
                             {.pin = true, .transform_workers = 2})),
-            "model              version  engine       replica  device  cores  threads\n"
-            "model              1        torchscript  0        cpu     0      1\n"
-            "transform workers  -        -            0-1      cpu     1-2    1\n");
+            "model              version  engine       replica  device  cores  threads  numbers\n"
+            "model              1        torchscript  0        cpu     0      1        configured\n"
+            "transform workers  -        -            0-1      cpu     1-2    1        -\n");
+  const Measurements measurements = {.on_cpu = {{{"model", 1}, {1, 2, 0, {}}}}};
+  EXPECT_EQ(FormatPlan(PlanPlacement(SimulateCpus(2), {Model()}, measurements, {})),
+            "model  version  engine       replica  device  cores  threads  numbers\n"
+            "model  1        torchscript  0        cpu     any    2        measured\n");
 }
 
 }  // namespace

@@ -33,8 +33,9 @@ class ChildProcessTest : public testing::Test {
   ChildProcessTest() : ends_(*ControlSocket::CreatePair()) {}
 
   // Starts a shell that runs `script`; file descriptor 3 is the control socket.
-  ChildProcess Shell(const std::string& script) {
-    auto child = ChildProcess::Spawn("/bin/sh", {"-c", script}, ends_.second, STDERR_FILENO);
+  ChildProcess Shell(const std::string& script, SpawnOptions options = {}) {
+    auto child =
+        ChildProcess::Spawn("/bin/sh", {"-c", script}, ends_.second, STDERR_FILENO, options);
     EXPECT_TRUE(child.ok()) << child.status();
     ends_.second.release();
     return *std::move(child);
@@ -177,6 +178,22 @@ TEST_F(ChildProcessTest, OfTheServersEnvironmentAChildGetsOnlyWhatItsLibrariesNe
   unsetenv("OMP_WAIT_POLICY");
   EXPECT_THAT(environment, HasSubstr("OMP_WAIT_POLICY=active"));
   EXPECT_THAT(environment, testing::Not(HasSubstr("hunter2")));
+}
+
+TEST_F(ChildProcessTest, ThreadsOfAChildWaitAsItIsToldUnlessTheServerIsToldOtherwise) {
+  ASSERT_EQ(getenv("OMP_WAIT_POLICY"), nullptr);
+  const ChildProcess passive = Shell("env >&3");
+  EXPECT_THAT(Hear(), HasSubstr("OMP_WAIT_POLICY=passive"));
+  ends_ = *ControlSocket::CreatePair();
+  const ChildProcess active = Shell("env >&3", {.wait = ThreadWait::kActive});
+  EXPECT_THAT(Hear(), testing::AllOf(HasSubstr("GOMP_SPINCOUNT=300000"),
+                                     testing::Not(HasSubstr("OMP_WAIT_POLICY"))));
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  ends_ = *ControlSocket::CreatePair();
+  const ChildProcess told = Shell("env >&3", {.wait = ThreadWait::kActive});
+  EXPECT_THAT(Hear(), testing::AllOf(HasSubstr("OMP_WAIT_POLICY=passive"),
+                                     testing::Not(HasSubstr("GOMP_SPINCOUNT"))));
+  unsetenv("OMP_WAIT_POLICY");
 }
 
 TEST_F(ChildProcessTest, WhatAChildHasForkedEndsWithItAndIsReaped) {

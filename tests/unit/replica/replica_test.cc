@@ -11,6 +11,7 @@
 
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -138,6 +139,7 @@ class ReplicaTest : public testing::Test {
   }
 
   void NoteState(const absl::Status& state) {
+    if (!state.ok() && on_failure_) on_failure_();
     MutexLock lock(mutex_);
     states_.push_back(state);
     changed_.NotifyAll();
@@ -183,6 +185,7 @@ class ReplicaTest : public testing::Test {
   // A replica hangs when its first batches of a shape run for so long.
   ExecutionLimit limit_{{.first_runs = absl::Seconds(2)}};
 
+  std::function<void()> on_failure_;  // On the replica's thread, between two of its processes.
   Mutex mutex_;
   CondVar changed_;
   CondVar answered_;
@@ -252,6 +255,24 @@ TEST_F(ReplicaTest, ProcessThatHangsIsReplaced) {
   second.SayReady();
   EXPECT_THAT(second.RunBatch(), ElementsAre(1));
   EXPECT_THAT(OutputOf(place), ElementsAre(3));
+}
+
+TEST_F(ReplicaTest, LateAnswerOfAProcessThatHungIsLost) {
+  PlayedWorker* hung = nullptr;
+  on_failure_ = [&] { hung->Complete(); };
+  StartReplica();
+  hung = &NextWorker();
+  hung->SayReady();
+  const uint64_t place = Submit({1});
+  hung->WaitForBatch();
+  EXPECT_TRUE(NextState().ok());
+  EXPECT_THAT(std::string(NextState().message()), HasSubstr("hung"));
+  PlayedWorker& second = NextWorker();
+  second.SayReady();
+  EXPECT_THAT(second.RunBatch(), ElementsAre(1));
+  EXPECT_THAT(OutputOf(place), ElementsAre(3));
+  EXPECT_TRUE(NextState().ok());
+  EXPECT_GT(replica_->pid(), 0) << "The late answer was taken for one of the second process.";
 }
 
 TEST_F(ReplicaTest, StartThatFailsIsToldAndTriedAgain) {

@@ -248,6 +248,22 @@ TEST(ModelConfig, CheckAndSwapHaveTheNamesOfTheDocumentation) {
   }
 }
 
+TEST(ModelConfig, NumericsAreOffUnlessAskedFor) {
+  const absl::StatusOr<ModelSettings> plain = Parse(kTensors);
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_FALSE(plain->flush_denormals);
+  EXPECT_FALSE(plain->deterministic);
+  EXPECT_EQ(plain->outputs[0].non_finite, NonFinite::kPass);
+  const absl::StatusOr<ModelSettings> all =
+      Parse(absl::StrCat(kTensors,
+                         "millrace { numerics { flush_denormals: true deterministic: true "
+                         "non_finite: REFUSE } }"));
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_TRUE(all->flush_denormals);
+  EXPECT_TRUE(all->deterministic);
+  EXPECT_EQ(all->outputs[0].non_finite, NonFinite::kRefuse);
+}
+
 TEST(ModelConfig, WarmupInputsComeInTheModelsOrder) {
   const absl::StatusOr<ModelSettings> settings = Parse(kEverything);
   ASSERT_TRUE(settings.ok()) << settings.status();
@@ -435,8 +451,6 @@ TEST(ModelConfig, WhatIsNotActedOnIsRefusedByName) {
        "'instance_group[1].rate_limiter.priority'", "by this server"},
       {with("instance_group {\n kind: KIND_MODEL }"), "5", "'instance_group[0].kind'",
        "expected KIND_CPU"},
-      {with("model_warmup { inputs { key: \"IN\" value { input_data_file: \"x\" } } }"), "4",
-       "'model_warmup[0].inputs['IN'].input_data_file'", "by this server"},
       {"input [\n { name: \"A\" },\n { name: \"B\"\n   optional: true } ]", "4",
        "'input[1].optional'", "yet"},
       {"input {\n reshape { shape: [ 1 ] } }", "2", "'input[0].reshape.shape'", "yet"},
@@ -620,6 +634,8 @@ TEST(ModelConfig, MillraceSettingsThatMakeNoSenseAreRefused) {
       {with("overflow: 5"), "5", "'millrace.batching.overflow'",
        "expected BLOCK, REJECT, DROP_OLDEST or LATEST"},
       {with("check: 9"), "5", "'millrace.batching.check'", "expected SINGLE_ROWS"},
+      {absl::StrCat(kTensors, "millrace { numerics {\nnon_finite: 9 } }"), "5",
+       "'millrace.numerics.non_finite'", "expected PASS, FLAG or REFUSE"},
       {absl::StrCat(kTensors, "millrace { lifecycle {\nswap: 9 } }"), "5",
        "'millrace.lifecycle.swap'", "expected BESIDE or IN_PLACE_IF_NEEDED"},
       {with("starvation_guard_microseconds: 1000"), "5",
@@ -635,6 +651,43 @@ TEST(ModelConfig, MillraceSettingsThatMakeNoSenseAreRefused) {
       {with("max_queue_bytes: 9223372036854775808"), "5", "'millrace.batching.max_queue_bytes'",
        "9223372036854775808 came, more than can be addressed"},
   });
+}
+
+TEST(ModelConfig, ExecutionIsReadWhereItIsWritten) {
+  const auto read = [](const char* text) {
+    const absl::StatusOr<ModelSettings> settings =
+        Parse(absl::StrCat(kTensors, "millrace { execution { ", text, " } }"));
+    EXPECT_TRUE(settings.ok()) << settings.status();
+    return settings->execution;
+  };
+  EXPECT_EQ(read("").bfloat16, std::nullopt);
+  EXPECT_EQ(read("").channels_last, std::nullopt);
+  EXPECT_EQ(read("").wait, std::nullopt);
+  EXPECT_EQ(read("bfloat16: false").bfloat16, false);
+  EXPECT_EQ(read("bfloat16: true").bfloat16, true);
+  EXPECT_EQ(read("channels_last: true").channels_last, true);
+  EXPECT_EQ(read("wait: ACTIVE").wait, ThreadWait::kActive);
+  EXPECT_EQ(read("wait: PASSIVE").wait, ThreadWait::kPassive);
+}
+
+TEST(ModelConfig, ExecutionThatCantBeIsRefused) {
+  const auto with = [](const char* text, const char* more = "") {
+    return absl::StrCat(kTensors, "millrace { execution {\n", text, " } }\n", more);
+  };
+  constexpr char kPackage[] = "platform: \"torch_aoti\"";
+  ExpectErrors({
+      {with("wait: 3"), "5", "'millrace.execution.wait'", "expected PASSIVE or ACTIVE"},
+      {with("bfloat16: true", kPackage), "5", "'millrace.execution.bfloat16'",
+       "computes as it was compiled"},
+      {with("channels_last: true", kPackage), "5", "'millrace.execution.channels_last'",
+       "computes as it was compiled"},
+      {with("wait: ACTIVE", "instance_group { kind: KIND_GPU }"), "4", "'millrace.execution'",
+       "for replicas on CPUs"},
+      {with("bfloat16: true",
+            "parameters { key: \"DISABLE_OPTIMIZED_EXECUTION\" value { string_value: \"true\" } }"),
+       "5", "'millrace.execution.bfloat16'", "DISABLE_OPTIMIZED_EXECUTION is true"},
+  });
+  EXPECT_TRUE(Parse(with("wait: ACTIVE bfloat16: false", kPackage)).ok());
 }
 
 TEST(ModelConfig, ParametersAreChecked) {
@@ -674,6 +727,10 @@ TEST(ModelConfig, WarmupThatTheModelCannotTakeIsRefused) {
        "'model_warmup[0].inputs['IN'].dims'", "[3] came, expected sizes for [3,4]"},
       {in("data_type: TYPE_FP32 dims: [ 3, 5 ] zero_data: true"), "6",
        "'model_warmup[0].inputs['IN'].dims'", "[3,5] came"},
+      {in("data_type: TYPE_FP32 dims: [ 3, 4 ] input_data_file: \"../x\""), "6",
+       "'model_warmup[0].inputs['IN'].input_data_file'", "without a path"},
+      {in("data_type: TYPE_FP32 dims: [ 3, 4 ] input_data_file: \"\""), "6",
+       "'model_warmup[0].inputs['IN'].input_data_file'", "without a path"},
       {in("data_type: TYPE_FP32 dims: [ 3, 4 ]"), "6", "'model_warmup[0].inputs['IN'].zero_data'",
        "random_data: true"},
   });

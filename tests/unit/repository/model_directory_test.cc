@@ -130,6 +130,22 @@ TEST_F(ModelDirectoryTest, LabelsAreTheLinesOfTheirFile) {
   EXPECT_THAT(std::string(Scan()[0].status.message()), HasSubstr("is not valid UTF-8"));
 }
 
+TEST_F(ModelDirectoryTest, AChangedWarmupFileIsNoticed) {
+  const std::string config =
+      absl::StrCat(kConfig,
+                   "\nmodel_warmup { inputs { key: \"IN\" value { data_type: "
+                   "TYPE_FP32 dims: 1 input_data_file: \"data\" } } }");
+  WriteModel("models/a", config);
+  const std::string without = Scan()[0].versions[0].stamp;
+  Write("models/a/warmup/data", "abcd");
+  const std::string with = Scan()[0].versions[0].stamp;
+  EXPECT_NE(with, without);
+  Write("models/a/warmup/other", "");
+  EXPECT_EQ(Scan()[0].versions[0].stamp, with);
+  Write("models/a/warmup/data", "abcde");
+  EXPECT_NE(Scan()[0].versions[0].stamp, with);
+}
+
 TEST_F(ModelDirectoryTest, AConfigOfMoreThanAMegabyteIsRefused) {
   WriteModel("models/a", std::string((1 << 20) + 1, '\n'));
   EXPECT_THAT(Text(Scan()[0].status), HasSubstr("larger than 1048576 bytes"));
@@ -187,7 +203,11 @@ TEST_F(ModelDirectoryTest, TheFileOfAVersionDecidesItsEngine) {
   EXPECT_EQ(model.versions[0].engine, EngineKind::kTorchScript);
   EXPECT_EQ(model.versions[1].engine, EngineKind::kAotInductor);
   EXPECT_EQ(model.versions[1].path, Path("models/a/2/model.pt2"));
-  EXPECT_THAT(Text(model.versions[2].status), HasSubstr("holds model.pt and model.pt2"));
+  EXPECT_TRUE(model.versions[2].status.ok());
+  EXPECT_EQ(model.versions[2].path, Path("models/a/3/model.pt")) << "it runs on every machine";
+  EXPECT_EQ(model.versions[2].package, Path("models/a/3/model.pt2"));
+  EXPECT_EQ(model.versions[0].package, "");
+  EXPECT_EQ(model.versions[1].package, "");
   EXPECT_THAT(Text(model.versions[3].status), HasSubstr("holds neither model.pt"));
 }
 
@@ -197,6 +217,25 @@ TEST_F(ModelDirectoryTest, TheConfiguredPlatformDecidesBetweenTwoFiles) {
   const ModelDirectory model = Scan()[0];
   EXPECT_EQ(model.versions[0].engine, EngineKind::kAotInductor);
   EXPECT_EQ(model.versions[0].path, Path("models/a/1/model.pt2"));
+  EXPECT_EQ(model.versions[0].package, "") << "there is nothing left to choose";
+}
+
+TEST_F(ModelDirectoryTest, APackageBesideTheModelIsPartOfTheVersion) {
+  WriteModel("models/a");
+  Write("models/a/1/model.pt2", "old");
+  const std::string before = Scan()[0].versions[0].stamp;
+  Write("models/a/1/model.pt2", "newer");
+  EXPECT_NE(Scan()[0].versions[0].stamp, before);
+}
+
+TEST_F(ModelDirectoryTest, APackageIsNotGivenAModeThatItWasNotCompiledFor) {
+  WriteModel("models/a", absl::StrCat("version_policy { all {} } "
+                                      "millrace { execution { channels_last: true } }",
+                                      kConfig));
+  Write("models/a/2/model.pt2", "");
+  const ModelDirectory model = Scan()[0];
+  EXPECT_TRUE(model.versions[0].status.ok());
+  EXPECT_THAT(Text(model.versions[1].status), HasSubstr("computes as it was compiled"));
 }
 
 TEST_F(ModelDirectoryTest, TheConfiguredFileMustBeThere) {

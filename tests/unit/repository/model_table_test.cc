@@ -31,7 +31,8 @@ ModelDirectory OnDisk(std::vector<int64_t> versions, const std::string& stamp = 
   ModelDirectory directory;
   directory.name = "m";
   for (const int64_t number : versions) {
-    directory.versions.push_back({.number = number, .status = {}, .path = "", .stamp = stamp});
+    directory.versions.push_back(
+        {.number = number, .status = {}, .path = "", .package = "", .stamp = stamp});
   }
   return directory;
 }

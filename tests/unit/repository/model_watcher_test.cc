@@ -9,7 +9,9 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/base/mutex.h"
@@ -42,11 +44,13 @@ class ModelWatcherTest : public testing::Test {
     std::ofstream(root_ / path) << text;
   }
 
-  void Start(const std::string& folder = "models", absl::Duration poll = absl::Hours(1)) {
+  void Start(const std::string& folder = "models", absl::Duration poll = absl::Hours(1),
+             std::function<bool(const std::string&)> is_remote = IsOnRemoteFileSystem) {
     auto started =
         ModelWatcher::Start({.repositories = {(root_ / folder).string()},
                              .settle_time = absl::Milliseconds(50),
-                             .poll_interval = poll},
+                             .poll_interval = poll,
+                             .is_remote = std::move(is_remote)},
                             Clock::Real(), [this](const std::vector<std::string>& models) {
                               MutexLock lock(mutex_);
                               told_.insert(told_.end(), models.begin(), models.end());
@@ -132,6 +136,16 @@ TEST_F(ModelWatcherTest, TellsOfARepositoryThatIsALinkAndIsSwapped) {
   Start("current");
   fs::create_directory_symlink("other", root_ / "next");
   fs::rename(root_ / "next", root_ / "current");
+  EXPECT_EQ(Told(), "a");
+}
+
+// Made through a link, which the watched folder doesn't lead to, a change brings no event.
+TEST_F(ModelWatcherTest, FindsChangesOfARemoteRepositoryThatNobodyTellsOf) {
+  Write("elsewhere/model.pt", "one");
+  fs::create_hard_link(root_ / "elsewhere/model.pt", root_ / "models/a/1/weights.pt");
+  Start("models", absl::Milliseconds(20), [](const std::string&) { return true; });
+  EXPECT_TRUE(watcher_->polls());
+  Write("elsewhere/model.pt", "another");
   EXPECT_EQ(Told(), "a");
 }
 

@@ -34,6 +34,7 @@ ModelPlacementConfig Model(const std::string& name, std::optional<int> count, in
           .engine = "torchscript",
           .groups = {group},
           .intra_op_threads = threads,
+          .bfloat16 = false,
           .range = std::nullopt,
           .has_transform = false};
 }
@@ -42,7 +43,7 @@ class PlacementBookTest : public testing::Test {
  protected:
   std::shared_ptr<const PlacementClaim> Place(const ModelPlacementConfig& model,
                                               const PlacementClaim* leaving = nullptr) {
-    return *book_.Place({model}, {leaving}).front();
+    return *book_.Place({model}, Measurements(), {leaving}).front();
   }
 
   std::vector<ReplicaPlacement> ReplicasOf(const std::shared_ptr<const PlacementClaim>& claim) {
@@ -192,7 +193,7 @@ TEST_F(PlacementBookTest, PlanDependsOnNoBudgetButTheLast) {
 }
 
 TEST_F(PlacementBookTest, ModelThatCantBePlacedHindersNoOther) {
-  const auto places = book_.Place({Model("a", 0), Model("b", 1)}, {});
+  const auto places = book_.Place({Model("a", 0), Model("b", 1)}, Measurements(), {});
   EXPECT_TRUE(absl::IsInvalidArgument(places[0].status()));
   EXPECT_TRUE(places[1].ok());
 }

@@ -72,6 +72,23 @@ TEST(Process, AskingForMoreMemoryThanIsAllowedFailsAndHarmsNothing) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
+TEST(Process, MemoryThatDoesNotCountAsPrivateIsLimitedToo) {
+  const absl::Status status = RunInChild([] {
+    constexpr size_t kPiece = 64 << 20;
+    const absl::Status limited = LimitMemory(PrivateMemory() + 2 * kPiece);
+    if (!limited.ok()) return limited;
+    for (int piece = 0; piece < 4096; ++piece) {
+      void* const memory = Allocate(kPiece);
+      if (memory == nullptr) {
+        return piece > 2 ? absl::OkStatus() : absl::InternalError("it does count");
+      }
+      mprotect(memory, kPiece, PROT_READ);
+    }
+    return absl::InternalError("got 256 GiB");
+  });
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 TEST(Process, OnlyTheDescriptorsThatAreKeptStayOpen) {
   const absl::Status status = RunInChild([] {
     int fds[2];

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -65,6 +66,10 @@ class SandboxTest : public testing::Test {
   bool scopes_signals_ = false;  // Kernels before 6.12 don't.
 };
 
+int Map(int flags) {
+  return mmap(nullptr, 4096, PROT_READ, flags | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? errno : 0;
+}
+
 int Open(const std::string& path, int flags) { return Errno(open(path.c_str(), flags, 0600)); }
 
 TEST_F(SandboxTest, TheInspectorFillsItsFolderAndOpensNothingElse) {
@@ -90,6 +95,9 @@ TEST_F(SandboxTest, TheTemplateForksAndReadsItsFolder) {
     result.Update(RunInChild([] { return absl::OkStatus(); }));
     result.Update(Expect(EPERM, Errno(kill(getppid(), SIGKILL)), "killing its parent"));
     result.Update(Expect(EPERM, Errno(socket(AF_UNIX, SOCK_STREAM, 0)), "a socket"));
+    result.Update(Expect(0, Map(MAP_PRIVATE), "private memory"));
+    result.Update(Expect(EPERM, Map(MAP_SHARED), "shared memory"));
+    result.Update(Expect(EPERM, Map(MAP_PRIVATE | MAP_GROWSDOWN), "a stack"));
     return result;
   });
   EXPECT_TRUE(status.ok()) << status;

@@ -1,0 +1,150 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#include "server/repository/measured_plans.h"
+
+#include <filesystem>
+#include <map>
+#include <system_error>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/base/log.h"
+#include "server/base/status.h"
+#include "server/repository/manifest.h"
+
+namespace millrace {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The repository of <repository>/<model>/<version>/<file>.
+std::string RepositoryOf(const ModelVersion& version) {
+  return fs::path(version.path).parent_path().parent_path().parent_path().string();
+}
+
+// Whether a folder holds plans, whosever they are.
+bool HoldsPlans(const fs::path& folder) {
+  std::error_code error;
+  for (fs::directory_iterator file(folder, error); !error && file != fs::directory_iterator();
+       file.increment(error)) {
+    const std::string name = file->path().filename().string();
+    if (absl::StartsWith(name, "plan-") && absl::EndsWith(name, ".json")) return true;
+  }
+  return false;
+}
+
+std::string DescribeMode(const ExecutionMode& mode) {
+  return absl::StrCat(EngineName(mode.engine), mode.bfloat16 ? ", bfloat16" : "",
+                      mode.channels_last ? ", channels last" : "",
+                      mode.wait == ThreadWait::kActive ? ", threads wait actively" : "");
+}
+
+std::string DescribeTuned(const TunedModel& tuned) {
+  const Measurements::Best& best = tuned.best;
+  return absl::StrFormat("%d x %d threads%s%s: %.4g rows/s, p99 %s (%s)", best.replicas,
+                         best.threads,
+                         best.most_rows > 0 ? absl::StrCat(", ", best.most_rows, " rows") : "",
+                         best.mode ? absl::StrCat(", ", DescribeMode(*best.mode)) : "",
+                         tuned.rows_per_second, absl::FormatDuration(tuned.p99), tuned.objective);
+}
+
+// The file that runs where `engine` is chosen; empty where that isn't to be.
+std::string FileFor(const ModelVersion& version, EngineKind engine) {
+  if (engine == version.engine) return version.path;
+  return engine == EngineKind::kAotInductor ? version.package : "";
+}
+
+template <typename T>
+bool Agree(const std::optional<T>& configured, const T& measured) {
+  return configured.value_or(measured) == measured;
+}
+
+// Whether the configuration leaves open what measuring found, or says the same.
+bool Agrees(const ModelSettings& settings, const Measurements::Best& best) {
+  if (settings.instance_groups.size() > 1) return false;
+  for (const InstanceGroup& group : settings.instance_groups) {
+    if (!Agree(group.count, best.replicas)) return false;
+  }
+  if (!Agree(settings.intra_op_threads, best.threads)) return false;
+  if (!best.mode) return true;
+  const ExecutionWishes& wishes = settings.execution;
+  return Agree(wishes.bfloat16, best.mode->bfloat16) &&
+         Agree(wishes.channels_last, best.mode->channels_last) &&
+         Agree(wishes.wait, best.mode->wait) &&
+         !(best.mode->bfloat16 && settings.disable_optimized_execution);
+}
+
+absl::StatusOr<std::string> HashOf(const ModelVersion& version, const std::string& path) {
+  ModelVersion file = version;
+  file.path = path;
+  MILLRACE_ASSIGN_OR_RETURN(const UniqueFd fd, OpenModelFile(file));
+  return Sha256Of(fd.get());
+}
+
+}  // namespace
+
+std::optional<TunedModel> MeasuredPlans::Find(const ModelSettings& settings,
+                                              const ModelVersion& version) {
+  if (options_.ignore) return std::nullopt;
+  const std::string repository = RepositoryOf(version);
+  const std::optional<TunedPlan> plan = Read(repository);
+  if (!plan) return std::nullopt;
+  std::map<std::string, std::string> hashes;  // By path; each file is read once.
+  std::optional<TunedModel> found;
+  bool known = false;
+  for (const TunedModel& tuned : plan->models) {
+    if (tuned.model != settings.name) continue;
+    known = true;
+    if (!Agrees(settings, tuned.best)) continue;
+    const EngineKind engine = tuned.best.mode ? tuned.best.mode->engine : version.engine;
+    const std::string path = FileFor(version, engine);
+    if (path.empty()) continue;
+    if (hashes.count(path) == 0) {
+      const absl::StatusOr<std::string> hash = HashOf(version, path);
+      if (!hash.ok()) return std::nullopt;  // Loading it says why.
+      hashes[path] = *hash;
+    }
+    if (hashes[path] == tuned.sha256) found = tuned;  // The last one is the newest.
+  }
+  if (found) {
+    LogInfo("model '", settings.name, "' version ", version.number,
+            " runs as measured on this machine: ", DescribeTuned(*found));
+  } else if (known) {
+    LogWarning("model '", settings.name, "' version ", version.number,
+               " runs as configured: what the plan has of it was measured with another file, or "
+               "contradicts config.pbtxt; measure again with `millrace tune`");
+  }
+  return found;
+}
+
+std::optional<TunedPlan> MeasuredPlans::Read(const std::string& repository) {
+  const bool own = options_.file.empty();
+  const std::string path = own ? PlanPath(repository, options_.machine) : options_.file;
+  absl::StatusOr<TunedPlan> plan = ReadPlanFile(path);
+  if (own && absl::IsNotFound(plan.status())) {
+    const fs::path folder = fs::path(path).parent_path();
+    if (HoldsPlans(folder)) {
+      SayOnce(absl::StrCat("models run as configured: the plans in ", folder.string(),
+                           " are of other machines; that of this one (", Describe(options_.machine),
+                           ") would be ", path));
+    }
+    return std::nullopt;
+  }
+  if (!plan.ok()) {
+    SayOnce(absl::StrCat("models run as configured, without a plan: ", plan.status().message()));
+    return std::nullopt;
+  }
+  if (plan->machine != options_.machine) {
+    SayOnce(absl::StrCat("models run as configured: ", path, " was measured on another machine (",
+                         Difference(options_.machine, plan->machine), ")"));
+    return std::nullopt;
+  }
+  return *std::move(plan);
+}
+
+void MeasuredPlans::SayOnce(const std::string& text) {
+  if (said_.insert(text).second) LogWarning(text);
+}
+
+}  // namespace millrace

@@ -1,0 +1,48 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <set>
+#include <string>
+
+#include "server/repository/model_directory.h"
+#include "server/repository/model_settings.h"
+#include "server/tuning/machine_fingerprint.h"
+#include "server/tuning/plan_file.h"
+
+namespace millrace {
+
+// Finds what measuring on this machine has found of a model's file, in the plan that lies in the
+// model's repository, or in one for all. A plan that doesn't fit is ignored, and the log says why.
+// Reads the plan each time, so that a model that is loaded later, or again, gets the newest.
+// Thread-compatible.
+class MeasuredPlans {
+ public:
+  struct Options {
+    MachineFingerprint machine;
+    bool ignore = false;  // There is nothing to find.
+    std::string file;     // Empty: each repository has its own; see PlanPath().
+  };
+
+  explicit MeasuredPlans(Options options) : options_(std::move(options)) {}
+
+  const MachineFingerprint& machine() const { return options_.machine; }
+
+  // What was measured of the version's file, or of the package beside it, as far as it agrees with
+  // what `settings` say in so many words: numbers that were measured in another mode, or with other
+  // numbers, say nothing. Blocks on the disk, for the time of reading the whole model where the
+  // plan has it.
+  std::optional<TunedModel> Find(const ModelSettings& settings, const ModelVersion& version);
+
+ private:
+  // The plan for what lies in `repository`; nullopt where there is none for this machine.
+  std::optional<TunedPlan> Read(const std::string& repository);
+  // Writes to the log what hasn't been said before.
+  void SayOnce(const std::string& text);
+
+  const Options options_;
+  std::set<std::string> said_;
+};
+
+}  // namespace millrace
