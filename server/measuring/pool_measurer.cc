@@ -97,9 +97,8 @@ absl::StatusOr<ServedModel*> PoolMeasurer::Arrange(const Candidate& candidate) {
   MILLRACE_RETURN_IF_ERROR(loaded->status);
   ServedModel* const model = loaded->model.get();
   if (loaded->places == plan.replicas) return model;
-  loaded->places = plan.replicas;
-  MILLRACE_RETURN_IF_ERROR(
-      model->replicas().Move(std::move(plan.replicas), candidate.replicas, kMoveTimeout));
+  MILLRACE_RETURN_IF_ERROR(model->Follow(plan, kMoveTimeout));
+  loaded->places = std::move(plan.replicas);
   return model;
 }
 

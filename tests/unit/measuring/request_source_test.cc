@@ -65,7 +65,9 @@ TEST(RequestSource, FloatsAreRandomAndIntegersZero) {
 
 TEST(RequestSource, SampleSaysOpenDimsAndZeros) {
   ModelSettings settings = SettingsOf(DataType::kFp32, {-1});
-  settings.warmup = {{.name = "usual", .inputs = {{.dims = {7}, .random = false}}}};
+  settings.warmup.resize(1);
+  settings.warmup[0].inputs.resize(1);
+  settings.warmup[0].inputs[0].dims = {7};
   const auto source = RequestSource::Create(settings, 2);
   ASSERT_TRUE(source.ok());
   EXPECT_EQ((*source)->Make(2).inputs[0].shape, (Shape{2, 7}));
