@@ -3,6 +3,7 @@
 #include "server/measuring/pool_measurer.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <utility>
 
@@ -36,9 +37,12 @@ absl::StatusOr<std::unique_ptr<PoolMeasurer>> PoolMeasurer::Create(Options optio
                                                                    ModelSettings settings,
                                                                    ModelVersion version,
                                                                    Clock& clock, Timer& timer) {
-  settings = Measurable(std::move(settings));
+  // <directory>/<version>/<file>.
+  const std::string directory =
+      std::filesystem::path(version.path).parent_path().parent_path().string();
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const RequestSource> source,
-                            RequestSource::Create(settings, MostRows(settings)));
+                            RequestSource::Create(settings, directory, MostRows(settings)));
+  settings = Measurable(std::move(settings));
   return std::unique_ptr<PoolMeasurer>(new PoolMeasurer(std::move(options), std::move(hardware),
                                                         std::move(settings), std::move(version),
                                                         std::move(source), clock, timer));
