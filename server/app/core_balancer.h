@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
 #include "server/base/thread.h"
@@ -42,7 +43,8 @@ class CoreBalancer {
   CoreSplit Whole() const;
   // What rows cost of every model that serves, and how many have run since the last look.
   std::vector<StageCost> TakeCosts();
-  void Apply(const CoreSplit& split, std::vector<int> transform_cpus);
+  // `costs` are what it was decided by, for the log.
+  void Apply(const CoreSplit& split, absl::Span<const StageCost> costs);
 
   const Context context_;
   // On the thread alone:

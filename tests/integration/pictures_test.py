@@ -4,6 +4,7 @@
 
 import io
 import os
+import pathlib
 import random
 import re
 
@@ -248,6 +249,20 @@ def test_cores_go_to_the_stage_that_needs_them(server):
     assert server.metric("millrace_transform_busy_seconds_total") > 0
     # No more pictures come: batches have all cores again.
     eventually(lambda: server.metric("millrace_batch_cores") == budget)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core isn't shared out")
+def test_pinned_workers_leave_the_replicas_core_alone(tmp_path):
+    Entry("pixels", replicas=1, config=transform("")).write(tmp_path / "repository")
+    with Server(tmp_path, repositories=[tmp_path / "repository"],
+                flags=["--pin", "--transform-workers", "1"]) as pinned:
+        [replica] = pinned.replicas()
+        [worker] = [int(task.name) for task in pathlib.Path(f"/proc/{pinned.pid}/task").iterdir()
+                    if (task / "comm").read_text().strip() == "transform-0"]
+        # Where it runs is heeded when there is something to do.
+        pinned.stub.ModelInfer(raw_request("pixels", [file_of(picture())]))
+        eventually(lambda: len(os.sched_getaffinity(worker)) == 1)
+        assert os.sched_getaffinity(worker).isdisjoint(os.sched_getaffinity(replica))
 
 
 def test_streams_of_pictures_stay_in_order_though_replicas_die(server):
