@@ -10,9 +10,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/hardware/hardware.h"
+#include "server/measuring/repository_tuner.h"
 #include "server/metrics/metric_names.h"
 #include "server/replica/child_process.h"
 #include "server/replica/model_template.h"
@@ -56,6 +58,8 @@ absl::StatusOr<MeasuredPlans::Options> PlansOf(const ServerConfig& config, const
   return plans;
 }
 
+}  // namespace
+
 Hardware DetectAll(const WorkerDescription& worker) {
   Hardware hardware = DetectHardware();
   for (const WorkerDescription::Gpu& gpu : worker.gpus) {
@@ -66,8 +70,6 @@ Hardware DetectAll(const WorkerDescription& worker) {
   }
   return hardware;
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<ServerApp>> ServerApp::Start(ServerConfig config) {
   std::unique_ptr<ServerApp> app(new ServerApp(std::move(config)));
@@ -112,6 +114,7 @@ absl::Status ServerApp::Build() {
                                .on_change = [this] { health_->Poke(); }});
   MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, slots));
   ShowMetrics();
+  if (config_.tune_at_start > absl::ZeroDuration()) TuneAtStart(hardware, plans);
 
   MILLRACE_RETURN_IF_ERROR(repository_->Start());
   balancer_ = std::make_unique<CoreBalancer>(CoreBalancer::Context{.clock = &Clock::Real(),
@@ -121,6 +124,39 @@ absl::Status ServerApp::Build() {
   loaded_ = true;
   health_->Look();
   return absl::OkStatus();
+}
+
+void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans) {
+  const absl::StatusOr<std::vector<ModelDirectory>> models = repository_->Unmeasured();
+  if (!models.ok() || models->empty()) return;  // Where it can't be read, Start() says so.
+  LogInfo("tuning ",
+          absl::StrJoin(*models, ", ",
+                        [](std::string* out, const ModelDirectory& model) {
+                          absl::StrAppend(out, model.name);
+                        }),
+          " for at most ", absl::FormatDuration(config_.tune_at_start),
+          ", since no plan has them for this machine");
+  RepositoryTuner tuner({.objective = {},
+                         .measurer = {.loader = {.worker_program = WorkerProgram(config_),
+                                                 .load_timeout = config_.load_timeout,
+                                                 .sandbox = config_.sandbox,
+                                                 .log_moves = false},
+                                      .placement = {.pin = config_.pin}}},
+                        hardware, plans.machine, Clock::Real(), timer_);
+  const TuningReport report = tuner.Tune(*models, Clock::Real().Now() + config_.tune_at_start);
+  for (const TunedVersion& each : report.models) {
+    if (each.status.ok()) continue;
+    LogWarning("model '", each.model, "' version ", each.version.number,
+               " was not tuned: ", std::string(each.status.message()));
+  }
+  repository_->AddMeasured(PlanOf(report).models);
+  const auto written = WritePlans(report, plans.file);
+  if (!written.ok()) {
+    LogWarning("the plan is kept in memory until the server ends: ",
+               std::string(written.status().message()));
+    return;
+  }
+  for (const std::string& path : *written) LogInfo("wrote ", path);
 }
 
 absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int cpu_slots) {

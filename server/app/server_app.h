@@ -12,10 +12,13 @@
 #include "server/app/health_monitor.h"
 #include "server/base/clock.h"
 #include "server/base/timer_thread.h"
+#include "server/channel/worker_protocol.h"
 #include "server/config/server_config.h"
+#include "server/hardware/hardware.h"
 #include "server/http/http_server.h"
 #include "server/metrics/metrics_registry.h"
 #include "server/metrics/server_metrics.h"
+#include "server/repository/measured_plans.h"
 #include "server/repository/model_repository.h"
 #include "server/rpc/admin_server.h"
 #include "server/rpc/rpc_server.h"
@@ -44,6 +47,8 @@ class ServerApp {
   explicit ServerApp(ServerConfig config) : config_(std::move(config)), timer_(Clock::Real()) {}
 
   absl::Status Build();
+  // Measures the models that no plan has, before they are loaded.
+  void TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans);
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);
   void ShowMetrics();
   absl::Status readiness() const;
@@ -65,6 +70,9 @@ class ServerApp {
   std::atomic<bool> loaded_{false};
   std::atomic<bool> draining_{false};
 };
+
+// What this machine has, with the GPUs that the worker program can use.
+Hardware DetectAll(const WorkerDescription& worker);
 
 // "millrace-worker" in the directory of this program.
 std::string DefaultWorkerProgram();

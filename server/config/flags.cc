@@ -124,6 +124,9 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
                  "What `millrace tune` measured on this machine: a file, or none; default: what "
                  "lies in each repository's .millrace")
       ->type_name("FILE");
+  AddDuration(app, "--tune-at-start", &config.tune_at_start,
+              "Before it is ready, measure for so long how models run best of which no plan has "
+              "anything for this machine; 0s: measure nothing");
   AddSandbox(app, &config.sandbox);
   AddDuration(app, "--load-timeout", &config.load_timeout, "How long a model may take to load");
   app.add_option("--required-model", config.required_models,
@@ -151,6 +154,9 @@ void CheckServerFlags(const ServerConfig& config) {
   }
   if (!config.load_models.empty() && config.model_control != "explicit") {
     throw CLI::ValidationError("--load-model", "needs --model-control explicit");
+  }
+  if (config.tune_at_start > absl::ZeroDuration() && config.plan == "none") {
+    throw CLI::ValidationError("--tune-at-start", "makes a plan, and --plan none takes none");
   }
   if (config.watch_poll < absl::Milliseconds(10)) {
     throw CLI::ValidationError("--watch-poll", "expected 10ms or more");

@@ -37,6 +37,7 @@ struct ServerConfig {
 
   std::vector<std::string> required_models;
   bool pin = false;
+  absl::Duration tune_at_start = absl::ZeroDuration();  // Zero: nothing is measured.
   std::string plan;  // Empty: of each repository; "none": no plan; else a file.
   SandboxMode sandbox = SandboxMode::kOn;
   absl::Duration load_timeout = absl::Minutes(10);

@@ -3,6 +3,7 @@
 #include "server/measuring/pool_measurer.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <utility>
 
@@ -36,9 +37,12 @@ absl::StatusOr<std::unique_ptr<PoolMeasurer>> PoolMeasurer::Create(Options optio
                                                                    ModelSettings settings,
                                                                    ModelVersion version,
                                                                    Clock& clock, Timer& timer) {
-  settings = Measurable(std::move(settings));
+  // <directory>/<version>/<file>.
+  const std::string directory =
+      std::filesystem::path(version.path).parent_path().parent_path().string();
   MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const RequestSource> source,
-                            RequestSource::Create(settings, MostRows(settings)));
+                            RequestSource::Create(settings, directory, MostRows(settings)));
+  settings = Measurable(std::move(settings));
   return std::unique_ptr<PoolMeasurer>(new PoolMeasurer(std::move(options), std::move(hardware),
                                                         std::move(settings), std::move(version),
                                                         std::move(source), clock, timer));
@@ -97,9 +101,8 @@ absl::StatusOr<ServedModel*> PoolMeasurer::Arrange(const Candidate& candidate) {
   MILLRACE_RETURN_IF_ERROR(loaded->status);
   ServedModel* const model = loaded->model.get();
   if (loaded->places == plan.replicas) return model;
-  loaded->places = plan.replicas;
-  MILLRACE_RETURN_IF_ERROR(
-      model->replicas().Move(std::move(plan.replicas), candidate.replicas, kMoveTimeout));
+  MILLRACE_RETURN_IF_ERROR(model->Follow(plan, kMoveTimeout));
+  loaded->places = std::move(plan.replicas);
   return model;
 }
 

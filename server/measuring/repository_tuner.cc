@@ -26,6 +26,15 @@ ModelVersion FileOf(const ModelVersion& version, const ExecutionMode& mode) {
   return file;
 }
 
+// A quota is handed out in periods of a tenth of a second: a run must last several of them.
+Search::Options SearchOptionsFor(const CpuBudget& cpu) {
+  Search::Options options;
+  if (cpu.quota < static_cast<double>(cpu.cpus.size())) {
+    options.shortest_run = absl::Milliseconds(400);
+  }
+  return options;
+}
+
 // The most replicas that any candidate has.
 int MostReplicas(const TuningSpace& space) {
   int most = space.cores;

@@ -25,7 +25,7 @@ struct TunedVersion {
   std::string model;
   ModelVersion version = {};
   int64_t max_batch_size = 0;
-  absl::Status status;  // Why nothing was found.
+  absl::Status status = {};  // Why nothing was found.
   ModelTuning tuning = {};
   Candidate chosen = {};    // The best; with a share of the cores, the best within it.
   std::string sha256 = {};  // Of the file that `chosen` runs.

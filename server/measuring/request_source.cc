@@ -7,7 +7,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/status.h"
 #include "server/inference/data_type.h"
+#include "server/repository/warmup_files.h"
+#include "server/repository/warmup_plan.h"
 
 namespace millrace {
 namespace {
@@ -49,30 +52,39 @@ void FillRandom(DataType type, std::vector<std::byte>& bytes) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const RequestSource>> RequestSource::Create(
-    const ModelSettings& settings, int64_t most_rows) {
+    const ModelSettings& settings, const std::string& directory, int64_t most_rows) {
+  std::vector<WarmupSample> samples = PlanWarmup(settings);
+  MILLRACE_ASSIGN_OR_RETURN(const std::vector<std::byte> data,
+                            ReadWarmupFiles(directory, settings, samples));
   std::shared_ptr<RequestSource> source(
       new RequestSource(settings.name, settings.max_batch_size > 0));
   for (size_t i = 0; i < settings.inputs.size(); ++i) {
     const TensorSpec& spec = settings.inputs[i];
+    if (samples.empty()) {
+      if (ElementCount(spec.dims)) continue;  // Another one's are open.
+      return absl::FailedPreconditionError(
+          absl::StrCat("input '", spec.name, "' has the dims ", ToString(spec.dims),
+                       ", so it isn't known what to measure with; declare a model_warmup sample in "
+                       "config.pbtxt with sizes as they are usual"));
+    }
+    const WarmupSample& sample = samples.front();
+    const WarmupInput& declared = sample.inputs[i];
+    const auto elements = static_cast<size_t>(ElementCount(declared.dims).value_or(0));
     Input input = {.name = spec.name,
                    .data_type = std::string(WireName(spec.data_type)),
-                   .dims = spec.dims,
+                   .dims = declared.dims,
+                   .row_bytes = elements * ElementSize(spec.data_type),
                    .rows = {}};
-    bool random = true;
-    if (!settings.warmup.empty()) {
-      input.dims = settings.warmup.front().inputs[i].dims;
-      random = settings.warmup.front().inputs[i].random;
-    }
-    const std::optional<int64_t> elements = ElementCount(input.dims);
-    if (!elements) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "input '", spec.name, "' has the dims ", ToString(spec.dims),
-          ", so it isn't known what to measure with; declare a model_warmup sample in config.pbtxt "
-          "with sizes as they are usual"));
-    }
-    input.row_bytes = static_cast<size_t>(*elements) * ElementSize(spec.data_type);
     input.rows.resize(input.row_bytes * static_cast<size_t>(most_rows));
-    if (random) FillRandom(spec.data_type, input.rows);
+    if (declared.data_rows > 0) {
+      for (size_t row = 0; row < static_cast<size_t>(most_rows); ++row) {
+        const size_t from = row % static_cast<size_t>(declared.data_rows);
+        std::memcpy(input.rows.data() + row * input.row_bytes,
+                    data.data() + declared.data_offset + from * input.row_bytes, input.row_bytes);
+      }
+    } else if (declared.random || !sample.declared) {
+      FillRandom(spec.data_type, input.rows);
+    }
     source->inputs_.push_back(std::move(input));
   }
   return source;

@@ -32,6 +32,7 @@ Search::Search(Options options, const Clock& clock, Run run, Left left)
 absl::StatusOr<SearchResult> Search::Find(size_t candidates, absl::Time deadline) {
   contenders_.clear();
   in_.clear();
+  besides_.clear();
   for (size_t i = 0; i < candidates; ++i) {
     contenders_.push_back({.candidate = i, .scores = {}, .status = absl::OkStatus()});
     in_.push_back(i);
@@ -62,7 +63,11 @@ absl::Duration Search::RunLength(absl::Time deadline) const {
   const double rungs = std::max(1.0, std::ceil(std::log2(left)));
   const absl::Duration each =
       (deadline - clock_.Now()) / (rungs * left * static_cast<double>(kRoundsOfARung));
-  return std::clamp(each - beside_, options_.shortest_run, options_.longest_run);
+  return std::clamp(each - Beside(), options_.shortest_run, options_.longest_run);
+}
+
+absl::Duration Search::Beside() const {
+  return besides_.empty() ? absl::ZeroDuration() : Median(besides_);
 }
 
 bool Search::RunRound(absl::Duration length, bool backwards, absl::Time deadline) {
@@ -71,12 +76,10 @@ bool Search::RunRound(absl::Duration length, bool backwards, absl::Time deadline
   for (const size_t index : order) {
     const absl::Time begin = clock_.Now();
     // Something must be found, however short the time is.
-    if (runs_ > 0 && begin + length + beside_ > deadline) return false;
+    if (!besides_.empty() && begin + length + Beside() > deadline) return false;
     Contender& contender = contenders_[index];
     const absl::StatusOr<double> score = run_(contender.candidate, length);
-    const absl::Duration beside = std::max(absl::ZeroDuration(), clock_.Now() - begin - length);
-    beside_ = (beside_ * runs_ + beside) / (runs_ + 1);
-    ++runs_;
+    besides_.push_back(std::max(absl::ZeroDuration(), clock_.Now() - begin - length));
     if (score.ok()) {
       contender.scores.push_back(std::log(*score));
       continue;

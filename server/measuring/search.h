@@ -67,6 +67,7 @@ class Search {
   // Runs everybody who is in once; false where the deadline came first.
   bool RunRound(absl::Duration length, bool backwards, absl::Time deadline);
   absl::Duration RunLength(absl::Time deadline) const;
+  absl::Duration Beside() const;
   // The scores of a contender as parts of another's, in the rounds in which both ran. Logarithms.
   static std::vector<double> Ratios(const Contender& contender, const Contender& with);
   static double MedianRatio(const Contender& contender, const Contender& with);
@@ -88,8 +89,9 @@ class Search {
   const Left left_;
   std::vector<Contender> contenders_;
   std::vector<size_t> in_;  // Indices of those that are left, ascending.
-  absl::Duration beside_;   // What a run takes beside its length, on average.
-  int runs_ = 0;
+  // What each run took beside its length. The median counts: the first run of a kind may load a
+  // model.
+  std::vector<absl::Duration> besides_;
 };
 
 }  // namespace millrace

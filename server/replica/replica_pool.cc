@@ -284,7 +284,7 @@ absl::Status ReplicaPool::Move(std::vector<ReplicaPlacement> places, int start,
     const absl::Status state = WaitUntilSettled(i, deadline);
     if (failed.ok()) failed = OfReplica(i, state);
   }
-  if (before != after || moved.value_or(0) > 0) {
+  if (options_.log_moves && (before != after || moved.value_or(0) > 0)) {
     LogInfo("model '", options_.signature->model_name(), "' version ",
             options_.signature->version(), " has ", after, " replicas instead of ", before,
             ", and has moved ", moved.value_or(0), ", after ",

@@ -62,6 +62,7 @@ class ReplicaPool {
     int start = 1;
     // How many such places Move() may bring; 0: as many as there are.
     size_t most_places = 0;
+    bool log_moves = true;  // Tell the log of each Move() that moved anybody.
     // How many there are is then decided by how busy they are; nullopt: by Resize() alone.
     std::optional<ReplicaScaler::Options> scaling;
     Dispatcher::Options dispatch;

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <map>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -84,38 +86,43 @@ absl::StatusOr<std::string> HashOf(const ModelVersion& version, const std::strin
 
 }  // namespace
 
-std::optional<TunedModel> MeasuredPlans::Find(const ModelSettings& settings,
-                                              const ModelVersion& version) {
-  if (options_.ignore) return std::nullopt;
-  const std::string repository = RepositoryOf(version);
-  const std::optional<TunedPlan> plan = Read(repository);
-  if (!plan) return std::nullopt;
+MeasuredPlans::Found MeasuredPlans::Look(const ModelSettings& settings,
+                                         const ModelVersion& version) {
+  if (options_.ignore) return {};
+  std::vector<TunedModel> models;
+  if (std::optional<TunedPlan> plan = Read(RepositoryOf(version))) models = std::move(plan->models);
+  models.insert(models.end(), added_.begin(), added_.end());
   std::map<std::string, std::string> hashes;  // By path; each file is read once.
-  std::optional<TunedModel> found;
-  bool known = false;
-  for (const TunedModel& tuned : plan->models) {
+  Found found;
+  for (const TunedModel& tuned : models) {
     if (tuned.model != settings.name) continue;
-    known = true;
+    found.others = true;
     if (!Agrees(settings, tuned.best)) continue;
     const EngineKind engine = tuned.best.mode ? tuned.best.mode->engine : version.engine;
     const std::string path = FileFor(version, engine);
     if (path.empty()) continue;
     if (hashes.count(path) == 0) {
       const absl::StatusOr<std::string> hash = HashOf(version, path);
-      if (!hash.ok()) return std::nullopt;  // Loading it says why.
+      if (!hash.ok()) return {};  // Loading it says why.
       hashes[path] = *hash;
     }
-    if (hashes[path] == tuned.sha256) found = tuned;  // The last one is the newest.
+    if (hashes[path] == tuned.sha256) found.best = tuned;  // The last one is the newest.
   }
-  if (found) {
+  return found;
+}
+
+std::optional<TunedModel> MeasuredPlans::Find(const ModelSettings& settings,
+                                              const ModelVersion& version) {
+  Found found = Look(settings, version);
+  if (found.best) {
     LogInfo("model '", settings.name, "' version ", version.number,
-            " runs as measured on this machine: ", DescribeTuned(*found));
-  } else if (known) {
+            " runs as measured on this machine: ", DescribeTuned(*found.best));
+  } else if (found.others) {
     LogWarning("model '", settings.name, "' version ", version.number,
                " runs as configured: what the plan has of it was measured with another file, or "
                "contradicts config.pbtxt; measure again with `millrace tune`");
   }
-  return found;
+  return std::move(found.best);
 }
 
 std::optional<TunedPlan> MeasuredPlans::Read(const std::string& repository) {

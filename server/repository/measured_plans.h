@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "server/repository/model_directory.h"
 #include "server/repository/model_settings.h"
@@ -35,13 +36,29 @@ class MeasuredPlans {
   // plan has it.
   std::optional<TunedModel> Find(const ModelSettings& settings, const ModelVersion& version);
 
+  // Whether Find() would find something. Blocks as that does.
+  bool Knows(const ModelSettings& settings, const ModelVersion& version) {
+    return Look(settings, version).best.has_value();
+  }
+
+  // What has just been measured here, which counts beside what the files have, and before it.
+  void Add(const std::vector<TunedModel>& models) {
+    added_.insert(added_.end(), models.begin(), models.end());
+  }
+
  private:
+  struct Found {
+    std::optional<TunedModel> best;
+    bool others = false;  // Of this model something else is known.
+  };
+  Found Look(const ModelSettings& settings, const ModelVersion& version);
   // The plan for what lies in `repository`; nullopt where there is none for this machine.
   std::optional<TunedPlan> Read(const std::string& repository);
   // Writes to the log what hasn't been said before.
   void SayOnce(const std::string& text);
 
   const Options options_;
+  std::vector<TunedModel> added_;
   std::set<std::string> said_;
 };
 

@@ -93,6 +93,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
   replicas.load_timeout = options_.load_timeout;
   replicas.memory_limit_bytes = settings.memory_limit_bytes;
   replicas.sandbox = options_.sandbox;
+  replicas.log_moves = options_.log_moves;
   replicas.unhealthy_after = options_.unhealthy_after;
   replicas.execution_limit = settings.execution_limit;
   replicas.batch_check = settings.batch_check;

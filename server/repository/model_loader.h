@@ -45,6 +45,7 @@ class ModelLoader {
     absl::Duration load_timeout = absl::Minutes(10);
     absl::Duration unhealthy_after = absl::Seconds(2);
     SandboxMode sandbox = SandboxMode::kOn;
+    bool log_moves = true;  // See ReplicaPool.
   };
   // All of it outlives the loader and the models.
   struct Context {

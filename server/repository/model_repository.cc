@@ -161,6 +161,26 @@ absl::Status ModelRepository::Start() {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<ModelDirectory>> ModelRepository::Unmeasured() {
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
+                            ScanRepositories(options_.directories));
+  const std::vector<std::string>& names = options_.control.load_at_start;
+  const auto is_loaded = [&](const std::string& name) {
+    return options_.control.mode != Mode::kExplicit ||
+           std::any_of(names.begin(), names.end(),
+                       [&](const std::string& each) { return each == name || each == "*"; });
+  };
+  std::vector<ModelDirectory> unmeasured;
+  for (ModelDirectory& directory : directories) {
+    if (!directory.status.ok() || !directory.settings || !is_loaded(directory.name)) continue;
+    std::erase_if(directory.versions, [&](const ModelVersion& version) {
+      return !version.status.ok() || plans_.Knows(*directory.settings, version);
+    });
+    if (!directory.versions.empty()) unmeasured.push_back(std::move(directory));
+  }
+  return unmeasured;
+}
+
 std::vector<ModelDirectory> ModelRepository::NamedOnes(std::vector<ModelDirectory> all) {
   const std::vector<std::string>& names = options_.control.load_at_start;
   std::set<std::string> missing(names.begin(), names.end());

@@ -75,6 +75,12 @@ class ModelRepository {
   // once.
   absl::Status Start() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The models that Start() will load and of which nothing was measured on this machine, with these
+  // versions; and what was measured of them meanwhile, for Start() to go by. Both are called before
+  // it. Blocks on the disk.
+  absl::StatusOr<std::vector<ModelDirectory>> Unmeasured();
+  void AddMeasured(const std::vector<TunedModel>& models) { plans_.Add(models); }
+
   // Told when a load or unload is over.
   using Done = absl::AnyInvocable<void(const absl::Status&)>;
 

@@ -17,8 +17,8 @@ Measured Plan(int replicas, int threads, double rows_per_second) {
   measured.candidate.replicas = replicas;
   measured.candidate.threads = threads;
   measured.candidate.mode = ExecutionMode();
-  measured.finding = {.candidate = 0, .runs = 3, .ratio = rows_per_second / 200, .low = 0.4,
-                      .high = 1.2};
+  measured.finding = {
+      .candidate = 0, .runs = 3, .ratio = rows_per_second / 200, .low = 0.4, .high = 1.2};
   measured.trial = {.rows_per_second = rows_per_second,
                     .p50 = absl::Milliseconds(4),
                     .p99 = absl::Milliseconds(5)};
@@ -46,7 +46,8 @@ TEST(TuningReport, SaysWhatWasChosenAndWhatItWasComparedWith) {
   const std::string text = FormatReport(Report());
   EXPECT_THAT(text, HasSubstr("detector version 3 for throughput: 2 x 1, batches of 8, torchscript"
                               " (certain)\n"));
-  EXPECT_THAT(text, HasSubstr("2 x 1               8      torchscript  200     4 ms  5 ms  100.0 %"));
+  EXPECT_THAT(text,
+              HasSubstr("2 x 1               8      torchscript  200     4 ms  5 ms  100.0 %"));
   EXPECT_THAT(text, HasSubstr("failed: it raised\n"));
   EXPECT_THAT(text, HasSubstr("with more threads than cores:\n"));
   EXPECT_THAT(text, HasSubstr("encoder version 1 was not tuned: no dims\n"));
