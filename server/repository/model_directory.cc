@@ -292,11 +292,10 @@ std::optional<ModelVersion> NewestPackage(const std::string& path) {
   const std::string folder = absl::StrCat(path, "/", versions->back());
   const absl::StatusOr<EngineKind> engine = EngineInside(folder);
   if (!engine.ok() || *engine != EngineKind::kAotInductor) return std::nullopt;
-  ModelVersion version = {.number = versions->back(),
-                          .status = absl::OkStatus(),
-                          .engine = *engine,
-                          .path = absl::StrCat(folder, "/", DefaultFilename(*engine)),
-                          .stamp = ""};
+  ModelVersion version;
+  version.number = versions->back();
+  version.engine = *engine;
+  version.path = absl::StrCat(folder, "/", DefaultFilename(*engine));
   version.stamp = FileStamp::Of(version.path).ToString();
   return version;
 }

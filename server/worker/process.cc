@@ -231,28 +231,22 @@ absl::Status RunInChild(absl::FunctionRef<absl::Status()> body) {
 }
 
 absl::StatusOr<std::string> AskChild(absl::FunctionRef<absl::StatusOr<std::string>()> body) {
-  constexpr size_t kMostBytes = size_t{64} << 10;
-  constexpr size_t kMapped = sizeof(size_t) + kMostBytes;
-  void* const memory =
-      mmap(nullptr, kMapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return ErrnoStatus(errno, "memory that a child shares");
-  char* const bytes = static_cast<char*>(memory) + sizeof(size_t);
-  const absl::Status status = RunInChild([&]() -> absl::Status {
+  MILLRACE_ASSIGN_OR_RETURN(Pipe answer, MakePipe());
+  fcntl(answer.write_end.get(), F_SETFL, O_NONBLOCK);
+  // What is written waits in the pipe until the child has ended.
+  MILLRACE_RETURN_IF_ERROR(RunInChild([&]() -> absl::Status {
     MILLRACE_ASSIGN_OR_RETURN(const std::string text, body());
-    if (text.size() > kMostBytes) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("a child process has ", text.size(), " bytes to tell"));
-    }
-    const size_t size = text.size();
-    std::memcpy(memory, &size, sizeof(size));
-    std::memcpy(bytes, text.data(), size);
-    return absl::OkStatus();
-  });
-  size_t size = 0;
-  std::memcpy(&size, memory, sizeof(size));
-  std::string text(bytes, std::min(size, kMostBytes));
-  munmap(memory, kMapped);
-  MILLRACE_RETURN_IF_ERROR(status);
+    const ssize_t written = write(answer.write_end.get(), text.data(), text.size());
+    if (written == static_cast<ssize_t>(text.size())) return absl::OkStatus();
+    return absl::ResourceExhaustedError(absl::StrCat("a child process has ", text.size(),
+                                                     " bytes to tell, more than a pipe holds"));
+  }));
+  answer.write_end.reset();
+  std::string text;
+  char piece[4096];
+  for (ssize_t size; (size = read(answer.read_end.get(), piece, sizeof(piece))) > 0;) {
+    text.append(piece, static_cast<size_t>(size));
+  }
   return text;
 }
 

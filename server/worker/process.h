@@ -69,8 +69,8 @@ absl::StatusOr<pid_t> ForkToSubreaper(absl::FunctionRef<void()> body);
 // REQUIRES: this process has one thread.
 absl::Status RunInChild(absl::FunctionRef<absl::Status()> body);
 
-// The same for a `body` that returns a text, of at most 64 KiB; RESOURCE_EXHAUSTED where it is
-// longer.
+// The same for a `body` that returns a text; RESOURCE_EXHAUSTED where it is longer than a pipe
+// holds, which is 64 KiB.
 absl::StatusOr<std::string> AskChild(absl::FunctionRef<absl::StatusOr<std::string>()> body);
 
 }  // namespace millrace
