@@ -3,6 +3,7 @@
 #include "server/repository/model_repository.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <utility>
 
@@ -333,10 +334,12 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
 
 Measurements ModelRepository::Measure(std::vector<LoadTask>& tasks) {
   Measurements measurements;
+  // Of a budget that has changed since the start nothing was measured.
+  const bool known = std::abs(places_.budget().cores() - plans_.machine().cores) < 0.01;
   for (LoadTask& task : tasks) {
     ModelVersion& version = task.version;
     std::optional<TunedModel> tuned;
-    if (RunsOnCpus(*task.settings, version.engine, !plans_.machine().gpus.empty())) {
+    if (known && RunsOnCpus(*task.settings, version.engine, !plans_.machine().gpus.empty())) {
       tuned = plans_.Find(*task.settings, version);
     }
     std::optional<ExecutionMode> mode;

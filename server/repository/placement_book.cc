@@ -50,6 +50,7 @@ std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook
 void PlacementBook::Replan(const CpuBudget& budget) {
   CpuBudget before;
   PlacementPlan plan;
+  bool differs = false;
   {
     MutexLock lock(mutex_);
     before = std::exchange(hardware_.cpu, budget);
@@ -63,7 +64,9 @@ void PlacementBook::Replan(const CpuBudget& budget) {
     }
     plan = PlanPlacement(hardware_, models, measurements, options_);
     for (size_t i = 0; i < claims_.size(); ++i) {
-      if (plan.models[i].status.ok()) claims_[i]->plan_ = plan.models[i];
+      if (!plan.models[i].status.ok()) continue;
+      differs |= plan.models[i].places() != claims_[i]->plan_.places();
+      claims_[i]->plan_ = plan.models[i];
     }
     set_aside_ = 0;
     AdjustLeases();
@@ -71,8 +74,7 @@ void PlacementBook::Replan(const CpuBudget& budget) {
   leases_.WakeFirst();
   LogInfo("the CPU budget has changed from ", DescribeBudget(before), " to ",
           DescribeBudget(budget));
-  // A fraction of a core more or less changes no plan.
-  if (budget.slots() != before.slots() || budget.cpus != before.cpus) LogPlan(plan);
+  if (differs || budget.slots() != before.slots()) LogPlan(plan);
 }
 
 ModelPlan PlacementBook::PlanOf(const PlacementClaim& claim) const {

@@ -80,6 +80,7 @@ ModelPlacementConfig Model(const std::string& name, const std::string& engine,
           .engine = engine,
           .groups = std::move(groups),
           .intra_op_threads = std::nullopt,
+          .bfloat16 = false,
           .range = std::nullopt,
           .has_transform = false};
 }
@@ -118,22 +119,22 @@ void ExpectPlan(const Machine& machine, const Expected& expected, PlacementOptio
 }
 
 constexpr char kOneCore[] = R"(
-model              version  engine       replica  device  cores  threads
-detector           1        torchscript  0        cpu     any    1
-classifier         1        torchscript  0        cpu     any    2
-tracker            1        torchscript  0-1      cpu     any    1
-embedder           1        aotinductor  0        cpu     any    1
-elastic            1        torchscript  0-1      cpu     any    1
-transform workers  -        -            0        cpu     any    1
+model              version  engine       replica  device  cores  threads  numbers
+detector           1        torchscript  0        cpu     any    1        automatic
+classifier         1        torchscript  0        cpu     any    2        configured
+tracker            1        torchscript  0-1      cpu     any    1        configured
+embedder           1        aotinductor  0        cpu     any    1        configured
+elastic            1        torchscript  0-1      cpu     any    1        automatic
+transform workers  -        -            0        cpu     any    1        -
 )";
 constexpr char kTwoCores[] = R"(
-model              version  engine       replica  device  cores  threads
-detector           1        torchscript  0-1      cpu     any    1
-classifier         1        torchscript  0        cpu     any    2
-tracker            1        torchscript  0-1      cpu     any    1
-embedder           1        aotinductor  0        cpu     any    1
-elastic            1        torchscript  0-1      cpu     any    1
-transform workers  -        -            0-1      cpu     any    1
+model              version  engine       replica  device  cores  threads  numbers
+detector           1        torchscript  0-1      cpu     any    1        automatic
+classifier         1        torchscript  0        cpu     any    2        configured
+tracker            1        torchscript  0-1      cpu     any    1        configured
+embedder           1        aotinductor  0        cpu     any    1        configured
+elastic            1        torchscript  0-1      cpu     any    1        automatic
+transform workers  -        -            0-1      cpu     any    1        -
 )";
 
 // The tracker asks for two replicas, the classifier for two threads: both get them, with a warning.
@@ -159,13 +160,13 @@ TEST(Fleet, QuotaOfTwoCores) {
 
 TEST(Fleet, SixteenCoresWithSmt) {
   ExpectPlan(Machine(8, 2), {.table = R"(
-model              version  engine       replica  device  cores  threads
-detector           1        torchscript  0-15     cpu     any    1
-classifier         1        torchscript  0-7      cpu     any    2
-tracker            1        torchscript  0-1      cpu     any    1
-embedder           1        aotinductor  0        cpu     any    1
-elastic            1        torchscript  0-1      cpu     any    1
-transform workers  -        -            0-15     cpu     any    1
+model              version  engine       replica  device  cores  threads  numbers
+detector           1        torchscript  0-15     cpu     any    1        automatic
+classifier         1        torchscript  0-7      cpu     any    2        configured
+tracker            1        torchscript  0-1      cpu     any    1        configured
+embedder           1        aotinductor  0        cpu     any    1        configured
+elastic            1        torchscript  0-1      cpu     any    1        automatic
+transform workers  -        -            0-15     cpu     any    1        -
 )",
                              .spares = 10,
                              .slots = 16});
@@ -174,37 +175,37 @@ transform workers  -        -            0-15     cpu     any    1
 TEST(Fleet, SixteenCoresWithSmtPinned) {
   ExpectPlan(Machine(8, 2),
              {.table = R"(
-model              version  engine       replica  device  cores  threads
-detector           1        torchscript  0        cpu     0      1
-detector           1        torchscript  1        cpu     1      1
-detector           1        torchscript  2        cpu     2      1
-detector           1        torchscript  3        cpu     3      1
-detector           1        torchscript  4        cpu     4      1
-detector           1        torchscript  5        cpu     5      1
-detector           1        torchscript  6        cpu     6      1
-detector           1        torchscript  7        cpu     7      1
-detector           1        torchscript  8        cpu     8      1
-detector           1        torchscript  9        cpu     9      1
-detector           1        torchscript  10       cpu     10     1
-detector           1        torchscript  11       cpu     11     1
-detector           1        torchscript  12       cpu     12     1
-detector           1        torchscript  13       cpu     13     1
-detector           1        torchscript  14       cpu     14     1
-detector           1        torchscript  15       cpu     15     1
-classifier         1        torchscript  0        cpu     0-1    2
-classifier         1        torchscript  1        cpu     2-3    2
-classifier         1        torchscript  2        cpu     4-5    2
-classifier         1        torchscript  3        cpu     6-7    2
-classifier         1        torchscript  4        cpu     8-9    2
-classifier         1        torchscript  5        cpu     10-11  2
-classifier         1        torchscript  6        cpu     12-13  2
-classifier         1        torchscript  7        cpu     14-15  2
-tracker            1        torchscript  0        cpu     0      1
-tracker            1        torchscript  1        cpu     1      1
-embedder           1        aotinductor  0        cpu     2      1
-elastic            1        torchscript  0        cpu     3      1
-elastic            1        torchscript  1        cpu     4      1
-transform workers  -        -            0-15     cpu     0-15   1
+model              version  engine       replica  device  cores  threads  numbers
+detector           1        torchscript  0        cpu     0      1        automatic
+detector           1        torchscript  1        cpu     1      1        automatic
+detector           1        torchscript  2        cpu     2      1        automatic
+detector           1        torchscript  3        cpu     3      1        automatic
+detector           1        torchscript  4        cpu     4      1        automatic
+detector           1        torchscript  5        cpu     5      1        automatic
+detector           1        torchscript  6        cpu     6      1        automatic
+detector           1        torchscript  7        cpu     7      1        automatic
+detector           1        torchscript  8        cpu     8      1        automatic
+detector           1        torchscript  9        cpu     9      1        automatic
+detector           1        torchscript  10       cpu     10     1        automatic
+detector           1        torchscript  11       cpu     11     1        automatic
+detector           1        torchscript  12       cpu     12     1        automatic
+detector           1        torchscript  13       cpu     13     1        automatic
+detector           1        torchscript  14       cpu     14     1        automatic
+detector           1        torchscript  15       cpu     15     1        automatic
+classifier         1        torchscript  0        cpu     0-1    2        configured
+classifier         1        torchscript  1        cpu     2-3    2        configured
+classifier         1        torchscript  2        cpu     4-5    2        configured
+classifier         1        torchscript  3        cpu     6-7    2        configured
+classifier         1        torchscript  4        cpu     8-9    2        configured
+classifier         1        torchscript  5        cpu     10-11  2        configured
+classifier         1        torchscript  6        cpu     12-13  2        configured
+classifier         1        torchscript  7        cpu     14-15  2        configured
+tracker            1        torchscript  0        cpu     0      1        configured
+tracker            1        torchscript  1        cpu     1      1        configured
+embedder           1        aotinductor  0        cpu     2      1        configured
+elastic            1        torchscript  0        cpu     3      1        automatic
+elastic            1        torchscript  1        cpu     4      1        automatic
+transform workers  -        -            0-15     cpu     0-15   1        -
 )",
               .spares = 10,
               .slots = 16},
@@ -213,13 +214,13 @@ transform workers  -        -            0-15     cpu     0-15   1
 
 TEST(Fleet, ThirtyTwoCoresWithSmtAndNuma) {
   ExpectPlan(Machine(16, 2, 2), {.table = R"(
-model              version  engine       replica  device  cores  threads
-detector           1        torchscript  0-31     cpu     any    1
-classifier         1        torchscript  0-15     cpu     any    2
-tracker            1        torchscript  0-1      cpu     any    1
-embedder           1        aotinductor  0        cpu     any    1
-elastic            1        torchscript  0-1      cpu     any    1
-transform workers  -        -            0-31     cpu     any    1
+model              version  engine       replica  device  cores  threads  numbers
+detector           1        torchscript  0-31     cpu     any    1        automatic
+classifier         1        torchscript  0-15     cpu     any    2        configured
+tracker            1        torchscript  0-1      cpu     any    1        configured
+embedder           1        aotinductor  0        cpu     any    1        configured
+elastic            1        torchscript  0-1      cpu     any    1        automatic
+transform workers  -        -            0-31     cpu     any    1        -
 )",
                                  .spares = 10,
                                  .slots = 32});
@@ -228,22 +229,22 @@ transform workers  -        -            0-31     cpu     any    1
 // 22 and 24 are the siblings of 6 and 8.
 TEST(Fleet, CpusetOfSixCoresOnTwoNodes) {
   ExpectPlan(Machine(16, 2, 2).Allow("6-9,22,24"), {.table = R"(
-model              version  engine       replica  device  cores      threads
-detector           1        torchscript  0        cpu     6          1
-detector           1        torchscript  1        cpu     8          1
-detector           1        torchscript  2        cpu     7          1
-detector           1        torchscript  3        cpu     9          1
-detector           1        torchscript  4        cpu     22         1
-detector           1        torchscript  5        cpu     24         1
-classifier         1        torchscript  0        cpu     6-7        2
-classifier         1        torchscript  1        cpu     8-9        2
-classifier         1        torchscript  2        cpu     22,24      2
-tracker            1        torchscript  0        cpu     7          1
-tracker            1        torchscript  1        cpu     9          1
-embedder           1        aotinductor  0        cpu     6          1
-elastic            1        torchscript  0        cpu     8          1
-elastic            1        torchscript  1        cpu     22         1
-transform workers  -        -            0-5      cpu     6-9,22,24  1
+model              version  engine       replica  device  cores      threads  numbers
+detector           1        torchscript  0        cpu     6          1        automatic
+detector           1        torchscript  1        cpu     8          1        automatic
+detector           1        torchscript  2        cpu     7          1        automatic
+detector           1        torchscript  3        cpu     9          1        automatic
+detector           1        torchscript  4        cpu     22         1        automatic
+detector           1        torchscript  5        cpu     24         1        automatic
+classifier         1        torchscript  0        cpu     6-7        2        configured
+classifier         1        torchscript  1        cpu     8-9        2        configured
+classifier         1        torchscript  2        cpu     22,24      2        configured
+tracker            1        torchscript  0        cpu     7          1        configured
+tracker            1        torchscript  1        cpu     9          1        configured
+embedder           1        aotinductor  0        cpu     6          1        configured
+elastic            1        torchscript  0        cpu     8          1        automatic
+elastic            1        torchscript  1        cpu     22         1        automatic
+transform workers  -        -            0-5      cpu     6-9,22,24  1        -
 )",
                                                     .spares = 4,
                                                     .slots = 6});
@@ -251,13 +252,13 @@ transform workers  -        -            0-5      cpu     6-9,22,24  1
 
 TEST(Fleet, OneGpu) {
   ExpectPlan(Machine(16, 2, 2).Gpus(1), {.table = R"(
-model              version  engine       replica  device  cores  threads
-detector           1        torchscript  0        gpu 0   any    1
-classifier         1        torchscript  0-15     cpu     any    2
-tracker            1        torchscript  0-1      gpu 0   any    1
-embedder           1        aotinductor  0        cpu     any    1
-elastic            1        torchscript  0-1      cpu     any    1
-transform workers  -        -            0-31     cpu     any    1
+model              version  engine       replica  device  cores  threads  numbers
+detector           1        torchscript  0        gpu 0   any    1        automatic
+classifier         1        torchscript  0-15     cpu     any    2        configured
+tracker            1        torchscript  0-1      gpu 0   any    1        configured
+embedder           1        aotinductor  0        cpu     any    1        configured
+elastic            1        torchscript  0-1      cpu     any    1        automatic
+transform workers  -        -            0-31     cpu     any    1        -
 )",
                                          .spares = 10,
                                          .slots = 32});
@@ -265,17 +266,17 @@ transform workers  -        -            0-31     cpu     any    1
 
 TEST(Fleet, TwoGpus) {
   ExpectPlan(Machine(16, 2, 2).Gpus(2), {.table = R"(
-model              version  engine       replica  device  cores  threads
-detector           1        torchscript  0        gpu 0   any    1
-detector           1        torchscript  1        gpu 1   any    1
-classifier         1        torchscript  0-15     cpu     any    2
-tracker            1        torchscript  0        gpu 0   any    1
-tracker            1        torchscript  1        gpu 1   any    1
-tracker            1        torchscript  2        gpu 0   any    1
-tracker            1        torchscript  3        gpu 1   any    1
-embedder           1        aotinductor  0        cpu     any    1
-elastic            1        torchscript  0-1      cpu     any    1
-transform workers  -        -            0-31     cpu     any    1
+model              version  engine       replica  device  cores  threads  numbers
+detector           1        torchscript  0        gpu 0   any    1        automatic
+detector           1        torchscript  1        gpu 1   any    1        automatic
+classifier         1        torchscript  0-15     cpu     any    2        configured
+tracker            1        torchscript  0        gpu 0   any    1        configured
+tracker            1        torchscript  1        gpu 1   any    1        configured
+tracker            1        torchscript  2        gpu 0   any    1        configured
+tracker            1        torchscript  3        gpu 1   any    1        configured
+embedder           1        aotinductor  0        cpu     any    1        configured
+elastic            1        torchscript  0-1      cpu     any    1        automatic
+transform workers  -        -            0-31     cpu     any    1        -
 )",
                                          .spares = 10,
                                          .slots = 32});
@@ -283,23 +284,23 @@ transform workers  -        -            0-31     cpu     any    1
 
 TEST(Fleet, FourGpusUnderAQuota) {
   ExpectPlan(Machine(16, 2, 2).Gpus(4).Quota("600000 100000"), {.table = R"(
-model              version  engine       replica  device  cores  threads
-detector           1        torchscript  0        gpu 0   any    1
-detector           1        torchscript  1        gpu 1   any    1
-detector           1        torchscript  2        gpu 2   any    1
-detector           1        torchscript  3        gpu 3   any    1
-classifier         1        torchscript  0-2      cpu     any    2
-tracker            1        torchscript  0        gpu 0   any    1
-tracker            1        torchscript  1        gpu 1   any    1
-tracker            1        torchscript  2        gpu 2   any    1
-tracker            1        torchscript  3        gpu 3   any    1
-tracker            1        torchscript  4        gpu 0   any    1
-tracker            1        torchscript  5        gpu 1   any    1
-tracker            1        torchscript  6        gpu 2   any    1
-tracker            1        torchscript  7        gpu 3   any    1
-embedder           1        aotinductor  0        cpu     any    1
-elastic            1        torchscript  0-1      cpu     any    1
-transform workers  -        -            0-5      cpu     any    1
+model              version  engine       replica  device  cores  threads  numbers
+detector           1        torchscript  0        gpu 0   any    1        automatic
+detector           1        torchscript  1        gpu 1   any    1        automatic
+detector           1        torchscript  2        gpu 2   any    1        automatic
+detector           1        torchscript  3        gpu 3   any    1        automatic
+classifier         1        torchscript  0-2      cpu     any    2        configured
+tracker            1        torchscript  0        gpu 0   any    1        configured
+tracker            1        torchscript  1        gpu 1   any    1        configured
+tracker            1        torchscript  2        gpu 2   any    1        configured
+tracker            1        torchscript  3        gpu 3   any    1        configured
+tracker            1        torchscript  4        gpu 0   any    1        configured
+tracker            1        torchscript  5        gpu 1   any    1        configured
+tracker            1        torchscript  6        gpu 2   any    1        configured
+tracker            1        torchscript  7        gpu 3   any    1        configured
+embedder           1        aotinductor  0        cpu     any    1        configured
+elastic            1        torchscript  0-1      cpu     any    1        automatic
+transform workers  -        -            0-5      cpu     any    1        -
 )",
                                                                 .spares = 4,
                                                                 .slots = 6});

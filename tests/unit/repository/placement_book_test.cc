@@ -175,14 +175,14 @@ TEST_F(PlacementBookTest, PlanDependsOnNoBudgetButTheLast) {
     machine.cpu = some_budget();
     CoreLeases leases(machine.cpu.slots());
     PlacementBook book(machine, {}, leases);
-    const auto claims = book.Place(models, {});
+    const auto claims = book.Place(models, {}, {});
     for (int i = number(1, 3); i > 0; --i) {
       machine.cpu = some_budget();
       book.Replan(machine.cpu);
     }
     CoreLeases fresh_leases(machine.cpu.slots());
     PlacementBook fresh(machine, {}, fresh_leases);
-    const auto fresh_claims = fresh.Place(models, {});
+    const auto fresh_claims = fresh.Place(models, {}, {});
     for (size_t i = 0; i < models.size(); ++i) {
       const ModelPlan plan = book.PlanOf(**claims[i]);
       EXPECT_EQ(plan.places(), fresh.PlanOf(**fresh_claims[i]).places());
