@@ -59,7 +59,7 @@ absl::StatusOr<ModelPlace> FindPlace(const std::string& folder, EngineKind engin
   std::error_code error;
   if (fs::exists(hides, error)) {
     return absl::AlreadyExistsError(
-        absl::StrCat(hides, " exists, and a version holds one model; remove it first"));
+        absl::StrCat(hides, " exists; choose another folder, or remove it first"));
   }
   for (const std::string& file : {place.config, place.file}) {
     if (overwrite || !fs::exists(fs::symlink_status(file, error)) || IsSameFile(file, source)) {

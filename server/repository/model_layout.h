@@ -20,8 +20,8 @@ struct ModelPlace {
 };
 
 // The place in `folder` for a model that `engine` runs. INVALID_ARGUMENT where the folder's name is
-// none for a model. ALREADY_EXISTS where something of a model is there that is to be written, or
-// that would hide it, unless `overwrite`; a model file that is `source` itself is none.
+// none for a model. ALREADY_EXISTS where a model of the other kind is there or, unless `overwrite`,
+// a file that is to be written; one that is `source` itself is none.
 absl::StatusOr<ModelPlace> FindPlace(const std::string& folder, EngineKind engine,
                                      const std::string& source, bool overwrite);
 

@@ -83,7 +83,7 @@ TEST_F(ModelLayoutTest, AModelThatIsInItsPlaceStaysAndGetsItsConfig) {
   EXPECT_EQ(Read("models/net/config.pbtxt"), "config");
 }
 
-TEST_F(ModelLayoutTest, AModelOfTheOtherKindBesideItIsNeverHidden) {
+TEST_F(ModelLayoutTest, AModelOfTheOtherKindIsNeverJoined) {
   Write("models/net/1/model.pt2", "package");
   EXPECT_THAT(std::string(Find("models/net", /*overwrite=*/true).status().message()),
               HasSubstr("model.pt2 exists"));
