@@ -3,6 +3,7 @@
 #include "server/measuring/load_driver.h"
 
 #include <algorithm>
+#include <optional>
 #include <random>
 #include <utility>
 
@@ -62,13 +63,17 @@ absl::StatusOr<Trial> LoadDriver::Run() {
   return Result();
 }
 
+uint64_t LoadDriver::TakePlace() {
+  sent_.push_back(clock_.Now());
+  ++in_flight_;
+  return sent_.size() - 1;
+}
+
 void LoadDriver::SendOne() {
   uint64_t place;
   {
     MutexLock lock(mutex_);
-    place = sent_.size();
-    sent_.push_back(clock_.Now());
-    ++in_flight_;
+    place = TakePlace();
   }
   submit_(Responder(shared_from_this(), place));
 }
@@ -88,7 +93,7 @@ void LoadDriver::SendAtRandom() {
 }
 
 void LoadDriver::Deliver(uint64_t place, Response&& response) {
-  bool again;
+  std::optional<uint64_t> next;
   {
     MutexLock lock(mutex_);
     const absl::Time now = clock_.Now();
@@ -101,12 +106,13 @@ void LoadDriver::Deliver(uint64_t place, Response&& response) {
     } else if (error_.ok() && !ending_) {
       error_ = response.status;
     }
-    again = !ending_ && error_.ok() && options_.load.kind != Load::Kind::kAtRandom;
+    // In one step with what has come, so that the run doesn't end in between.
+    if (!ending_ && error_.ok() && options_.load.kind != Load::Kind::kAtRandom) next = TakePlace();
     // The one who waits isn't woken for each answer: that would cost more than a small model.
     const bool over = now >= begin_ + options_.length && HasWorked();
     if (ending_ || over || !error_.ok()) changed_.NotifyAll();
   }
-  if (again) SendOne();
+  if (next) submit_(Responder(shared_from_this(), *next));
 }
 
 bool LoadDriver::HasWorked() const {

@@ -58,6 +58,8 @@ class LoadDriver final : public ResponseSink, public std::enable_shared_from_thi
 
   LoadDriver(Options options, Clock& clock, Submit submit, Cancel cancel);
 
+  // A place for a request that is about to be sent; it counts as under way from then on.
+  uint64_t TakePlace() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendOne() ABSL_LOCKS_EXCLUDED(mutex_);
   // Sends requests at random times until the length is over.
   void SendAtRandom() ABSL_LOCKS_EXCLUDED(mutex_);

@@ -16,7 +16,7 @@ namespace {
 
 constexpr absl::Duration kBatch = absl::Milliseconds(10);
 
-// Replicas that take the oldest request every ten milliseconds of virtual time.
+// Replicas that take the oldest request each, for ten milliseconds of virtual time.
 class Replicas {
  public:
   explicit Replicas(int count) : count_(count) {}
@@ -34,11 +34,16 @@ class Replicas {
     };
   }
 
-  void Answer(const absl::Status& status) {
-    std::vector<Responder> batch;  // They run at once, so what is sent meanwhile is the next's.
+  // Begins a batch of one request in each replica.
+  std::vector<Responder> Start() {
+    std::vector<Responder> batch;
     for (int i = 0; i < count_; ++i) {
       if (auto responder = Take()) batch.push_back(*std::move(responder));
     }
+    return batch;
+  }
+
+  static void Finish(std::vector<Responder> batch, const absl::Status& status) {
     for (size_t i = 0; i < batch.size(); ++i) {
       Response response = Response::Error(status);
       response.timings.replica = static_cast<int>(i);
@@ -71,21 +76,32 @@ absl::StatusOr<Trial> Drive(Replicas& replicas, const LoadDriver::Options& optio
                             const absl::Status& status = absl::OkStatus()) {
   FakeClock clock;
   Mutex mutex;
+  CondVar changed;
+  bool leave = false;
   std::optional<absl::StatusOr<Trial>> result;
   const auto driver = LoadDriver::Create(options, clock, replicas.submit(), replicas.cancel());
   Thread thread("driver", [&] {
     absl::StatusOr<Trial> found = driver->Run();
     MutexLock lock(mutex);
     result = std::move(found);
+    // So that it is blocked whenever it has nothing to do.
+    while (!leave) clock.WaitUntil(changed, mutex, absl::InfiniteFuture());
   });
   for (;;) {
+    clock.Advance(absl::ZeroDuration());
+    clock.WaitUntilBlocked(1);
     {
       MutexLock lock(mutex);
-      if (result) return *result;
+      leave = result.has_value();
     }
+    if (leave) break;
+    std::vector<Responder> batch = replicas.Start();
     clock.Advance(kBatch);
-    replicas.Answer(status);
+    clock.WaitUntilBlocked(1);
+    replicas.Finish(std::move(batch), status);
   }
+  clock.Advance(absl::ZeroDuration());
+  return *result;
 }
 
 TEST(LoadDriver, FullBatchesKeepEveryReplicaBusy) {
