@@ -37,7 +37,7 @@ MOST_ROWS = 16
 BATCHES = (1, 11)
 GOAL = 1.5
 PATIENCE = 60  # Seconds for whatever should take far less.
-PACKAGES = {RESNET18: "ResNet18", LARGE_MLP: "Mlp", TINY_MLP: "Mlp"}
+MODELS = (RESNET18, LARGE_MLP, TINY_MLP)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.model.name}.{self.file}, {self.threads} thread{'s'[:self.threads - 1]}"
+        return f"{self.model.name}.{self.file}, {self.threads} thread{'s' * (self.threads > 1)}"
 
     @property
     def served_as(self) -> str:
@@ -154,7 +154,7 @@ def main() -> None:
     cpus = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, cpus)
     programs = Programs(options.build.resolve(), options.models.resolve(), cpus)
-    cases = [Case(model, file, threads) for model in PACKAGES for file in ("pt", "pt2")
+    cases = [Case(model, file, threads) for model in MODELS for file in ("pt", "pt2")
              for threads in (1, 2)]
     cases = [case for case in cases if options.only in case.name]
     for name in sorted({case.model.name for case in cases if case.file == "pt2"}):
