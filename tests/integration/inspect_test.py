@@ -132,10 +132,12 @@ def module_of(name):
     return CASES[name].module().eval()
 
 
-def inspect(*arguments, timeout=PATIENCE):
+def inspect(*arguments):
     """Exit code, stdout and stderr."""
+    if "--timeout" not in arguments:
+        arguments = [*arguments, "--timeout", PATIENCE]
     ended = subprocess.run([BIN / "millrace", "inspect", *map(str, arguments)],
-                           capture_output=True, text=True, timeout=timeout, check=False)
+                           capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     return ended.returncode, ended.stdout, ended.stderr
 
 
@@ -329,7 +331,7 @@ REFUSED = {
     "text.pt": (lambda path: scripted(TakesText(), path), [], "'text' of forward"),
     "silent.pt": (lambda path: shutil.copy(SCRIPT, path), [], "--input x:3x224x224:FP32"),
     "hangs.pt": (lambda path: scripted(Hangs(), path),
-                 ["--input", "4:FP32", "--timeout", "5s"], "running it with 1 row"),
+                 ["--input", "4:FP32", "--timeout", "5s"], "it hangs, or needs longer for this"),
     "crashes.pt": (lambda path: scripted(modules.CrashesAlways(), path), ["--input", "4:FP32"],
                    "signal 11"),
     "raises.pt": (lambda path: scripted(Convolutional().eval(), path), ["--input", "5x9x9:FP32"],
