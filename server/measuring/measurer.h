@@ -40,7 +40,8 @@ class Measurer {
   virtual absl::StatusOr<Trial> Run(const Candidate& candidate, const Load& load,
                                     absl::Duration length) = 0;
 
-  // Only these will still be run: what others need may be given up.
+  // Only these will be run from now on: what others need may be given up. Blocks for as long as it
+  // takes to get ready for them.
   virtual void Keep(absl::Span<const Candidate> candidates) = 0;
 };
 

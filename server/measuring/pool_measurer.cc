@@ -91,19 +91,30 @@ absl::StatusOr<Trial> PoolMeasurer::Run(const Candidate& candidate, const Load& 
 }
 
 absl::StatusOr<ServedModel*> PoolMeasurer::Arrange(const Candidate& candidate) {
-  MILLRACE_ASSIGN_OR_RETURN(ModelPlan plan, Place(candidate));
+  MILLRACE_ASSIGN_OR_RETURN(Loaded* const loaded, LoadedFor(candidate));
+  MILLRACE_RETURN_IF_ERROR(loaded->status);
   leases_.SetSlots(std::max(hardware_.cpu.slots(), candidate.replicas * candidate.threads));
   leases_.WakeFirst();
-  const ExecutionMode mode = candidate.mode.value_or(ExecutionMode{.engine = version_.engine});
-  auto loaded = std::find_if(loaded_.begin(), loaded_.end(),
-                             [&](const Loaded& each) { return each.mode == mode; });
-  if (loaded == loaded_.end()) loaded = loaded_.insert(loaded, LoadAs(mode, plan));
-  MILLRACE_RETURN_IF_ERROR(loaded->status);
   ServedModel* const model = loaded->model.get();
+  MILLRACE_ASSIGN_OR_RETURN(ModelPlan plan, Place(candidate));
   if (loaded->places == plan.replicas) return model;
   MILLRACE_RETURN_IF_ERROR(model->Follow(plan, kMoveTimeout));
   loaded->places = std::move(plan.replicas);
   return model;
+}
+
+ExecutionMode PoolMeasurer::ModeOf(const Candidate& candidate) const {
+  return candidate.mode.value_or(ExecutionMode{.engine = version_.engine});
+}
+
+absl::StatusOr<PoolMeasurer::Loaded*> PoolMeasurer::LoadedFor(const Candidate& candidate) {
+  const ExecutionMode mode = ModeOf(candidate);
+  for (Loaded& each : loaded_) {
+    if (each.mode == mode) return &each;
+  }
+  MILLRACE_ASSIGN_OR_RETURN(const ModelPlan plan, Place(candidate));
+  loaded_.push_back(LoadAs(mode, plan));
+  return &loaded_.back();
 }
 
 PoolMeasurer::Loaded PoolMeasurer::LoadAs(const ExecutionMode& mode, const ModelPlan& plan) {
@@ -148,13 +159,12 @@ absl::StatusOr<ModelPlan> PoolMeasurer::Place(const Candidate& candidate) const 
 void PoolMeasurer::Keep(absl::Span<const Candidate> candidates) {
   const auto is_needed = [&](const Loaded& loaded) {
     return loaded.model == nullptr ||
-           std::any_of(candidates.begin(), candidates.end(), [&](const Candidate& each) {
-             return each.mode && *each.mode == loaded.mode;
-           });
+           std::any_of(candidates.begin(), candidates.end(),
+                       [&](const Candidate& each) { return ModeOf(each) == loaded.mode; });
   };
-  loaded_.erase(std::remove_if(loaded_.begin(), loaded_.end(),
-                               [&](const Loaded& each) { return !is_needed(each); }),
-                loaded_.end());
+  std::erase_if(loaded_, [&](const Loaded& each) { return !is_needed(each); });
+  // Now, so that loading isn't taken for a part of their runs. Run() tells what went wrong.
+  for (const Candidate& each : candidates) (void)LoadedFor(each);
 }
 
 }  // namespace millrace

@@ -63,6 +63,9 @@ class PoolMeasurer final : public Measurer {
 
   // Has the model run as the candidate says.
   absl::StatusOr<ServedModel*> Arrange(const Candidate& candidate);
+  ExecutionMode ModeOf(const Candidate& candidate) const;
+  // The model in the candidate's mode, loaded where it isn't yet; or that it can't be.
+  absl::StatusOr<Loaded*> LoadedFor(const Candidate& candidate);
   Loaded LoadAs(const ExecutionMode& mode, const ModelPlan& plan);
   absl::StatusOr<ModelPlan> Place(const Candidate& candidate) const;
 

@@ -53,7 +53,7 @@ def test_models_share_the_cores(tmp_path):
     repository = make_repository(tmp_path / "repository", [
         Entry("tiny_mlp", replicas=0), Entry("identity", replicas=0),
         Entry("dynamic", replicas=0)])
-    done = tune("--model-repository", repository, "--budget", "3s")
+    done = tune("--model-repository", repository, "--budget", "8s")
     assert done.returncode == 0
     [plan] = plans_in(repository)
     assert {model["model"]: (model["replicas"], model["threads"]) for model in plan["models"]} == {

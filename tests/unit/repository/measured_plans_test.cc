@@ -74,6 +74,17 @@ TEST_F(MeasuredPlansTest, WhatWasMeasuredOfTheFileOnThisMachineIsFound) {
   EXPECT_EQ(Replicas(), 0);
 }
 
+TEST_F(MeasuredPlansTest, WhatHasJustBeenMeasuredCountsBeforeTheFile) {
+  MeasuredPlans plans({.machine = kHere, .ignore = false, .file = ""});
+  EXPECT_FALSE(plans.Knows(settings_, version_));
+  plans.Add({Tuned("net/1/model.pt", {.replicas = 2, .threads = 1, .most_rows = 0, .mode = {}})});
+  EXPECT_TRUE(plans.Knows(settings_, version_));
+  Write({Tuned("net/1/model.pt", {.replicas = 3, .threads = 1, .most_rows = 0, .mode = {}})});
+  EXPECT_EQ(plans.Find(settings_, version_)->best.replicas, 2);
+  tree_.Write("net/1/model.pt", "retrained");
+  EXPECT_FALSE(plans.Knows(settings_, version_));
+}
+
 TEST_F(MeasuredPlansTest, AnotherFileOfTheModelIsAnotherModel) {
   Write({Tuned("net/1/model.pt", {.replicas = 3, .threads = 1, .most_rows = 0, .mode = {}})});
   tree_.Write("net/1/model.pt", "retrained");
