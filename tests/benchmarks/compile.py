@@ -5,7 +5,7 @@
 
     ./dev bench compile
 
-Each network is compiled anew, with an empty cache. TorchScript and the packages then run in turn, in
+Each network is compiled anew, unless --cache has it. TorchScript and the packages then run in turn, in
 one thread each; a cell has the package's milliseconds for a batch, and TorchScript's time divided by
 it, as the median over the rounds.
 """
@@ -66,6 +66,9 @@ def main():
     parser.add_argument("--net", choices=[name for name, *_ in NETS], help="only this one")
     parser.add_argument("--variants", default="plain,frozen,frozen+autotune")
     parser.add_argument("--budget", default="5m", help="of each network")
+    parser.add_argument("--cache", type=pathlib.Path, metavar="DIR",
+                        help="keep packages here, and measure those that are here already without "
+                             "compiling them anew")
     parser.add_argument("--build", type=pathlib.Path, default=REPOSITORY / "build")
     options = parser.parse_args()
     print(machine(sorted(os.sched_getaffinity(0))))
@@ -75,7 +78,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as cache:
         for name, shape, batch in NETS:
             if options.net in (None, name):
-                table.rows += rows_of(name, batch, compile_net(options, name, shape, batch, cache))
+                found = compile_net(options, name, shape, batch, options.cache or cache)
+                table.rows += rows_of(name, batch, found)
     table.print()
 
 

@@ -4,7 +4,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -95,18 +94,20 @@ def compile_model(nets, cache, *arguments, code=0, **environment):
 
 @pytest.fixture(scope="module")
 def compiled(nets, cache):
-    """The only real compilation: what it said, as JSON. The package is in the cache since."""
-    return json.loads(compile_model(nets, cache, *NET, "--output", nets / "net.pt2", "--json").stdout)
+    """The only real compilation: what it said, as JSON. The package is in the cache since, in a file,
+    and in a repository as a model that wasn't there before."""
+    return json.loads(compile_model(nets, cache, *NET, "--output", nets / "net.pt2", "--into",
+                                    nets / "models/new", "--json").stdout)
 
 
 @pytest.fixture
 def said(nets, cache, monkeypatch, capsys):
-    """Runs it in this process, and returns its exit code and what it said on stderr."""
+    """Runs it in this process, and returns its exit code and what it said."""
     def run(*arguments):
         monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
         code = millrace_compile.main([str(argument) for argument in arguments])
-        return code, capsys.readouterr().err
+        return code, "".join(capsys.readouterr())
     return run
 
 
@@ -130,13 +131,13 @@ def test_report_tells_time_memory_and_accuracy(nets, compiled):
         assert min(measured["milliseconds"].values()) > 0
         assert measured["error"] < 1e-5
     assert variant["build_seconds"] > 1 and variant["build_mib"] > 50 and variant["file_mib"] > 0.01
-    assert compiled["written"] == [str(nets / "net.pt2")]
+    assert compiled["written"] == [str(nets / "net.pt2"), str(nets / "models/new/1/model.pt2")]
 
 
 def test_watching_server_swaps_to_the_compiled_version(nets, cache, compiled, tmp_path):
     from compiled_nets import net
     module = net().eval()
-    folder = tmp_path / "models/net"
+    folder = nets / "models/net"
     (folder / "1").mkdir(parents=True)
     torch.jit.script(module).save(str(folder / "1/model.pt"))
     (folder / "config.pbtxt").write_text(
@@ -145,23 +146,19 @@ def test_watching_server_swaps_to_the_compiled_version(nets, cache, compiled, tm
         'output [ { name: "OUTPUT__0" data_type: TYPE_FP32 dims: [ 4 ] } ]\n'
         "instance_group [ { kind: KIND_CPU count: 1 } ]\n")
     values = numpy.random.default_rng(1).standard_normal((3, 16), numpy.float32)
-    with Server(tmp_path, repositories=[tmp_path / "models"],
+    with Server(tmp_path, repositories=[nets / "models"],
                 flags=["--model-control", "watch", "--watch-settle", "100ms"]) as server:
         version, before = infer(server, "net", values)
         assert version == "1"
-        compile_model(nets, cache, *NET, "--into", folder)
+        said = compile_model(nets, cache, *NET, "--into", folder)
+        assert "plain was compiled before" in said.stderr and "cached" in said.stdout
         eventually(lambda: infer(server, "net", values)[0] == "2", "the server didn't swap")
         _, after = infer(server, "net", values)
-    numpy.testing.assert_allclose(before, module(torch.from_numpy(values)).detach(), rtol=1e-5)
+        _, new = infer(server, "new", values)  # With the config that came with it.
+    numpy.testing.assert_allclose(before, module(torch.from_numpy(values)).detach(), rtol=1e-4,
+                                  atol=1e-6)
     numpy.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-6)
-
-
-def test_new_model_comes_with_a_config_that_serves(nets, cache, compiled, tmp_path):
-    said = compile_model(nets, cache, *NET, "--into", tmp_path / "models/new")
-    assert "plain was compiled before" in said.stderr and "cached" in said.stdout
-    values = numpy.ones((8, 16), numpy.float32)
-    with Server(tmp_path, repositories=[tmp_path / "models"]) as server:
-        assert infer(server, "new", values)[0] == "1"
+    numpy.testing.assert_array_equal(new, after)
 
 
 def test_package_that_disagrees_or_breaks_is_never_kept(cache, compiled, said, tmp_path, monkeypatch):
@@ -177,11 +174,12 @@ def test_package_that_disagrees_or_breaks_is_never_kept(cache, compiled, said, t
     assert said(*other)[0] == 3  # Asks the cache, and finds no time for compiling.
 
     shutil.copyfile(right, right.with_name(f"{keys[0]}.pt2"))  # It has the weights of another.
-    code = millrace_compile.main([str(argument) for argument in other + ["--json"]])
-    assert code == 3
+    code, text = said(*other)
+    assert code == 3 and "nothing is kept" in text
+    assert "plain: not kept: in a batch of 1, output 'OUTPUT__0' differs from the original by" in text
     shutil.copyfile(__file__, right.with_name(f"{keys[0]}.pt2"))
-    code, err = said(*other)
-    assert code == 3 and "nothing is kept" in err
+    code, text = said(*other)
+    assert code == 3 and "plain: not kept: running it failed: " in text
     assert not (tmp_path / "net").exists()
 
 
