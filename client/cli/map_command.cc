@@ -22,6 +22,7 @@
 #include "client/cli/bytes_tensor.h"
 #include "client/cli/embedded_server.h"
 #include "client/cli/file_list.h"
+#include "client/cli/input_spec.h"
 #include "client/cli/interrupts.h"
 #include "client/cli/progress_bar.h"
 #include "client/cli/record_file.h"

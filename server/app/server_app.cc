@@ -92,16 +92,17 @@ absl::Status ServerApp::Build() {
   const bool automatic = config_.transform_workers == 0;
   transforms_ = std::make_unique<TransformStage>(automatic ? slots : config_.transform_workers,
                                                  Clock::Real());
-  const auto max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
+  ModelLoader::Options loader;
+  loader.worker_program = worker_program;
+  loader.max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
+  loader.load_timeout = config_.load_timeout;
+  loader.unhealthy_after = config_.unhealthy_after;
+  loader.sandbox = config_.sandbox;
   repository_ = std::make_unique<ModelRepository>(
       ModelRepository::Options{
           .directories = config_.model_repositories,
           .control = ControlOf(config_),
-          .loader = {.worker_program = worker_program,
-                     .max_message_bytes = max_message_bytes,
-                     .load_timeout = config_.load_timeout,
-                     .unhealthy_after = config_.unhealthy_after,
-                     .sandbox = config_.sandbox},
+          .loader = std::move(loader),
           .max_queue_bytes = config_.max_queue_bytes,
           .required_models = config_.required_models,
           .placement = {.pin = config_.pin, .transform_workers = config_.transform_workers},

@@ -102,7 +102,8 @@ absl::Status RepositoryTuner::Measure(const ModelSettings& settings, absl::Time 
   ModelTuner tuner(
       {.space = std::move(space),
        .objective = options_.objective,
-       .oversubscribe = options_.oversubscribe},
+       .oversubscribe = options_.oversubscribe,
+       .search = SearchOptionsFor(hardware_.cpu)},
       clock_, *measurer, [&](const std::string& what) {
         options_.progress(absl::StrCat(tuned.model, " version ", tuned.version.number, ": ", what));
       });
