@@ -27,6 +27,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 
 extern "C" int32_t aoti_torch_get_data_ptr(void* tensor, void** begin);
 
