@@ -49,28 +49,28 @@ def read_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
                         help="an input of a module, without the batch dimension, such as "
                              "3x224x224:FP32; one for each, in forward()'s order or by name")
     parser.add_argument("--max-batch-size", type=whole(0), metavar="N",
-                        help="the most rows of a batch; 0: there is no batch dimension. Default: what "
-                             "the model's config.pbtxt or the program says, else 8")
+                        help="the most rows of a batch; 0: there is no batch dimension. Default: "
+                             "what the model's config.pbtxt or the program says, else 8")
     parser.add_argument("--into", type=pathlib.Path, metavar="models/NAME",
                         help="add it as the next version to this model of a repository, with a "
                              "config.pbtxt where there is none")
     parser.add_argument("-o", "--output", type=pathlib.Path, metavar="FILE.pt2",
                         help="write it to this file")
     parser.add_argument("--variants", default=DEFAULT_VARIANTS, metavar="LIST",
-                        help="what is tried: plain, or any of frozen, autotune and bf16 joined by +; "
-                             f"default: {DEFAULT_VARIANTS}")
+                        help="what is tried: plain, or any of frozen, autotune and bf16 joined by "
+                             f"+; default: {DEFAULT_VARIANTS}")
     parser.add_argument("--threads", type=whole(1), default=1, metavar="N",
-                        help="threads of a replica, which are compiled in; default: 1, as a server's "
-                             "replicas have")
+                        help="threads of a replica, which are compiled in; default: 1, as a "
+                             "server's replicas have")
     parser.add_argument("--isa", metavar="NAME",
-                        help="instruction set: avx2, avx512, avx512_vnni, amx_tile; default: the best "
-                             "that this machine has")
+                        help="instruction set: avx2, avx512, avx512_vnni, amx_tile; default: the "
+                             "best that this machine has")
     parser.add_argument("--samples", type=pathlib.Path, metavar="FILE.npz",
                         help="inputs to check and measure with, an array for each; default: random "
                              "ones")
     parser.add_argument("--tolerance", type=float, metavar="X",
-                        help="how far an output may be from the original's, as a part of its largest "
-                             "value; default: by its type, FP32 0.001")
+                        help="how far an output may be from the original's, as a part of its "
+                             "largest value; default: by its type, FP32 0.001")
     parser.add_argument("--budget", type=duration, default=600.0, metavar="TIME",
                         help="how long it may all take, such as 90s or 10m; default: 10m")
     parser.add_argument("--even-if-slower", action="store_true",
@@ -122,12 +122,12 @@ def size(text: str) -> int:
 def check_tools() -> str:
     """The compiler; raises where it or torch is missing."""
     if not importlib.util.find_spec("torch"):
-        raise UsageError(f"the Python {sys.executable} has no torch, which compiling takes; name one "
-                         "that has in MILLRACE_PYTHON, or run ./dev setup where Millrace was built")
+        raise UsageError(f"the Python {sys.executable} has no torch, which compiling takes; name "
+                         "one that has in MILLRACE_PYTHON, or run ./dev setup where Millrace was built")
     compiler = os.environ.get("CXX", "g++")
     if not shutil.which(compiler):
-        raise UsageError(f"there is no C++ compiler '{compiler}', which AOTInductor takes to make a "
-                         "package; install g++, or name another in CXX")
+        raise UsageError(f"there is no C++ compiler '{compiler}', which AOTInductor takes to make "
+                         "a package; install g++, or name another in CXX")
     return compiler
 
 
@@ -192,11 +192,11 @@ class Run:
         for line in report["notes"]:
             tell(line)
         if kept is None:
-            tell("millrace compile: nothing is kept, since no variant was compiled and agrees with the "
-                 "original")
+            tell("millrace compile: nothing is kept, since no variant was compiled and agrees with "
+                 "the original")
         elif slower and not report["written"]:
-            tell(f"millrace compile: nothing is kept, since {rival.name} is faster; serve that, or say "
-                 "--even-if-slower")
+            tell(f"millrace compile: nothing is kept, since {rival.name} is faster; serve that, or "
+                 "say --even-if-slower")
         return SUCCESS if kept and (not slower or options.even_if_slower) else NOTHING_KEPT
 
     def _isas(self) -> List[str]:
@@ -208,8 +208,8 @@ class Run:
         else:
             found = [str(isa) for isa in cpu_vec_isa.valid_vec_isa_list()]
         if not found:
-            raise UsageError("AOTInductor writes code for no instruction set of this machine's CPU; it "
-                             "takes AVX2 or better, or Arm's ASIMD")
+            raise UsageError("AOTInductor writes code for no instruction set of this machine's "
+                             "CPU; it takes AVX2 or better, or Arm's ASIMD")
         return found
 
     def _build(self, outcome: Outcome, loaded, isa: str) -> Optional[pathlib.Path]:

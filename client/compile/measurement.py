@@ -59,7 +59,8 @@ class Bench:
         torch.export.save(self._source.program, path)
         return self._add(Outcome("uncompiled"), "exported", path, None)
 
-    def add_variant(self, outcome: Outcome, package: pathlib.Path, tolerance: Optional[float]) -> None:
+    def add_variant(self, outcome: Outcome, package: pathlib.Path,
+                    tolerance: Optional[float]) -> None:
         """Runs every batch. Whether it agrees goes into the outcome."""
         try:
             self._add(outcome, "package", package, tolerance)
@@ -97,6 +98,6 @@ class Bench:
                                       tolerance)
             outcome.error = max(outcome.error, far)
             if words and not outcome.trouble:
-                outcome.trouble = f"in a batch of {rows}, output {words}" if rows else f"output {words}"
+                outcome.trouble = (f"in a batch of {rows}, " if rows else "") + f"output {words}"
         self._workers.append((outcome, worker))
         return outcome

@@ -52,12 +52,12 @@ class ModelFolder:
         found = re.search(r'^\s*(platform|backend|default_model_filename)\s*:\s*"([^"]*)"',
                           self._config, re.MULTILINE)
         if found and found[2] not in ("torch_aoti", "pytorch", "model.pt2"):
-            raise UsageError(f"{self._config_file} says {found[1]}: \"{found[2]}\", which a package "
-                             "isn't; remove the line, and each version is run as its file says")
+            raise UsageError(f"{self._config_file} says {found[1]}: \"{found[2]}\", which a "
+                             "package isn't; remove the line, and each version is run as its file says")
         theirs, ours = self.max_batch_size(), signature.max_batch_size
         if theirs > ours or (theirs == 0) != (ours == 0):
-            raise UsageError(f"{self._config_file} says max_batch_size: {theirs}, but this package is "
-                             f"made for {ours}; make them equal, here by --max-batch-size")
+            raise UsageError(f"{self._config_file} says max_batch_size: {theirs}, but this package "
+                             f"is made for {ours}; make them equal, here by --max-batch-size")
 
     def notes(self, version: int) -> List[str]:
         """What may keep a new version from being served, and is for the user to change."""

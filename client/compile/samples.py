@@ -31,8 +31,8 @@ def read_samples(path: pathlib.Path, signature: Signature) -> List[torch.Tensor]
                          "numpy.savez") from error
     names = [spec.name for spec in signature.inputs]
     if sorted(arrays) != sorted(names):
-        raise UsageError(f"--samples {path} has {', '.join(sorted(arrays)) or 'nothing'}; expected an "
-                         f"array for each of {', '.join(names)}")
+        raise UsageError(f"--samples {path} has {', '.join(sorted(arrays)) or 'nothing'}; expected "
+                         f"an array for each of {', '.join(names)}")
     return [checked_sample(path, arrays[spec.name], spec, signature) for spec in signature.inputs]
 
 
@@ -43,13 +43,13 @@ def checked_sample(path, array, spec, signature) -> torch.Tensor:
         want in (-1, size) for want, size in zip(dims, array.shape))
     kinds = "fiub" if dtype.is_floating_point else "iub"
     if not fits or 0 in array.shape or array.dtype.kind not in kinds:
-        raise UsageError(f"--samples {path}: '{spec.name}' is {array.dtype} {list(array.shape)}; expected "
-                         f"{spec.dtype} {list(dims)}, where -1 is 1 or more")
+        raise UsageError(f"--samples {path}: '{spec.name}' is {array.dtype} {list(array.shape)}; "
+                         f"expected {spec.dtype} {list(dims)}, where -1 is 1 or more")
     return torch.from_numpy(array).to(dtype)
 
 
 def given_rows(given: Sequence[torch.Tensor], rows: int) -> List[torch.Tensor]:
-    """So many rows of the samples, from the first again after the last; 0: the samples as they are."""
+    """So many rows of the samples, from the first again after the last; 0: all, as they are."""
     if not rows:
         return list(given)
     return [value[torch.arange(rows) % value.shape[0]].contiguous() for value in given]
@@ -82,8 +82,8 @@ def tolerance(output: torch.Tensor, bf16: bool, given: Optional[float]) -> float
     return TOLERANCES["BF16" if bf16 else DTYPE_NAMES[output.dtype]]
 
 
-def disagreement(ours: Sequence[torch.Tensor], original: Sequence[torch.Tensor], names: Sequence[str],
-                 bf16: bool, given: Optional[float]) -> Tuple[float, str]:
+def disagreement(ours: Sequence[torch.Tensor], original: Sequence[torch.Tensor],
+                 names: Sequence[str], bf16: bool, given: Optional[float]) -> Tuple[float, str]:
     """How far the outputs are apart, and, where that is too far, in words."""
     if len(ours) != len(original):
         return float("inf"), f"{len(ours)} outputs came, the original has {len(original)}"
@@ -91,11 +91,18 @@ def disagreement(ours: Sequence[torch.Tensor], original: Sequence[torch.Tensor],
     for name, our, theirs in zip(names, ours, original):
         apart, limit = distance(our, theirs), tolerance(theirs, bf16, given)
         if apart > limit and apart >= far:
-            words = (f"'{name}' differs from the original by {apart:.2g} of its largest value; at most "
-                     f"{limit:.2g} is allowed" if apart < float("inf") else
-                     f"'{name}' is {our.dtype} {list(our.shape)}, the original {theirs.dtype} "
-                     f"{list(theirs.shape)}" if (our.dtype, our.shape) != (theirs.dtype, theirs.shape)
-                     else f"'{name}' has other {'NaN or infinite' if our.is_floating_point() else 'whole'}"
-                     " numbers than the original")
+            words = describe(name, our, theirs, apart, limit)
         far = max(far, apart)
     return far, words
+
+
+def describe(name: str, ours: torch.Tensor, original: torch.Tensor, apart: float,
+             limit: float) -> str:
+    if apart < float("inf"):
+        return (f"'{name}' differs from the original by {apart:.2g} of its largest value; at most "
+                f"{limit:.2g} is allowed")
+    if (ours.dtype, ours.shape) != (original.dtype, original.shape):
+        return (f"'{name}' is {ours.dtype} {list(ours.shape)}, the original {original.dtype} "
+                f"{list(original.shape)}")
+    kind = "NaN or infinite" if ours.is_floating_point() else "whole"
+    return f"'{name}' has other {kind} numbers than the original"

@@ -34,8 +34,7 @@ class Source:
 
     def batch_sizes(self) -> List[int]:
         """Those that are tried; 0: as it is."""
-        most = self.signature.max_batch_size
-        return sorted({size for size in (1, 2, most) if size <= most}) if most else [0]
+        return sizes_to_try(self.signature.max_batch_size)
 
     def run(self, inputs: Sequence[torch.Tensor]) -> List[torch.Tensor]:
         """What the original makes of them, in the order of the signature."""
@@ -85,6 +84,11 @@ class InBfloat16(torch.nn.Module):
                                      spec)
 
 
+def sizes_to_try(max_batch_size: int) -> List[int]:
+    """Of batches; 0 where there is no batch dimension."""
+    return sorted({size for size in (1, 2, max_batch_size) if size <= max_batch_size} or {0})
+
+
 def load(model: str, specs: Sequence[TensorSpec], max_batch_size: Optional[int]) -> Source:
     """Loads `package.module:factory` or the file of an exported program."""
     if pathlib.Path(model).is_file():
@@ -100,15 +104,15 @@ def load(model: str, specs: Sequence[TensorSpec], max_batch_size: Optional[int])
 
 def make_module(entry: str) -> torch.nn.Module:
     if not re.fullmatch(r"[\w.]+:\w+", entry):
-        raise UsageError(f"'{entry}' is neither a file nor an entry; expected package.module:factory, "
-                         "or a file that torch.export.save wrote")
+        raise UsageError(f"'{entry}' is neither a file nor an entry; expected "
+                         "package.module:factory, or a file that torch.export.save wrote")
     name, _, factory_name = entry.partition(":")
     try:
         python_module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise UsageError(f"there is no Python module '{name}': run this in the folder that it is "
-                             "imported from, or name that folder in PYTHONPATH") from error
+            raise UsageError(f"there is no Python module '{name}': run this in the folder that it "
+                             "is imported from, or name that folder in PYTHONPATH") from error
         raise UsageError(f"importing '{name}' takes '{error.name}', which this Python lacks") from error
     except Exception as error:
         raise UsageError(f"importing '{name}' raised {said(error)}") from error
@@ -126,13 +130,14 @@ def make_module(entry: str) -> torch.nn.Module:
         except Exception as error:
             raise UsageError(f"{entry} raised {said(error)}; it is called without arguments") from error
     else:
-        raise UsageError(f"{entry} is of the type {type(factory).__name__}; expected what returns a "
-                         "torch.nn.Module")
+        raise UsageError(f"{entry} is of the type {type(factory).__name__}; expected what returns "
+                         "a torch.nn.Module")
     if isinstance(module, torch.jit.ScriptModule):
-        raise UsageError(f"{entry} returned a TorchScript module, which can't be exported; return the "
-                         "torch.nn.Module that it was made of")
+        raise UsageError(f"{entry} returned a TorchScript module, which can't be exported; return "
+                         "the torch.nn.Module that it was made of")
     if not isinstance(module, torch.nn.Module):
-        raise UsageError(f"{entry} returned an object of the type {type(module).__name__}; expected a torch.nn.Module")
+        raise UsageError(f"{entry} returned an object of the type {type(module).__name__}; expected "
+                         "a torch.nn.Module")
     return module.eval().cpu().requires_grad_(False)
 
 
@@ -141,8 +146,8 @@ def arguments_of(module: torch.nn.Module) -> Tuple[List[str], int]:
     kinds = inspect.Parameter
     parameters = list(inspect.signature(module.forward).parameters.values())
     if any(parameter.kind == kinds.VAR_POSITIONAL for parameter in parameters):
-        raise UsageError("forward() takes *arguments; give them names, since a server's inputs have "
-                         "some")
+        raise UsageError("forward() takes *arguments; give them names, since a server's inputs "
+                         "have some")
     plain = [parameter for parameter in parameters
              if parameter.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
     return [parameter.name for parameter in plain], sum(parameter.default is kinds.empty
@@ -152,7 +157,7 @@ def arguments_of(module: torch.nn.Module) -> Tuple[List[str], int]:
 def from_module(module: torch.nn.Module, specs: Sequence[TensorSpec], max_batch_size: int) -> Source:
     inputs = order_inputs(specs, *arguments_of(module))
     signature = Signature(inputs, [], max_batch_size)
-    for rows in sorted({1, 2, max_batch_size} & set(range(1, max_batch_size + 1))) or [0]:
+    for rows in sizes_to_try(max_batch_size):
         try_module(module, signature, rows)
     program = export_module(module, signature)
     with torch.no_grad():
@@ -166,9 +171,9 @@ def try_module(module: torch.nn.Module, signature: Signature, rows: int) -> None
             module(*example_inputs(signature, rows))
     except Exception as error:
         shapes = ", ".join(str(list(value.shape)) for value in example_inputs(signature, rows))
-        raise UsageError(f"the module raised on inputs of the shape {shapes}: {said(error)}; --input "
-                         "gives shapes without the batch dimension, and --max-batch-size 0 says that "
-                         "there is none") from error
+        raise UsageError(f"the module raised on inputs of the shape {shapes}: {said(error)}; "
+                         "--input gives shapes without the batch dimension, and --max-batch-size 0 "
+                         "says that there is none") from error
 
 
 def export_module(module: torch.nn.Module, signature: Signature, many: bool = False):
@@ -202,14 +207,14 @@ def explain_export(error: Exception) -> str:
     fixed = re.search(r"(?:You marked|Not all values of) (\w+).*", text)
     sentence = fixed[0] if fixed else said(error)
     begin = f"torch.export can't capture the module{place}: {sentence}"
-    if "data-dependent" in text or "dynamic control flow" in text or "GuardOnDataDep" in type(error).__name__:
-        return (f"{begin}. Its code goes by what is in a tensor, which compiled code can't: choose with "
-                "torch.where or torch.cond, or serve it as TorchScript (torch.jit.script)")
+    if "data-dependent" in text or "dynamic control flow" in text:
+        return (f"{begin}. Its code goes by what is in a tensor, which compiled code can't: choose "
+                "with torch.where or torch.cond, or serve it as TorchScript (torch.jit.script)")
     if fixed:
-        return (f"{begin}. Its code takes the size of a batch or another dim for a fixed number: take it "
-                "from x.shape, use -1 in view() and reshape(), or say --max-batch-size 0 or 1")
-    return (f"{begin}. Rewrite what it names, or serve the module as TorchScript (torch.jit.script or "
-            "torch.jit.trace)")
+        return (f"{begin}. Its code takes the size of a batch or another dim for a fixed number: "
+                "take it from x.shape, use -1 in view() and reshape(), or say --max-batch-size 0 or 1")
+    return (f"{begin}. Rewrite what it names, or serve the module as TorchScript (torch.jit.script "
+            "or torch.jit.trace)")
 
 
 # ---- An exported program ----
@@ -220,17 +225,17 @@ def from_program(path: pathlib.Path, max_batch_size: Optional[int]) -> Source:
     try:
         program = torch.export.load(path)
     except Exception as error:
-        raise UsageError(f"{path} can't be loaded by this torch ({torch.__version__}): {said(error)}; "
-                         "save it again with this version") from error
+        raise UsageError(f"{path} can't be loaded by this torch ({torch.__version__}): "
+                         f"{said(error)}; save it again with this version") from error
     values = [value_of(program, name) for name in program.graph_signature.user_inputs]
     inputs = [spec_of(value, str(name), program)
               for name, value in zip(program.graph_signature.user_inputs, values)]
     most = batch_limit(program, values)
     if most is None:
         if max_batch_size:
-            raise UsageError(f"--max-batch-size {max_batch_size}: the first dim of {path}'s inputs isn't "
-                             "one dynamic dim of all of them, so it takes no batches; export it with "
-                             "torch.export.Dim(\"batch\", min=1, max=…) in dynamic_shapes")
+            raise UsageError(f"--max-batch-size {max_batch_size}: the first dim of {path}'s inputs "
+                             "isn't one dynamic dim of all of them, so it takes no batches; export "
+                             "it with torch.export.Dim(\"batch\", min=1, max=…) in dynamic_shapes")
         signature = Signature(inputs, [], 0)
     else:
         rows = max_batch_size or min(most, USUAL_BATCH if most > 1 << 20 else most)
@@ -239,7 +244,7 @@ def from_program(path: pathlib.Path, max_batch_size: Optional[int]) -> Source:
         inputs = [dataclasses.replace(spec, dims=spec.dims[1:]) for spec in inputs]
         signature = Signature(inputs, [], rows)
     module = program.module()
-    for rows in sorted({1, 2, signature.max_batch_size} & set(range(1, signature.max_batch_size + 1))) or [0]:
+    for rows in sizes_to_try(signature.max_batch_size):
         try_module(module, signature, rows)
     with torch.no_grad():
         returned = module(*example_inputs(signature))
@@ -251,12 +256,12 @@ def refuse_other_files(path: pathlib.Path) -> None:
     if any("/aotinductor/" in name for name in names):
         raise UsageError(f"{path} is a package that is compiled already; give what it was made of")
     if any("/code/" in name for name in names):
-        raise UsageError(f"{path} is TorchScript, which can't be exported; give the module that it was "
-                         "made of, as package.module:factory")
+        raise UsageError(f"{path} is TorchScript, which can't be exported; give the module that it "
+                         "was made of, as package.module:factory")
     if not any(name.endswith(("/models/model.json", "serialized_exported_program.json"))
                for name in names):
-        raise UsageError(f"{path} is no exported program; expected a file that torch.export.save wrote, "
-                         "or package.module:factory")
+        raise UsageError(f"{path} is no exported program; expected a file that torch.export.save "
+                         "wrote, or package.module:factory")
 
 
 def value_of(program: torch.export.ExportedProgram, name: str) -> Any:
@@ -265,13 +270,14 @@ def value_of(program: torch.export.ExportedProgram, name: str) -> Any:
 
 def spec_of(value: Any, name: str, program: torch.export.ExportedProgram) -> TensorSpec:
     if not isinstance(value, torch.Tensor) or value.dtype not in DTYPE_NAMES:
-        raise UsageError(f"'{name}' is {getattr(value, 'dtype', type(value).__name__)}; only tensors of "
-                         f"{', '.join(DTYPES)} can be served")
+        raise UsageError(f"'{name}' is {getattr(value, 'dtype', type(value).__name__)}; only "
+                         f"tensors of {', '.join(DTYPES)} can be served")
     return TensorSpec(name, DTYPE_NAMES[value.dtype],
                       tuple(size if isinstance(size, int) else -1 for size in value.shape))
 
 
-def batch_limit(program: torch.export.ExportedProgram, values: Sequence[torch.Tensor]) -> Optional[int]:
+def batch_limit(program: torch.export.ExportedProgram,
+                values: Sequence[torch.Tensor]) -> Optional[int]:
     """The most rows, where all inputs' first dims are the same dynamic one; else None."""
     firsts = {str(value.shape[0]) if value.dim() and not isinstance(value.shape[0], int) else None
               for value in values}
@@ -282,39 +288,42 @@ def batch_limit(program: torch.export.ExportedProgram, values: Sequence[torch.Te
     if limits is None:
         return None
     if limits.lower > 1:
-        raise UsageError(f"the program was exported for batches of {limits.lower} rows or more, and a "
-                         "server sends single rows, too; export it with min=1 in torch.export.Dim")
+        raise UsageError(f"the program was exported for batches of {limits.lower} rows or more, "
+                         "and a server sends single rows, too; export it with min=1 in torch.export.Dim")
     return int(min(limits.upper, 1 << 30))
 
 
 # ---- Both ----
 
 
-def complete(signature: Signature, program: torch.export.ExportedProgram, returned: Any) -> Signature:
+def complete(signature: Signature, program: torch.export.ExportedProgram,
+             returned: Any) -> Signature:
     """The signature with its outputs, named by the keys of dicts, else by their places."""
     leaves = pytree.tree_flatten_with_path(returned)[0]
-    keys = [[str(key.key) for key in path if isinstance(key, pytree.MappingKey)] for path, _ in leaves]
+    keys = [[str(key.key) for key in path if isinstance(key, pytree.MappingKey)]
+            for path, _ in leaves]
     names = [key[-1] if key else "" for key in keys]
     if not all(names) or len(set(names)) < len(names):
         names = [f"OUTPUT__{place}" for place in range(len(leaves))]
     values = [value_of(program, name) for name in program.graph_signature.user_outputs]
     if len(values) != len(leaves) or not values:
-        raise UsageError(f"the module returns {len(leaves)} values, {len(values)} of which are tensors; "
-                         "return a tensor, or a tuple, list or dict of them")
+        raise UsageError(f"the module returns {len(leaves)} values, {len(values)} of which are "
+                         "tensors; return a tensor, or a tuple, list or dict of them")
     outputs = [spec_of(value, name, program) for name, value in zip(names, values)]
     if signature.max_batch_size:
         rows = example_inputs(signature)[0].shape[0]
         for spec, (_, leaf) in zip(outputs, leaves):
             batched = leaf.dim() and leaf.shape[0] == rows
             if not batched or (signature.max_batch_size > 1 and spec.dims[0] != -1):
-                raise UsageError(f"output '{spec.name}' has the shape {list(leaf.shape)} for {rows} rows; "
-                                 "expected as many rows as the inputs have, in its first dim; say "
-                                 "--max-batch-size 0 if the model has no batch dimension")
+                raise UsageError(f"output '{spec.name}' has the shape {list(leaf.shape)} for "
+                                 f"{rows} rows; expected as many rows as the inputs have, in its "
+                                 "first dim; say --max-batch-size 0 if the model has no batch dimension")
         outputs = [dataclasses.replace(spec, dims=spec.dims[1:]) for spec in outputs]
     return dataclasses.replace(signature, outputs=outputs)
 
 
-def example_inputs(signature: Signature, rows: Optional[int] = None, seed: int = 0) -> List[torch.Tensor]:
+def example_inputs(signature: Signature, rows: Optional[int] = None,
+                   seed: int = 0) -> List[torch.Tensor]:
     """Random values: floating-point ones normal, integers 0 or 1 (but pixels), as many rows as a
     full batch has."""
     generator = torch.Generator().manual_seed(seed)

@@ -66,8 +66,8 @@ def choose_isa(wanted: Optional[str], available: Sequence[str]) -> str:
         return available[0]
     if wanted not in available:
         raise UsageError(f"--isa {wanted}: " + (
-            "this machine lacks it, so what is compiled for it could not be checked here; run this on "
-            "a machine that has it" if wanted in X86_LEVELS else "no such instruction set is known") +
+            "this machine lacks it, so what is compiled for it could not be checked here; run this "
+            "on a machine that has it" if wanted in X86_LEVELS else "no such instruction set is known") +
             f". Here it may be {' or '.join(available)}")
     return wanted
 
