@@ -126,7 +126,7 @@ class Dispatcher final : public Claimant,
   void ExpectCost(const RowShape& shape, ReplicaKind kind, int64_t rows, absl::Duration took)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Runs at most `rows` rows at a time, whatever the signature says. Call before requests come.
+  // Runs at most `rows` rows at a time, whatever the signature says. Call while nothing waits.
   void LimitRows(int64_t rows) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // From now on a queue holds so many rows, and so many are prepared ahead: see the Options of
