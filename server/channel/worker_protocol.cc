@@ -70,7 +70,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LoadCommand, mode, model_name, version, max_b
                                    deterministic, inter_op_threads, warmup, further_batch_sizes,
                                    on_gpu, background, check_batching, load_only, sandbox, folder,
                                    memory_limit_bytes, server_pid)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ForkCommand, mailbox, cpus, threads, device_index)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ForkCommand, mailbox, cpus, threads, device_index, rehearses)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(InspectCommand, engine, inputs, max_batch_size, sandbox, folder,
                                    memory_limit_bytes, server_pid)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(WorkerDescription::Gpu, index, name, total_memory_bytes,

@@ -82,6 +82,9 @@ struct ForkCommand {
   std::vector<int> cpus;  // Where it runs; empty: where the template does.
   int threads = 1;        // Intra-op.
   int device_index = -1;  // The GPU; -1 is the CPU.
+  // Runs the model once more before it serves, so that its first request finds its pages copied and
+  // its threads started; else somebody waits for it.
+  bool rehearses = false;
 };
 
 // Template → server.

@@ -115,6 +115,7 @@ absl::Status ReplicaPool::Start() {
   MutexLock lock(mutex_);
   const auto is_starting = [](const Slot& slot) { return slot.is_starting(); };
   while (std::any_of(slots_.begin(), slots_.end(), is_starting)) changed_.Wait(mutex_);
+  started_ = true;
   return FirstError();
 }
 
@@ -480,8 +481,11 @@ void ReplicaPool::Watch(ModelTemplate& loaded) {
   while (!loaded.WatchUntilDeath(stop_event_.get(), kScalingInterval)) Scale(scaler);
 }
 
-absl::StatusOr<ForkedReplica> ReplicaPool::Fork(const ForkCommand& command,
-                                                const std::string& name) {
+absl::StatusOr<ForkedReplica> ReplicaPool::Fork(ForkCommand command, const std::string& name) {
+  {
+    MutexLock lock(mutex_);
+    command.rehearses = !started_;
+  }
   std::shared_ptr<ModelTemplate> from;
   for (;;) {
     MILLRACE_ASSIGN_OR_RETURN(from, WaitForTemplate(static_cast<size_t>(command.mailbox), from));

@@ -164,7 +164,7 @@ class ReplicaPool {
   // Tells the dispatcher how long the samples of the warm-up ran; see LoadedReply.
   void TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind);
   // Forks the replica of a slot as soon as there is a template.
-  absl::StatusOr<ForkedReplica> Fork(const ForkCommand& command, const std::string& name)
+  absl::StatusOr<ForkedReplica> Fork(ForkCommand command, const std::string& name)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits for a template other than `lost`, which is null or was found dead. CANCELLED where the
   // slot's replica is to end.
@@ -228,6 +228,8 @@ class ReplicaPool {
   absl::Status template_state_ ABSL_GUARDED_BY(mutex_) = absl::UnavailableError("is loading");
   std::string single_rows_ ABSL_GUARDED_BY(mutex_);
   bool loaded_once_ ABSL_GUARDED_BY(mutex_) = false;
+  bool started_ ABSL_GUARDED_BY(mutex_) =
+      false;  // Start() is over: requests may wait for replicas.
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   // Where replicas shall run, and where they do: those in use are the first, and there is one slot
   // more than there may be places.

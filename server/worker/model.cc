@@ -174,6 +174,10 @@ absl::Status Model::WarmUp(Notes& notes) {
   return RunFurtherSizes(notes);
 }
 
+void Model::Rehearse() {
+  for (const WarmupSample& sample : command_.warmup) RunSample(sample, /*runs=*/1).IgnoreError();
+}
+
 absl::Status Model::RunFurtherSizes(Notes& notes) {
   const absl::Time end = Clock::Real().Now() + kFurtherTime;
   if (command_.warmup.empty() || warmup_ns_.front() == 0) return absl::OkStatus();

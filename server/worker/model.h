@@ -48,6 +48,8 @@ class Model {
   // further batch sizes once each, while that takes a few seconds at most. Samples that nobody
   // declared may fail, which is a note; a result that doesn't fit the config never.
   absl::Status WarmUp(Notes& notes);
+  // Runs each sample once, in a fork of a process that has warmed up, whatever comes of it.
+  void Rehearse();
   // How long the last run of each sample took, in nanoseconds; see LoadedReply.
   const std::vector<int64_t>& warmup_ns() const { return warmup_ns_; }
 

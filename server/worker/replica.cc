@@ -49,6 +49,7 @@ absl::StatusOr<c10::Device> GetReady(const ReplicaParts& parts, Notes& notes) {
     if (parts.load.warmup.empty()) MILLRACE_RETURN_IF_ERROR(parts.model.CheckResultKinds());
   }
   if (!parts.warm) MILLRACE_RETURN_IF_ERROR(parts.model.WarmUp(notes));
+  if (parts.warm && parts.fork.rehearses) parts.model.Rehearse();
   if (!parts.load.on_gpu) MILLRACE_RETURN_IF_ERROR(LimitOwnMemory(parts.load));
   return device;
 }

