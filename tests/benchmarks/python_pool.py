@@ -24,7 +24,7 @@ import time
 
 import numpy as np
 import torch
-from pictures import row_of
+from transform import row_of
 
 model = None  # In each process of the pool.
 
