@@ -153,9 +153,9 @@ TEST_F(WarmupFilesTest, AFileThatLiesElsewhereIsRefused) {
   Write("secret", "ab");
   fs::create_symlink("../../../secret", root_ / "models/a/warmup/data");
   EXPECT_EQ(Read().status().code(), absl::StatusCode::kPermissionDenied);
-  Write("models/shared", "ab");
+  Write("models/elsewhere", "ab");
   fs::remove(root_ / "models/a/warmup/data");
-  fs::create_symlink("../../shared", root_ / "models/a/warmup/data");
+  fs::create_symlink("../../elsewhere", root_ / "models/a/warmup/data");
   EXPECT_EQ(*Read(), "ab") << "A link may lead elsewhere in the repository.";
 }
 
