@@ -98,6 +98,7 @@ absl::StatusOr<ServedModel*> PoolMeasurer::Arrange(const Candidate& candidate) {
   ServedModel* const model = loaded->model.get();
   MILLRACE_ASSIGN_OR_RETURN(ModelPlan plan, Place(candidate));
   if (loaded->places == plan.replicas) return model;
+  loaded->places.clear();  // Where it fails, nobody knows where they are.
   MILLRACE_RETURN_IF_ERROR(model->Follow(plan, kMoveTimeout));
   loaded->places = std::move(plan.replicas);
   return model;

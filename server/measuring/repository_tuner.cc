@@ -78,6 +78,9 @@ TuningReport RepositoryTuner::Tune(absl::Span<const ModelDirectory> models, absl
     }
   }
   Share(report.models);
+  for (TunedVersion& each : report.models) {
+    if (each.status.ok()) each.status = Hash(each);
+  }
   return report;
 }
 
@@ -87,7 +90,10 @@ TunedVersion RepositoryTuner::TuneOne(const ModelDirectory& directory, const Mod
                         .version = version,
                         .max_batch_size = directory.settings->max_batch_size,
                         .status = version.status};
-  if (tuned.status.ok()) tuned.status = Measure(*directory.settings, deadline, tuned);
+  if (!tuned.status.ok()) return tuned;
+  tuned.status = clock_.Now() < deadline
+                     ? Measure(*directory.settings, deadline, tuned)
+                     : absl::DeadlineExceededError("no time was left to measure it; give more");
   return tuned;
 }
 
@@ -109,6 +115,10 @@ absl::Status RepositoryTuner::Measure(const ModelSettings& settings, absl::Time 
       });
   MILLRACE_ASSIGN_OR_RETURN(tuned.tuning, tuner.Tune(deadline));
   tuned.chosen = tuned.tuning.measured.front().candidate;
+  return absl::OkStatus();
+}
+
+absl::Status RepositoryTuner::Hash(TunedVersion& tuned) {
   MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file,
                             OpenModelFile(FileOf(tuned.version, *tuned.chosen.mode)));
   MILLRACE_ASSIGN_OR_RETURN(tuned.sha256, Sha256Of(file.get()));
@@ -174,6 +184,10 @@ TunedPlan PlanOf(const TuningReport& report) {
     const Trial trial = each.tuning.verified                   ? *each.tuning.verified
                         : chosen == each.tuning.measured.end() ? each.tuning.measured.front().trial
                                                                : chosen->trial;
+    // Versions may have the same file.
+    std::erase_if(plan.models, [&](const TunedModel& other) {
+      return other.model == each.model && other.sha256 == each.sha256;
+    });
     plan.models.push_back({.model = each.model,
                            .sha256 = each.sha256,
                            .objective = report.objective.ToString(),

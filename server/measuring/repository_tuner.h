@@ -67,6 +67,8 @@ class RepositoryTuner {
                        absl::Time deadline);
   absl::Status Measure(const ModelSettings& settings, absl::Time deadline, TunedVersion& tuned);
   void Share(std::vector<TunedVersion>& models) const;
+  // Of the file that is to be run as chosen.
+  static absl::Status Hash(TunedVersion& tuned);
 
   const Options options_;
   const Hardware hardware_;

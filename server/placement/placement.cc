@@ -294,8 +294,10 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
     absl::StatusOr<Demand> demand = ModelPlanner(hardware, config, measurements).Plan();
     model.status = demand.status();
     if (!demand.ok()) continue;
-    model.most_places = std::max(CountPlaces(demand),
-                                 CountPlaces(ModelPlanner(whole, config, measurements).Plan()));
+    // What was measured doesn't count for another budget.
+    model.most_places = std::max({CountPlaces(demand),
+                                  CountPlaces(ModelPlanner(whole, config, measurements).Plan()),
+                                  CountPlaces(ModelPlanner(whole, config, Measurements()).Plan())});
     model.replicas = std::move(demand->replicas);
     model.spares = std::move(demand->spares);
     for (ReplicaPlacement& replica : model.replicas) {

@@ -270,13 +270,17 @@ absl::Status ReplicaPool::Move(std::vector<ReplicaPlacement> places, int start,
   {
     MutexLock lock(mutex_);
     places.resize(std::min(places.size(), slots_.size() - 1));
+  }
+  // For all of them: the pool may grow to their number later.
+  MILLRACE_RETURN_IF_ERROR(MakeStopEvents(places.size()));
+  {
+    MutexLock lock(mutex_);
     places_ = std::move(places);
   }
   const int count = std::clamp(keeps_number ? has : start, 1, most_replicas());
   const auto before = static_cast<size_t>(has);
   const auto after = static_cast<size_t>(count);
-  MILLRACE_RETURN_IF_ERROR(MakeStopEvents(after));
-  planned_ = count;
+  if (!keeps_number || count != has) planned_ = count;
   for (size_t i = before; i-- > after;) Remove(i, deadline);
   const absl::StatusOr<int> moved = MoveFirst(std::min(before, after), deadline);
   for (size_t i = before; i < after; ++i) Add(i, PlaceOf(i));

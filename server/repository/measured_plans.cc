@@ -91,7 +91,10 @@ MeasuredPlans::Found MeasuredPlans::Look(const ModelSettings& settings,
   if (options_.ignore) return {};
   std::vector<TunedModel> models;
   if (std::optional<TunedPlan> plan = Read(RepositoryOf(version))) models = std::move(plan->models);
-  models.insert(models.end(), added_.begin(), added_.end());
+  {
+    MutexLock lock(mutex_);
+    models.insert(models.end(), added_.begin(), added_.end());
+  }
   std::map<std::string, std::string> hashes;  // By path; each file is read once.
   Found found;
   for (const TunedModel& tuned : models) {
@@ -151,7 +154,11 @@ std::optional<TunedPlan> MeasuredPlans::Read(const std::string& repository) {
 }
 
 void MeasuredPlans::SayOnce(const std::string& text) {
-  if (said_.insert(text).second) LogWarning(text);
+  {
+    MutexLock lock(mutex_);
+    if (!said_.insert(text).second) return;
+  }
+  LogWarning(text);
 }
 
 }  // namespace millrace

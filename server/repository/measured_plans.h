@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "server/base/mutex.h"
 #include "server/repository/model_directory.h"
 #include "server/repository/model_settings.h"
 #include "server/tuning/machine_fingerprint.h"
@@ -17,7 +18,7 @@ namespace millrace {
 // Finds what measuring on this machine has found of a model's file, in the plan that lies in the
 // model's repository, or in one for all. A plan that doesn't fit is ignored, and the log says why.
 // Reads the plan each time, so that a model that is loaded later, or again, gets the newest.
-// Thread-compatible.
+// Thread-safe.
 class MeasuredPlans {
  public:
   struct Options {
@@ -42,7 +43,8 @@ class MeasuredPlans {
   }
 
   // What has just been measured here, which counts beside what the files have, and before it.
-  void Add(const std::vector<TunedModel>& models) {
+  void Add(const std::vector<TunedModel>& models) ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
     added_.insert(added_.end(), models.begin(), models.end());
   }
 
@@ -51,15 +53,17 @@ class MeasuredPlans {
     std::optional<TunedModel> best;
     bool others = false;  // Of this model something else is known.
   };
-  Found Look(const ModelSettings& settings, const ModelVersion& version);
+  Found Look(const ModelSettings& settings, const ModelVersion& version)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // The plan for what lies in `repository`; nullopt where there is none for this machine.
   std::optional<TunedPlan> Read(const std::string& repository);
   // Writes to the log what hasn't been said before.
-  void SayOnce(const std::string& text);
+  void SayOnce(const std::string& text) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
-  std::vector<TunedModel> added_;
-  std::set<std::string> said_;
+  Mutex mutex_;
+  std::vector<TunedModel> added_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> said_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace millrace

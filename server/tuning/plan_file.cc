@@ -4,6 +4,8 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -310,10 +312,12 @@ absl::Status WritePlanFile(const std::string& path, const TunedPlan& plan) {
   const fs::path folder = fs::path(path).parent_path();
   if (!folder.empty()) fs::create_directories(folder, error);
   if (error) return ErrnoStatus(error.value(), absl::StrCat("making ", folder.string()));
-  const std::string aside = absl::StrCat(path, ".new-", getpid());
+  // A name of its own: other containers may write theirs, with the same process's number.
+  std::string aside = absl::StrCat(path, ".new-XXXXXX");
+  const UniqueFd file(mkostemp(aside.data(), O_CLOEXEC));
+  if (!file.valid()) return ErrnoStatus(errno, absl::StrCat("making ", aside));
   const auto write = [&]() -> absl::Status {
-    const UniqueFd file(open(aside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (!file.valid()) return ErrnoStatus(errno, absl::StrCat("making ", aside));
+    if (fchmod(file.get(), 0644) != 0) return ErrnoStatus(errno, absl::StrCat("fchmod ", aside));
     MILLRACE_RETURN_IF_ERROR(Annotate(WriteAll(file.get(), Format(plan)), aside));
     if (rename(aside.c_str(), path.c_str()) == 0) return absl::OkStatus();
     return ErrnoStatus(errno, absl::StrCat("renaming ", aside, " to ", path));
