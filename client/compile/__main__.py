@@ -5,16 +5,19 @@
 import argparse
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from typing import Dict, List, Optional, Sequence
 
 from .cache import Cache, default_folder, key_of, parse_size
+from .processes import ProcessTrouble
 from .report import outcomes_json, table
 from .repository import ModelFolder
 from .tensors import UsageError, parse_input
@@ -68,7 +71,7 @@ def read_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--samples", type=pathlib.Path, metavar="FILE.npz",
                         help="inputs to check and measure with, an array for each; default: random "
                              "ones")
-    parser.add_argument("--tolerance", type=float, metavar="X",
+    parser.add_argument("--tolerance", type=tolerance, metavar="X",
                         help="how far an output may be from the original's, as a part of its "
                              "largest value; default: by its type, FP32 0.001")
     parser.add_argument("--budget", type=duration, default=600.0, metavar="TIME",
@@ -117,6 +120,16 @@ def size(text: str) -> int:
     if (found := parse_size(text)) is None:
         raise argparse.ArgumentTypeError(f"'{text}' came, expected a size such as 512M or 4G")
     return found
+
+
+def tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' came, expected a number of 0 or more")
+    return value
 
 
 def check_tools() -> str:
@@ -216,7 +229,7 @@ class Run:
         """The variant's package, from the cache or the compiler; None, and the outcome says why."""
         import torch
 
-        from .processes import ProcessTrouble, build
+        from .processes import build
         variant: Variant = outcome.variant
         package = self._scratch / f"{variant}.pt2"
         settings = variant.settings(self._options.threads)
@@ -229,7 +242,10 @@ class Run:
                 tell(f"{variant} was compiled before")
             else:
                 self._compile(outcome, made_of, package, isa, settings, build)
-                self._cache.put(key, package)
+                try:
+                    self._cache.put(key, package)
+                except OSError as error:
+                    tell(f"{variant} can't be kept for another run: {error}")
             outcome.file_mib = package.stat().st_size / (1 << 20)
             return package
         except (UsageError, ProcessTrouble) as trouble:
@@ -271,6 +287,8 @@ def compiler_version(compiler: str) -> str:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):  # So that what it has started ends, too.
+        signal.signal(number, lambda came, _: sys.exit(128 + came))
     try:
         options = read_arguments(arguments)
         compiler = check_tools()
@@ -278,7 +296,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             # What Inductor writes on its way goes with the run, unless the user keeps it somewhere.
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(pathlib.Path(scratch, "inductor")))
             return Run(options, compiler, pathlib.Path(scratch)).run()
-    except (UsageError, OSError) as error:
+    except (UsageError, ProcessTrouble, OSError) as error:
         tell(f"millrace compile: {error}")
         return BAD_ARGUMENTS
     except KeyboardInterrupt:

@@ -34,15 +34,18 @@ def use_isa(name: str) -> None:
     cpu_vec_isa.valid_vec_isa_list = lambda: chosen
     if name in X86_LEVELS and hasattr(config.cpp, "march"):
         config.cpp.march = X86_LEVELS[name]
+    elif name in X86_LEVELS and every and chosen != every[:1]:
+        raise ValueError(f"torch {torch.__version__} has g++ use all that this machine has; take a "
+                         "newer torch, or leave out --isa")
 
 
 def main() -> None:
     program_file, package, isa, settings = sys.argv[1:]
     warnings.simplefilter("ignore")
-    use_isa(isa)
     known = {name: value for name, value in json.loads(pathlib.Path(settings).read_text()).items()
              if name in config.get_config_copy()}
     try:
+        use_isa(isa)
         with torch.no_grad():
             torch._inductor.aoti_compile_and_package(torch.export.load(program_file),
                                                      package_path=package, inductor_configs=known)

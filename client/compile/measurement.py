@@ -54,7 +54,10 @@ class Bench:
             with contextlib.suppress(Exception), warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")
                 make(self._source.module).save(str(path))
-                return self._add(Outcome("torchscript"), "torchscript", path, None)
+                rival = self._add(Outcome("torchscript"), "torchscript", path, None)
+                if not rival.trouble:
+                    return rival
+                self._workers.pop()  # Tracing may have left out a branch.
         path = self._scratch / "exported.pt2"
         torch.export.save(self._source.program, path)
         return self._add(Outcome("uncompiled"), "exported", path, None)
@@ -76,7 +79,15 @@ class Bench:
             took: Dict[str, List[float]] = {outcome.name: [] for outcome, _ in able}
             for turn in range(ROUNDS):
                 for outcome, worker in able if turn % 2 == 0 else reversed(able):
-                    took[outcome.name].append(worker.milliseconds(inputs, SLICE))
+                    if outcome.trouble and outcome is not rival:
+                        continue
+                    try:
+                        took[outcome.name].append(worker.milliseconds(inputs, SLICE))
+                    except ProcessTrouble as trouble:
+                        if outcome is rival:
+                            raise
+                        outcome.trouble = str(trouble)
+            able = [each for each in able if each[0] is rival or not each[0].trouble]
             for outcome, _ in able:
                 outcome.milliseconds[rows] = statistics.median(took[outcome.name])
                 outcome.ratios[rows] = statistics.median(

@@ -14,6 +14,10 @@ from typing import List, Optional, Tuple
 from .tensors import Signature, UsageError
 
 
+def without_comments(config: str) -> str:
+    return re.sub(r"^([^\"#\n]*(?:\"[^\"\n]*\"[^\"#\n]*)*)#.*$", r"\1", config, flags=re.MULTILINE)
+
+
 class ModelFolder:
     """`path` is models/NAME; it need not be there yet."""
 
@@ -42,18 +46,19 @@ class ModelFolder:
         """What config.pbtxt says; None where there is none."""
         if self._config is None:
             return None
-        found = re.search(r"^\s*max_batch_size\s*:\s*(\d+)", self._config, re.MULTILINE)
+        found = re.search(r"(?<![\w.])max_batch_size\s*:\s*(\d+)", without_comments(self._config))
         return int(found[1]) if found else 0
 
     def check(self, signature: Signature) -> None:
         """Raises where config.pbtxt keeps a package of this signature from being served."""
         if self._config is None:
             return
-        found = re.search(r'^\s*(platform|backend|default_model_filename)\s*:\s*"([^"]*)"',
-                          self._config, re.MULTILINE)
-        if found and found[2] not in ("torch_aoti", "pytorch", "model.pt2"):
-            raise UsageError(f"{self._config_file} says {found[1]}: \"{found[2]}\", which a "
-                             "package isn't; remove the line, and each version is run as its file says")
+        for name, value in re.findall(
+                r'(?<![\w.])(platform|backend|default_model_filename)\s*:\s*"([^"]*)"',
+                without_comments(self._config)):
+            if value not in ("torch_aoti", "pytorch", "model.pt2"):
+                raise UsageError(f"{self._config_file} says {name}: \"{value}\", which a package "
+                                 "isn't; remove it, and each version is run as its file says")
         theirs, ours = self.max_batch_size(), signature.max_batch_size
         if theirs > ours or (theirs == 0) != (ours == 0):
             raise UsageError(f"{self._config_file} says max_batch_size: {theirs}, but this package "

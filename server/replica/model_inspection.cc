@@ -26,6 +26,7 @@ namespace {
 absl::StatusOr<InspectedReply> ReceiveResult(const ControlSocket& control, WorkerOutput& output,
                                              absl::Time until, std::string* stage) {
   for (;;) {
+    if (Clock::Real().Now() >= until) return absl::DeadlineExceededError("");  // Whatever it says.
     pollfd entries[] = {{.fd = control.fd(), .events = POLLIN, .revents = 0},
                         {.fd = output.fd(), .events = POLLIN, .revents = 0}};
     const int ready = Poll(absl::MakeSpan(entries), until - Clock::Real().Now());

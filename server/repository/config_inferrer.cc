@@ -12,12 +12,22 @@
 
 namespace millrace {
 
+namespace {
+
+// Whether the file is to blame; else another try may end otherwise.
+bool IsFinal(const absl::Status& status) {
+  return status.ok() || absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status);
+}
+
+}  // namespace
+
 void ConfigInferrer::Complete(ModelDirectory& directory) {
   if (!directory.lacks_config) return;
   const std::optional<ModelVersion> version = NewestPackage(directory.path);
   if (!version) return;
   auto known = known_.find(version->path);
-  if (known == known_.end() || known->second.stamp != version->stamp) {
+  if (known == known_.end() || known->second.stamp != version->stamp ||
+      !IsFinal(known->second.config.status())) {
     Known found = {version->stamp, ConfigOf(directory.name, *version)};
     known = known_.insert_or_assign(version->path, std::move(found)).first;
   }

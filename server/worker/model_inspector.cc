@@ -328,7 +328,10 @@ std::vector<int64_t> ModelInspector::SizesOf(const Candidate& candidate, const T
   std::vector<int64_t> sizes;
   if (trial.rows > 0) sizes.push_back(trial.rows);
   for (const DimRange& dim : candidate.dims) {
-    sizes.push_back(std::clamp(trial.wide ? kOtherSize : kUsualSize, dim.least, dim.most));
+    const int64_t usual = std::clamp(kUsualSize, dim.least, dim.most);
+    int64_t other = std::clamp(kOtherSize, dim.least, dim.most);
+    if (other == usual && dim.is_open()) other += usual > dim.least ? -1 : 1;
+    sizes.push_back(trial.wide ? other : usual);
   }
   return sizes;
 }
@@ -498,7 +501,19 @@ absl::Status ModelInspector::Verify() {
     const absl::Status warm = model->WarmUp(ignored);
     return warm.ok() ? CheckRowsAreIndependent(command, *model) : warm;
   });
+  if (command_.engine == EngineKind::kAotInductor) DoubtBatching();
   return absl::OkStatus();
+}
+
+void ModelInspector::DoubtBatching() {
+  if (found_.batching.ok()) return;
+  found_.notes.push_back(absl::StrCat(
+      "its first dimension is open, but isn't known to be a batch's: ", found_.batching.message()));
+  found_.batching = absl::OkStatus();
+  found_.max_batch_size = 0;
+  for (auto* const specs : {&found_.inputs, &found_.outputs}) {
+    for (TensorSpec& spec : *specs) spec.dims.insert(spec.dims.begin(), -1);
+  }
 }
 
 }  // namespace millrace

@@ -88,6 +88,9 @@ class ModelInspector {
   absl::Status Settle(const std::vector<ObservedRun>& runs, int64_t max_batch_size);
   // Holds the findings to what a load would hold a config to.
   absl::Status Verify();
+  // Of a package nobody has said that its first dimension is the batch's: it isn't, where rows
+  // aren't known to be independent.
+  void DoubtBatching();
 
   bool has_open_dims() const;
 

@@ -159,7 +159,9 @@ void ComeToForeground() {
 absl::Status LimitMemory(uint64_t bytes, uint64_t mapped) {
   const uint64_t reserved =
       kReserved + kReservedPerThread * static_cast<uint64_t>(sysconf(_SC_NPROCESSORS_CONF));
-  const uint64_t address_space = InUse(RLIMIT_AS) + bytes + mapped + reserved;
+  constexpr uint64_t kMost = uint64_t{1} << 60;  // So that the sum isn't too large for a number.
+  const uint64_t address_space =
+      InUse(RLIMIT_AS) + std::min(bytes, kMost) + std::min(mapped, kMost) + reserved;
   MILLRACE_RETURN_IF_ERROR(LowerLimit(RLIMIT_AS, address_space, "RLIMIT_AS"));
   return LowerLimit(RLIMIT_DATA, bytes, "RLIMIT_DATA");
 }

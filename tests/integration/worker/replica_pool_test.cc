@@ -276,6 +276,7 @@ TEST_F(ReplicaPoolTest, FollowsAPlanAndMovesOnlyThoseThatAreElsewhere) {
   EXPECT_EQ(pool_->most_replicas(), 4);
   EXPECT_EQ(Pids()[0], floating[0]);
   EXPECT_EQ(Pids()[1], floating[1]);
+  ASSERT_TRUE(pool_->Resize(4, kPatience).ok()) << "There is a place for it since the plan.";
   ASSERT_TRUE(pool_->Move(Places(1, last), 1, kPatience).ok());
   const std::vector<pid_t> pinned = Pids();
   ASSERT_EQ(pinned.size(), 1);
@@ -286,6 +287,16 @@ TEST_F(ReplicaPoolTest, FollowsAPlanAndMovesOnlyThoseThatAreElsewhere) {
   ASSERT_TRUE(pool_->Move(Places(1), 1, kPatience).ok());
   ASSERT_EQ(Pids().size(), 1);
   EXPECT_EQ(CpusOf(Pids()[0]), cpus);
+}
+
+TEST_F(ReplicaPoolTest, NumberThatAnOperatorChoseIsKeptByEveryPlan) {
+  most_places_ = 4;
+  StartPool(3, 4);
+  ASSERT_TRUE(pool_->Resize(2, kPatience).ok());
+  for (int plan = 0; plan < 2; ++plan) {
+    ASSERT_TRUE(pool_->Move(Places(4), 3, kPatience).ok());
+    EXPECT_EQ(pool_->replicas(), 2);
+  }
 }
 
 TEST_F(ReplicaPoolTest, PinnedReplicaThatTheKernelHasMovedIsReplaced) {

@@ -243,7 +243,9 @@ def test_two_that_add_at_once_take_different_versions(tmp_path, package):
 
 @pytest.mark.parametrize("config, said", [
     ('platform: "pytorch_libtorch"\nmax_batch_size: 8', 'says platform: "pytorch_libtorch"'),
-    ('default_model_filename: "net.pt"\nmax_batch_size: 8', "remove the line"),
+    ('default_model_filename: "net.pt"\nmax_batch_size: 8', "remove it"),
+    ('backend: "pytorch" default_model_filename: "net.pt" max_batch_size: 8', "says default_model"),
+    ('name: "net" max_batch_size: 16', "says max_batch_size: 16"),
     ("max_batch_size: 16", "says max_batch_size: 16, but this package is made for 8"),
     ("", "says max_batch_size: 0, but this package is made for 8"),
 ])
