@@ -16,9 +16,11 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <variant>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/thread.h"
 #include "server/base/timer_thread.h"
 #include "server/metrics/metric_names.h"
@@ -134,7 +136,12 @@ class ReplicaPoolTest : public testing::Test {
       for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
         std::ifstream children(task.path() / "children");
         for (pid_t pid; children >> pid;) {
-          if (pid != before && ProcFile(pid, "comm") == "template") return pid;
+          // The thread that forks it has the same name, and must not be stopped with it.
+          std::error_code gone;
+          const auto program =
+              std::filesystem::read_symlink(absl::StrCat("/proc/", pid, "/exe"), gone);
+          const bool is_worker = program == std::filesystem::canonical(MILLRACE_WORKER_PROGRAM);
+          if (pid != before && is_worker && ProcFile(pid, "comm") == "template") return pid;
         }
       }
       clock_.SleepFor(absl::Microseconds(200));
