@@ -18,7 +18,6 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import replace
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 for each in ("integration", "models"):
@@ -171,9 +170,7 @@ class Run:
         admin.resize(model="work", replicas=1)
         after = wait_until_steady(server.pid)
         self.before, self.after = before, after
-        # What allocators keep of a load's peaks is there by half-time; what leaks goes on growing.
-        half_time = max(before.resident, *self.resident[:LOOKS // 2])
-        for leak in after.leaks_since(replace(before, resident=half_time)):
+        for leak in after.leaks_since(before):
             self.checker.violation(leak)
         self.check_nothing_waits(server)
         if ended := [pid for pid, state in children(server.pid).items() if state in "ZX"]:

@@ -26,7 +26,7 @@ class Holdings:
     threads: int
     mappings: int  # Of shared memory.
     resident: int
-    MORE = {"descriptors": 8, "threads": 4, "mappings": 0, "resident": 64 << 20}
+    MORE = {"descriptors": 8, "threads": 4, "mappings": 0, "resident": 128 << 20}
 
     @staticmethod
     def of(pid):
