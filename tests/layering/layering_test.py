@@ -50,6 +50,7 @@ LIBRARIES = [
     (r"png\.h$", "libpng"),
     (r"webp/", "libwebp"),
     (r"libexif/", "libexif"),
+    (r"jemalloc/", "jemalloc"),
     (r"(zlib|zip)\.h$", "a compression library"),
     (r"(cuda\w*|nvml)\.h$", "CUDA"),
 ]
