@@ -158,7 +158,7 @@ def test_check_loads_everything_and_listens_nowhere(server, tmp_path):
     good = make_repository(tmp_path / "good", ["identity"])
     # The addresses are taken, and nobody minds.
     done = check("--model-repository", good, "--grpc-listen", server.address, "--http-listen",
-                 f"127.0.0.1:{server.http_port}")
+                 server.http)
     assert (done.returncode, done.stdout) == (0, "all of it would serve\n"), done.stderr
 
 
