@@ -48,6 +48,9 @@ struct ServerConfig {
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
 
+  // Instead of serving.
+  bool check_only = false;    // Load everything, say what is wrong, and leave.
+  bool print_config = false;  // Done by ParseFlags().
   bool show_version = false;  // Print the versions and leave.
 };
 
