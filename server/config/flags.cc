@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <sstream>
 
 #include "absl/strings/match.h"
@@ -151,10 +150,8 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
               "How long requests that were read may take to be answered, when the server stops");
   app.option_defaults()->group("Log");
   AddLogLevel(app, &config.log_level, "info");
-  app.add_option("--log-format", config.log_format, "text or json")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
-      ->default_str("text");
+  AddChoice(app, "--log-format", &config.log_format,
+            {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, "text", "How it is logged");
   app.option_defaults()->group("Instead of serving");
   app.add_flag("--check", config.check_only,
                "Load every model as when serving, listen nowhere, and leave: 0 where all of it "
