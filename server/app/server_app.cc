@@ -92,17 +92,11 @@ absl::Status ServerApp::Build() {
   const bool automatic = config_.transform_workers == 0;
   transforms_ = std::make_unique<TransformStage>(automatic ? slots : config_.transform_workers,
                                                  Clock::Real());
-  ModelLoader::Options loader;
-  loader.worker_program = worker_program;
-  loader.max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
-  loader.load_timeout = config_.load_timeout;
-  loader.unhealthy_after = config_.unhealthy_after;
-  loader.sandbox = config_.sandbox;
   repository_ = std::make_unique<ModelRepository>(
       ModelRepository::Options{
           .directories = config_.model_repositories,
           .control = ControlOf(config_),
-          .loader = std::move(loader),
+          .loader = LoaderOptions(),
           .max_queue_bytes = config_.max_queue_bytes,
           .required_models = config_.required_models,
           .placement = {.pin = config_.pin, .transform_workers = config_.transform_workers},
@@ -127,6 +121,14 @@ absl::Status ServerApp::Build() {
   return absl::OkStatus();
 }
 
+ModelLoader::Options ServerApp::LoaderOptions() const {
+  return {.worker_program = WorkerProgram(config_),
+          .max_message_bytes = static_cast<size_t>(config_.max_message_bytes),
+          .load_timeout = config_.load_timeout,
+          .unhealthy_after = config_.unhealthy_after,
+          .sandbox = config_.sandbox};
+}
+
 void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans) {
   const absl::StatusOr<std::vector<ModelDirectory>> models = repository_->Unmeasured();
   if (!models.ok() || models->empty()) return;  // Where it can't be read, Start() says so.
@@ -137,13 +139,15 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
                         }),
           " for at most ", absl::FormatDuration(config_.tune_at_start),
           ", since no plan has them for this machine");
-  RepositoryTuner tuner({.objective = {},
-                         .measurer = {.loader = {.worker_program = WorkerProgram(config_),
-                                                 .load_timeout = config_.load_timeout,
-                                                 .sandbox = config_.sandbox,
-                                                 .log_moves = false},
-                                      .placement = {.pin = config_.pin}}},
-                        hardware, plans.machine, Clock::Real(), timer_);
+  ModelLoader::Options loader = LoaderOptions();
+  loader.log_moves = false;
+  absl::StatusOr<std::vector<std::string>> written = std::vector<std::string>();
+  RepositoryTuner tuner(
+      {.objective = {},
+       .measurer = {.loader = std::move(loader), .placement = {.pin = config_.pin}},
+       // At once: a start that is given up isn't in vain.
+       .found = [&](const TuningReport& report) { written = WritePlans(report, plans.file); }},
+      hardware, plans.machine, Clock::Real(), timer_);
   const TuningReport report = tuner.Tune(*models, Clock::Real().Now() + config_.tune_at_start);
   for (const TunedVersion& each : report.models) {
     if (each.status.ok()) continue;
@@ -151,7 +155,6 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
                " was not tuned: ", std::string(each.status.message()));
   }
   repository_->AddMeasured(PlanOf(report).models);
-  const auto written = WritePlans(report, plans.file);
   if (!written.ok()) {
     LogWarning("the plan is kept in memory until the server ends: ",
                std::string(written.status().message()));

@@ -47,6 +47,7 @@ class ServerApp {
   explicit ServerApp(ServerConfig config) : config_(std::move(config)), timer_(Clock::Real()) {}
 
   absl::Status Build();
+  ModelLoader::Options LoaderOptions() const;
   // Measures the models that no plan has, before they are loaded.
   void TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans);
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);

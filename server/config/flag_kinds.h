@@ -18,6 +18,9 @@ namespace millrace {
 void AddDuration(CLI::App& app, const std::string& flag, absl::Duration* duration,
                  const std::string& help);
 
+// --max-message-bytes.
+void AddMaxMessageBytes(CLI::App& app, int* bytes, const std::string& help);
+
 // --worker FILE.
 void AddWorkerProgram(CLI::App& app, std::string* program);
 

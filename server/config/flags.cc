@@ -88,10 +88,8 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
                  "what pictures and batches cost demands")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  app.add_option("--max-message-bytes", config.max_message_bytes,
-                 "The largest message that gRPC takes; a larger one ends its stream")
-      ->check(CLI::Range(1 << 10, 1 << 30))
-      ->capture_default_str();
+  AddMaxMessageBytes(app, &config.max_message_bytes,
+                     "The largest message that gRPC takes; a larger one ends its stream");
   app.add_option("--max-streams", config.max_streams, "Streams that may be open at once")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
