@@ -117,7 +117,7 @@ dynamic_batching {
 millrace { batching { overflow: REJECT shed_target_microseconds: 1 } }
 """
     repository = make_repository(tmp_path / "repository",
-                                 [Entry("tiny_mlp", replicas=0, config=limits)])
+                                 [Entry("identity", replicas=0, config=limits)])
     done = tune(repository, "--budget", "3s", "--json", tmp_path / "report.json")
     assert done.returncode == 0
     [model] = json.loads((tmp_path / "report.json").read_text())["models"]
