@@ -125,7 +125,7 @@ absl::StatusOr<ExitNow> Tune(const TuneConfig& config, std::ostream& progress, b
   }
 
   // As the server does it.
-  ConfigInferrer inferrer([&](const ModelVersion& version, int fd) {
+  ConfigInferrer inferrer([&](const ModelVersion& version, int fd, int) {
     return InspectModel({.worker_program = worker_program, .sandbox = config.sandbox},
                         version.engine, version.path, fd);
   });

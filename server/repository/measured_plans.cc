@@ -31,7 +31,7 @@ bool HoldsPlans(const fs::path& folder) {
 }
 
 std::string DescribeTuned(const TunedModel& tuned) {
-  const Measurements::Best& best = tuned.best;
+  const MeasuredBest& best = tuned.best;
   const std::string figures =
       tuned.figures ? absl::StrFormat("%.4g rows/s, p99 %s", tuned.figures->rows_per_second,
                                       absl::FormatDuration(tuned.figures->p99))
@@ -48,7 +48,7 @@ bool Agree(const std::optional<T>& configured, const T& measured) {
 }
 
 // Whether the configuration leaves open what measuring found, or says the same.
-bool Agrees(const ModelSettings& settings, const Measurements::Best& best) {
+bool Agrees(const ModelSettings& settings, const MeasuredBest& best) {
   if (settings.instance_groups.size() > 1) return false;
   for (const InstanceGroup& group : settings.instance_groups) {
     if (!Agree(group.count, best.replicas)) return false;

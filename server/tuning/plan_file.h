@@ -27,7 +27,7 @@ struct TunedModel {
   std::string model;
   std::string sha256;     // Of the file that runs, in 64 small hex digits.
   std::string objective;  // For people: "throughput", "latency" or "slo 50ms".
-  Measurements::Best best;
+  MeasuredBest best;
   // Of `best`; nullopt where it follows from what was measured, and wasn't run itself: where models
   // share the cores.
   std::optional<Figures> figures = std::nullopt;
