@@ -340,10 +340,10 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   }
   Retire(released);
   if (tasks.empty()) return Tell();
-  Measure(tasks);
+  const double cores = Measure(tasks);
   std::vector<ModelPlacementConfig> configs;
   for (const LoadTask& task : tasks) configs.push_back(PlacementConfigOf(task));
-  auto places = places_.Place(configs, PlacesLeftBy(tasks));
+  auto places = places_.Place(configs, cores, PlacesLeftBy(tasks));
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (!places[i].ok()) {
       Finish(tasks[i], places[i].status());
@@ -355,9 +355,10 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   Tell();
 }
 
-void ModelRepository::Measure(std::vector<LoadTask>& tasks) {
+double ModelRepository::Measure(std::vector<LoadTask>& tasks) {
   // Of a budget that has changed since the start nothing was measured.
-  const bool known = std::abs(places_.budget().cores() - plans_.machine().cores) < 0.01;
+  const double cores = places_.budget().cores();
+  const bool known = std::abs(cores - plans_.machine().cores) < 0.01;
   for (LoadTask& task : tasks) {
     ModelVersion& version = task.version;
     std::optional<TunedModel> tuned;
@@ -369,12 +370,10 @@ void ModelRepository::Measure(std::vector<LoadTask>& tasks) {
       mode = tuned->best.mode;
       task.measured = tuned->best;
     }
-    if (mode && mode->engine != version.engine) {
-      version.engine = mode->engine;
-      version.path = version.package;
-    }
+    if (mode) version = VersionOn(version, mode->engine).value_or(version);
     task.mode = ModeOf(*task.settings, version.engine, mode);
   }
+  return cores;
 }
 
 std::set<const PlacementClaim*> ModelRepository::PlacesLeftBy(const std::vector<LoadTask>& tasks) {

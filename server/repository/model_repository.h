@@ -161,8 +161,8 @@ class ModelRepository {
   void Apply(const std::vector<ModelDirectory>& directories, bool again)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Finds out how each of `tasks` is run best, and puts what was measured, its mode, and the file
-  // that then runs, into it.
-  void Measure(std::vector<LoadTask>& tasks);
+  // that then runs, into it. Returns for a budget of how many cores that is.
+  double Measure(std::vector<LoadTask>& tasks);
   // Where the models run whose places `tasks` will take.
   std::set<const PlacementClaim*> PlacesLeftBy(const std::vector<LoadTask>& tasks)
       ABSL_LOCKS_EXCLUDED(mutex_);
