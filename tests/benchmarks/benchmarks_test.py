@@ -138,7 +138,7 @@ def test_the_table_of_pools_has_every_setting():
 
 def test_the_table_of_tuning_has_every_number_of_threads(tmp_path):
     figures = tmp_path / "figures.json"
-    command = [sys.executable, tune.__file__, "--quotas", 1, "--models", "tiny_mlp", "--budget", 2,
+    command = [sys.executable, tune.__file__, "--quotas", 1, "--models", "tiny_mlp", "--budget", 4,
                "--rounds", 1, "--seconds", 0.1, "--json", figures, "--build", BUILD,
                "--from-models", MODELS / "bench"]
     printed = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE,

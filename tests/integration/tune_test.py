@@ -39,7 +39,7 @@ def repository(tmp_path):
 
 
 def test_plan_is_written_and_picked_up(repository, tmp_path):
-    done = tune(repository / "tiny_mlp", "--budget", "2s", "--json", tmp_path / "report.json",
+    done = tune(repository / "tiny_mlp", "--budget", "3s", "--json", tmp_path / "report.json",
                 "--oversubscribe")
     assert done.returncode == 0
     [model] = json.loads((tmp_path / "report.json").read_text())["models"]
@@ -82,9 +82,9 @@ def test_requests_within_a_time(repository, tmp_path):
 
 def test_another_model_joins_the_plan_and_the_same_one_replaces_itself(repository):
     for _ in range(2):
-        assert tune(repository / "tiny_mlp", "--latency", "--budget", "1s").returncode == 0
+        assert tune(repository / "tiny_mlp", "--latency", "--budget", "3s").returncode == 0
     Entry("identity", replicas=0).write(repository)
-    assert tune("identity", "--model-repository", repository, "--budget", "1s").returncode == 0
+    assert tune("identity", "--model-repository", repository, "--budget", "3s").returncode == 0
     [plan] = plans_in(repository)
     assert [model["model"] for model in plan["models"]] == ["tiny_mlp", "identity"]
     assert plan["models"][0]["objective"] == "latency"
@@ -126,7 +126,7 @@ millrace { batching { overflow: REJECT shed_target_microseconds: 1 } }
 
 def test_plan_of_another_machine_is_not_overwritten(repository, tmp_path):
     named = tmp_path / "plan.json"
-    assert tune(repository, "--budget", "2s", "--plan", named).returncode == 0
+    assert tune(repository, "--budget", "3s", "--plan", named).returncode == 0
     plan = json.loads(named.read_text())
     plan["machine"]["cores"] = 64
     named.write_text(json.dumps(plan))
@@ -166,11 +166,11 @@ def test_nothing_to_tune(tmp_path):
 
 
 def test_server_tunes_at_start_what_has_no_plan(repository, tmp_path):
-    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "1s"]) as server:
+    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "3s"]) as server:
         assert server.logged(CHOSEN)
         assert server.logged(r"tuning .*tiny_mlp")
     assert len(plans_in(repository)) == 1
-    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "1s"]) as server:
+    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "3s"]) as server:
         assert server.logged(CHOSEN)
         assert not server.logged(r"tuning ")
 
@@ -199,10 +199,10 @@ def test_package_without_config_is_measured(tmp_path):
     repository = tmp_path / "repository"
     (repository / "package" / "1").mkdir(parents=True)
     shutil.copy(MODELS / "good" / "mlp_pt2" / "1" / "model.pt2", repository / "package" / "1")
-    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "2s"]) as server:
+    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "3s"]) as server:
         assert server.logged(r"tuning package")
         assert server.logged(r"model 'package' version 1 runs as measured on this machine")
-    done = tune(repository / "package", "--budget", "1s")
+    done = tune(repository / "package", "--budget", "3s")
     assert done.returncode == 0
     [plan] = plans_in(repository)
     assert [model["model"] for model in plan["models"]] == ["package"]
@@ -210,6 +210,6 @@ def test_package_without_config_is_measured(tmp_path):
 
 def test_plan_that_cannot_be_written_is_kept_in_memory(repository, tmp_path):
     (repository / ".millrace").write_text("not a folder")
-    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "1s"]) as server:
+    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "3s"]) as server:
         assert server.logged(CHOSEN)
         assert server.logged(r"kept in memory")
