@@ -93,7 +93,7 @@ def test_another_model_joins_the_plan_and_the_same_one_replaces_itself(repositor
 def test_what_was_found_is_written_before_the_next_model_is_measured(tmp_path):
     repository = make_repository(tmp_path / "repository", [
         Entry("identity", replicas=0), Entry("tiny_mlp", replicas=0)])
-    with subprocess.Popen(command(repository, "--budget", "120s")) as process:
+    with subprocess.Popen(command(repository, "--budget", "12s")) as process:
         try:
             [plan] = eventually(lambda: plans_in(repository), "no plan was written")
             assert process.poll() is None
