@@ -33,12 +33,12 @@ Replica::Replica(Options options, Context context)
   MILLRACE_CHECK(options_.stop_event >= 0, "A replica is ended by an event.");
 }
 
-Replica::~Replica() {
-  {
-    MutexLock lock(mutex_);
-    stopping_ = true;
-    changed_.NotifyAll();
-  }
+Replica::~Replica() { Stop(); }
+
+void Replica::Stop() {
+  MutexLock lock(mutex_);
+  stopping_ = true;
+  changed_.NotifyAll();
   SignalEvent(options_.stop_event);
 }
 

@@ -63,6 +63,8 @@ class Replica final : public BatchRunner {
   // Ends the process; a batch that it runs is given back. Blocks until that is done.
   ~Replica() override;
 
+  // Has the process end at once, as the destructor does. Never blocks.
+  void Stop() ABSL_LOCKS_EXCLUDED(mutex_);
   // Takes no batch any more, and ends the process when the batch that it runs is done. Blocks until
   // then, at most until `deadline`; true where it is done.
   bool Retire(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
