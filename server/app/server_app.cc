@@ -108,7 +108,7 @@ absl::Status ServerApp::Build() {
                                .preparers = transforms_.get(),
                                .on_change = [this] { health_->Poke(); }});
   MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, slots));
-  ShowMetrics();
+  ShowMetrics(!hardware.accelerators.empty());
   if (config_.tune_at_start > absl::ZeroDuration()) TuneAtStart(hardware, plans);
 
   MILLRACE_RETURN_IF_ERROR(repository_->Start());
@@ -164,8 +164,10 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
 }
 
 absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int cpu_slots) {
-  metrics_ = std::make_unique<ServerMetrics>(BuildVersions{
-      .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version});
+  metrics_ = std::make_unique<ServerMetrics>(
+      BuildVersions{
+          .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version},
+      static_cast<size_t>(config_.stream_names));
   MILLRACE_ASSIGN_OR_RETURN(
       http_, HttpServer::Create({.host = config_.http_host, .port = config_.http_port},
                                 {.metrics = [this] { return registry_.Render(); },
@@ -200,7 +202,12 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
   return absl::OkStatus();
 }
 
-void ServerApp::ShowMetrics() {
+void ServerApp::ShowMetrics(bool gpus) {
+  resources_ = std::make_unique<ResourceMetrics>(
+      ResourceMetrics::Options{.gpus = gpus, .triton = config_.triton_metrics}, Clock::Real(),
+      *repository_);
+  if (config_.triton_metrics) registry_.ShowTritonNames();
+  registry_.AddSource([this] { return resources_->Collect(); });
   registry_.AddSource([this] { return metrics_->Collect(); });
   registry_.AddSource([this] {
     const MemoryBudget& memory = repository_->memory();

@@ -116,6 +116,13 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
                  "calls; 0: no such quota")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 50))
       ->capture_default_str();
+  app.add_option(
+         "--stream-names", config.stream_names,
+         "Names of streams (metadata `millrace-stream-name`) that have metrics of their own")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_flag("--triton-metrics", config.triton_metrics,
+               "Show metrics by Triton's names (nv_inference_…), too");
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
   app.add_option("--plan", config.plan,

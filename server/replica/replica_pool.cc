@@ -662,12 +662,27 @@ std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {
   return list;
 }
 
-std::vector<absl::Duration> ReplicaPool::busy_for() const {
-  std::vector<absl::Duration> busy;
-  for (const ReplicaInfo& replica : List()) {
-    if (replica.busy_for) busy.push_back(*replica.busy_for);
+ReplicaPool::Glance ReplicaPool::glance() const {
+  using State = ModelGauges::Replica::State;
+  MutexLock lock(mutex_);
+  Glance glance;
+  if (template_ != nullptr) glance.pids.push_back(template_->pid());
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = slots_[i];
+    if (slot.state.ok()) ++glance.ready;
+    if (!slot.in_use()) continue;
+    if (const pid_t pid = slot.replica->pid_seen(); pid > 0) glance.pids.push_back(pid);
+    if (const auto busy = slot.replica->busy_seen()) glance.busy_for.push_back(*busy);
+    const bool starts = slot.is_starting();
+    glance.replicas.push_back({.index = static_cast<int>(i),
+                               .device = slot.placement.device == DeviceKind::kGpu
+                                             ? absl::StrCat("gpu", slot.placement.device_index)
+                                             : "cpu",
+                               .state = slot.state.ok() ? State::kReady
+                                        : starts        ? State::kStarting
+                                                        : State::kFailed});
   }
-  return busy;
+  return glance;
 }
 
 std::vector<pid_t> ReplicaPool::pids() const {

@@ -136,6 +136,15 @@ class ReplicaPool {
   };
   std::vector<ReplicaInfo> List() const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // What those see who look on: without a lock that a batch on its way takes.
+  struct Glance {
+    int ready = 0;
+    std::vector<absl::Duration> busy_for;
+    std::vector<ModelGauges::Replica> replicas;
+    std::vector<pid_t> pids;  // Of the template and the replicas, as far as there are processes.
+  };
+  Glance glance() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // How many replicas can serve now.
   int ready_replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Why requests shouldn't be sent here; see HealthOf().
@@ -145,8 +154,6 @@ class ReplicaPool {
   absl::Time unready_from() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Why each run has one row only; empty where it may have as many as the model takes.
   std::string single_rows() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // How long each running batch has been running.
-  std::vector<absl::Duration> busy_for() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The processes of the template and the replicas; 0 for one that is just being replaced.
   std::vector<pid_t> pids() const ABSL_LOCKS_EXCLUDED(mutex_);
 
