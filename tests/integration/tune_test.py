@@ -105,7 +105,7 @@ def test_what_was_found_is_written_before_the_next_model_is_measured(tmp_path):
 def test_load_that_takes_longer_than_the_budget_is_given_up(repository):
     done = tune(repository, "--budget", "30ms")
     assert done.returncode == 3
-    assert "was over before it was loaded; give more" in done.stdout + done.stderr
+    assert "give more" in done.stdout + done.stderr
     assert plans_in(repository) == []
 
 
