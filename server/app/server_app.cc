@@ -99,7 +99,7 @@ absl::Status ServerApp::Build() {
   BuildRepository(hardware, plans);
   if (config_.check_only) return repository_->Start();
   MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, hardware.cpu.slots()));
-  ShowMetrics();
+  ShowMetrics(!hardware.accelerators.empty());
   if (config_.tune_at_start > absl::ZeroDuration()) TuneAtStart(hardware, plans);
 
   MILLRACE_RETURN_IF_ERROR(repository_->Start());
@@ -117,17 +117,11 @@ void ServerApp::BuildRepository(const Hardware& hardware, const MeasuredPlans::O
   const int workers = config_.transform_workers;
   transforms_ = std::make_unique<TransformStage>(workers == 0 ? hardware.cpu.slots() : workers,
                                                  Clock::Real());
-  ModelLoader::Options loader;
-  loader.worker_program = WorkerProgram(config_);
-  loader.max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
-  loader.load_timeout = config_.load_timeout;
-  loader.unhealthy_after = config_.unhealthy_after;
-  loader.sandbox = config_.sandbox;
   repository_ = std::make_unique<ModelRepository>(
       ModelRepository::Options{
           .directories = config_.model_repositories,
           .control = ControlOf(config_),
-          .loader = std::move(loader),
+          .loader = LoaderOptions(),
           .max_queue_bytes = config_.max_queue_bytes,
           .required_models = config_.required_models,
           .placement = {.pin = config_.pin, .transform_workers = config_.transform_workers},
@@ -162,6 +156,14 @@ absl::Status ServerApp::CheckModels() const {
   return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
 }
 
+ModelLoader::Options ServerApp::LoaderOptions() const {
+  return {.worker_program = WorkerProgram(config_),
+          .max_message_bytes = static_cast<size_t>(config_.max_message_bytes),
+          .load_timeout = config_.load_timeout,
+          .unhealthy_after = config_.unhealthy_after,
+          .sandbox = config_.sandbox};
+}
+
 void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans) {
   const absl::StatusOr<std::vector<ModelDirectory>> models = repository_->Unmeasured();
   if (!models.ok() || models->empty()) return;  // Where it can't be read, Start() says so.
@@ -172,13 +174,15 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
                         }),
           " for at most ", absl::FormatDuration(config_.tune_at_start),
           ", since no plan has them for this machine");
-  RepositoryTuner tuner({.objective = {},
-                         .measurer = {.loader = {.worker_program = WorkerProgram(config_),
-                                                 .load_timeout = config_.load_timeout,
-                                                 .sandbox = config_.sandbox,
-                                                 .log_moves = false},
-                                      .placement = {.pin = config_.pin}}},
-                        hardware, plans.machine, Clock::Real(), timer_);
+  ModelLoader::Options loader = LoaderOptions();
+  loader.log_moves = false;
+  absl::StatusOr<std::vector<std::string>> written = std::vector<std::string>();
+  RepositoryTuner tuner(
+      {.objective = {},
+       .measurer = {.loader = std::move(loader), .placement = {.pin = config_.pin}},
+       // At once: a start that is given up isn't in vain.
+       .found = [&](const TuningReport& report) { written = WritePlans(report, plans.file); }},
+      hardware, plans.machine, Clock::Real(), timer_);
   const TuningReport report = tuner.Tune(*models, Clock::Real().Now() + config_.tune_at_start);
   for (const TunedVersion& each : report.models) {
     if (each.status.ok()) continue;
@@ -186,7 +190,6 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
                " was not tuned: ", std::string(each.status.message()));
   }
   repository_->AddMeasured(PlanOf(report).models);
-  const auto written = WritePlans(report, plans.file);
   if (!written.ok()) {
     LogWarning("the plan is kept in memory until the server ends: ",
                std::string(written.status().message()));
@@ -196,8 +199,10 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
 }
 
 absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int cpu_slots) {
-  metrics_ = std::make_unique<ServerMetrics>(BuildVersions{
-      .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version});
+  metrics_ = std::make_unique<ServerMetrics>(
+      BuildVersions{
+          .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version},
+      static_cast<size_t>(config_.stream_names));
   MILLRACE_ASSIGN_OR_RETURN(
       http_, HttpServer::Create({.host = config_.http_host, .port = config_.http_port},
                                 {.metrics = [this] { return registry_.Render(); },
@@ -232,7 +237,12 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
   return absl::OkStatus();
 }
 
-void ServerApp::ShowMetrics() {
+void ServerApp::ShowMetrics(bool gpus) {
+  resources_ = std::make_unique<ResourceMetrics>(
+      ResourceMetrics::Options{.gpus = gpus, .triton = config_.triton_metrics}, Clock::Real(),
+      *repository_);
+  if (config_.triton_metrics) registry_.ShowTritonNames();
+  registry_.AddSource([this] { return resources_->Collect(); });
   registry_.AddSource([this] { return metrics_->Collect(); });
   registry_.AddSource([this] {
     const MemoryBudget& memory = repository_->memory();

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "server/app/core_balancer.h"
 #include "server/app/health_monitor.h"
+#include "server/app/resource_metrics.h"
 #include "server/base/clock.h"
 #include "server/base/timer_thread.h"
 #include "server/channel/worker_protocol.h"
@@ -55,10 +56,11 @@ class ServerApp {
   void BuildRepository(const Hardware& hardware, const MeasuredPlans::Options& plans);
   // What is wrong with the models that were to be loaded.
   absl::Status CheckModels() const;
+  ModelLoader::Options LoaderOptions() const;
   // Measures the models that no plan has, before they are loaded.
   void TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans);
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);
-  void ShowMetrics();
+  void ShowMetrics(bool gpus);
   absl::Status readiness() const;
   // Called by the health monitor, once at a time.
   void ShowHealth(const std::string& name, const absl::Status& state);
@@ -69,6 +71,7 @@ class ServerApp {
   std::unique_ptr<ServerMetrics> metrics_;
   std::unique_ptr<TransformStage> transforms_;
   std::unique_ptr<ModelRepository> repository_;
+  std::unique_ptr<ResourceMetrics> resources_;
   std::unique_ptr<RpcServer> rpc_;
   std::unique_ptr<AdminServer> admin_;  // Null where nobody may administer the server.
   std::unique_ptr<HttpServer> http_;

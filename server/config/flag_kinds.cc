@@ -30,6 +30,12 @@ void AddDuration(CLI::App& app, const std::string& flag, absl::Duration* duratio
       ->default_str(absl::FormatDuration(*duration));
 }
 
+void AddMaxMessageBytes(CLI::App& app, int* bytes, const std::string& help) {
+  app.add_option("--max-message-bytes", *bytes, help)
+      ->check(CLI::Range(1 << 10, 1 << 30))
+      ->capture_default_str();
+}
+
 void AddWorkerProgram(CLI::App& app, std::string* program) {
   app.add_option("--worker", *program,
                  "The worker program; default: millrace-worker beside this program")

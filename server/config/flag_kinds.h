@@ -34,6 +34,9 @@ void AddChoice(CLI::App& app, const std::string& flag, T* value,
       ->default_str(initial);
 }
 
+// --max-message-bytes.
+void AddMaxMessageBytes(CLI::App& app, int* bytes, const std::string& help);
+
 // --worker FILE.
 void AddWorkerProgram(CLI::App& app, std::string* program);
 

@@ -95,10 +95,8 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.option_defaults()->group("Limits");
-  app.add_option("--max-message-bytes", config.max_message_bytes,
-                 "The largest message that gRPC takes; a larger one ends its stream")
-      ->check(CLI::Range(1 << 10, 1 << 30))
-      ->capture_default_str();
+  AddMaxMessageBytes(app, &config.max_message_bytes,
+                     "The largest message that gRPC takes; a larger one ends its stream");
   app.add_option("--max-streams", config.max_streams, "Streams that may be open at once")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -125,6 +123,14 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
                  "calls; 0: no such quota")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 50))
       ->capture_default_str();
+  app.option_defaults()->group("Metrics");
+  app.add_option(
+         "--stream-names", config.stream_names,
+         "Names of streams (metadata `millrace-stream-name`) that have metrics of their own")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_flag("--triton-metrics", config.triton_metrics,
+               "Show metrics by Triton's names (nv_inference_…), too");
   app.option_defaults()->group("Placement");
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");

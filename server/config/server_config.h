@@ -34,6 +34,8 @@ struct ServerConfig {
   int64_t max_queue_bytes = int64_t{1} << 30;
   int64_t max_stream_bytes = 256 << 20;
   int64_t grpc_memory_bytes = 0;  // 0: no quota.
+  int stream_names = 64;          // That have metrics of their own.
+  bool triton_metrics = false;
 
   std::vector<std::string> required_models;
   bool pin = false;

@@ -10,7 +10,7 @@
 namespace millrace {
 
 // A way to run a model that may be found best.
-using Candidate = Measurements::Best;
+using Candidate = MeasuredBest;
 
 // What is sent to a model while it is measured.
 struct Load {
@@ -40,9 +40,10 @@ class Measurer {
   virtual absl::StatusOr<Trial> Run(const Candidate& candidate, const Load& load,
                                     absl::Duration length) = 0;
 
-  // Only these will be run from now on: what others need may be given up. Blocks for as long as it
-  // takes to get ready for them.
-  virtual void Keep(absl::Span<const Candidate> candidates) = 0;
+  // Only these will be run from now on: what others need may be given up. Gets ready for them, in
+  // their order, as far as that has begun before `deadline`; the others take longer when they are
+  // run. Blocks.
+  virtual void Keep(absl::Span<const Candidate> candidates, absl::Time deadline) = 0;
 };
 
 }  // namespace millrace

@@ -59,21 +59,16 @@ ExecutionMode ModeOf(const ModelSettings& settings, EngineKind engine,
   return mode;
 }
 
-// "torchscript bf16": how it runs, in the table of what runs where.
-std::string DescribeEngine(const ExecutionMode& mode) {
-  return absl::StrCat(EngineName(mode.engine), mode.bfloat16 ? " bf16" : "",
-                      mode.channels_last ? " nhwc" : "");
-}
-
 ModelPlacementConfig PlacementConfigOf(const LoadTask& task) {
   return {.model = task.model,
           .version = task.version.number,
-          .engine = DescribeEngine(task.mode),
+          .engine = NameOf(task.mode),
           .groups = GroupsOf(*task.settings, task.version.engine),
           .intra_op_threads = task.settings->intra_op_threads,
           .bfloat16 = task.mode.bfloat16,
           .range = task.settings->replica_range,
-          .has_transform = task.settings->has_transform()};
+          .has_transform = task.settings->has_transform(),
+          .measured = task.measured};
 }
 
 absl::Status ShuttingDown() { return absl::UnavailableError("the server is shutting down"); }
@@ -102,10 +97,11 @@ ModelRepository::ModelRepository(Options options, Hardware hardware, Context con
                                 .memory = &memory_,
                                 .preparers = context_.preparers,
                                 .on_change = [this] { Tell(); }}),
-      inferrer_([this](const ModelVersion& version, int fd) {
+      inferrer_([this](const ModelVersion& version, int fd, int given_up) {
         return InspectModel({.worker_program = options_.loader.worker_program,
                              .sandbox = options_.loader.sandbox,
-                             .timeout = options_.loader.load_timeout},
+                             .timeout = options_.loader.load_timeout,
+                             .cancel_events = {loader_.cancel_event(), given_up}},
                             version.engine, version.path, fd);
       }),
       reaper_(std::make_unique<ModelReaper>(*context_.clock, *context_.timer)),
@@ -138,17 +134,22 @@ absl::Status ModelRepository::Start() {
                               keeper_->Add([this, names] { Follow(names); });
                             }));
   }
-  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
-                            ScanRepositories(options_.directories));
-  if (options_.control.mode == Mode::kExplicit) directories = NamedOnes(std::move(directories));
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories, Scan());
+  std::erase_if(directories, [this](const ModelDirectory& directory) {
+    return !IsLoadedAtStart(directory.name);
+  });
+  for (const std::string& name : options_.control.load_at_start) {
+    const bool there =
+        name == "*" || std::any_of(directories.begin(), directories.end(),
+                                   [&](const ModelDirectory& each) { return each.name == name; });
+    if (!there) {
+      LogError("model '", name, "': --load-model names it, but no repository has it");
+    }
+  }
   Tell();
-  bool applied = false;
-  keeper_->Add([&] {
+  DoOnKeeper([&] {
     for (ModelDirectory& directory : directories) inferrer_.Complete(directory);
     Apply(directories, /*again=*/false);
-    MutexLock lock(mutex_);
-    applied = true;
-    changed_.NotifyAll();
   });
   MutexLock lock(mutex_);
   const auto settled = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -157,48 +158,66 @@ absl::Status ModelRepository::Start() {
                          return table_.IsSettled(directory.name);
                        });
   };
-  while (!applied || !settled()) changed_.Wait(mutex_);
+  while (!settled()) changed_.Wait(mutex_);
   started_ = true;
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<ModelDirectory>> ModelRepository::Unmeasured() {
-  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
-                            ScanRepositories(options_.directories));
-  const std::vector<std::string>& names = options_.control.load_at_start;
-  const auto is_loaded = [&](const std::string& name) {
-    return options_.control.mode != Mode::kExplicit ||
-           std::any_of(names.begin(), names.end(),
-                       [&](const std::string& each) { return each == name || each == "*"; });
-  };
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories, Scan());
+  Tell();
   std::vector<ModelDirectory> unmeasured;
-  for (ModelDirectory& directory : directories) {
-    if (!directory.status.ok() || !directory.settings || !is_loaded(directory.name)) continue;
-    std::erase_if(directory.versions, [&](const ModelVersion& version) {
-      return !version.status.ok() || plans_.Knows(*directory.settings, version);
-    });
-    if (!directory.versions.empty()) unmeasured.push_back(std::move(directory));
-  }
+  DoOnKeeper([&] {
+    for (ModelDirectory& directory : directories) {
+      if (!IsLoadedAtStart(directory.name)) continue;
+      inferrer_.Complete(directory);
+      if (!directory.status.ok() || !directory.settings) continue;
+      std::erase_if(directory.versions, [&](const ModelVersion& version) {
+        return !version.status.ok() || plans_.Knows(*directory.settings, version);
+      });
+      if (!directory.versions.empty()) unmeasured.push_back(std::move(directory));
+    }
+  });
   return unmeasured;
 }
 
-std::vector<ModelDirectory> ModelRepository::NamedOnes(std::vector<ModelDirectory> all) {
+absl::StatusOr<std::vector<ModelDirectory>> ModelRepository::Scan() {
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
+                            ScanRepositories(options_.directories));
+  std::set<std::string> there;
+  MutexLock lock(mutex_);
+  for (const ModelDirectory& directory : directories) {
+    there.insert(directory.name);
+    table_.Add(directory, IsLoadedAtStart(directory.name)
+                              ? absl::UnavailableError("the server starts, and is yet to load it")
+                              : absl::UnavailableError("not loaded; RepositoryModelLoad loads it"));
+  }
+  scanned_.swap(there);
+  for (const std::string& name : there) {  // What an earlier scan has found.
+    const auto model = table_.models().find(name);
+    const bool gone = scanned_.count(name) == 0 && model != table_.models().end();
+    if (gone && model->second.versions.empty()) table_.Remove(name);
+  }
+  return directories;
+}
+
+bool ModelRepository::IsLoadedAtStart(const std::string& name) const {
   const std::vector<std::string>& names = options_.control.load_at_start;
-  std::set<std::string> missing(names.begin(), names.end());
-  const bool everything = missing.erase("*") > 0;
-  std::vector<ModelDirectory> named;
-  for (ModelDirectory& directory : all) {
-    if (missing.erase(directory.name) > 0 || everything) {
-      named.push_back(std::move(directory));
-      continue;
-    }
+  return options_.control.mode != Mode::kExplicit ||
+         std::any_of(names.begin(), names.end(),
+                     [&](const std::string& each) { return each == name || each == "*"; });
+}
+
+void ModelRepository::DoOnKeeper(const std::function<void()>& task) {
+  bool done = false;
+  keeper_->Add([&] {
+    task();
     MutexLock lock(mutex_);
-    table_.Add(directory, absl::UnavailableError("not loaded; RepositoryModelLoad loads it"));
-  }
-  for (const std::string& name : missing) {
-    LogError("model '", name, "': --load-model names it, but no repository has it");
-  }
-  return named;
+    done = true;
+    changed_.NotifyAll();
+  });
+  MutexLock lock(mutex_);
+  while (!done) changed_.Wait(mutex_);
 }
 
 absl::Status ModelRepository::CheckControl() const {
@@ -219,10 +238,11 @@ absl::Status ModelRepository::CheckControl() const {
 }
 
 void ModelRepository::LoadModel(const std::string& name, std::optional<std::string> config,
-                                Done done) {
+                                Done done, std::shared_ptr<const UniqueFd> given_up) {
   if (const absl::Status status = CheckControl(); !status.ok()) return done(status);
-  keeper_->Add([this, name, config = std::move(config), done = std::move(done)]() mutable {
-    LoadNow(name, config, std::move(done));
+  keeper_->Add([this, name, config = std::move(config), done = std::move(done),
+                given_up = std::move(given_up)]() mutable {
+    LoadNow(name, config, std::move(done), given_up->get());
   });
 }
 
@@ -233,19 +253,22 @@ void ModelRepository::UnloadModel(const std::string& name, Done done) {
 }
 
 void ModelRepository::LoadNow(const std::string& name, const std::optional<std::string>& config,
-                              Done done) {
+                              Done done, int given_up) {
   absl::StatusOr<ModelDirectory> directory = FindModelDirectory(options_.directories, name, config);
   if (!directory.ok()) return done(directory.status());
-  inferrer_.Complete(*directory);
-  // A configuration that makes no sense is the caller's fault, and says nothing of the model.
-  if (config && !directory->status.ok()) return done(directory->status);
+  inferrer_.Complete(*directory, given_up);
+  // A configuration that makes no sense is the caller's fault, and says nothing of the model; nor
+  // does an inspection that was given up.
+  const bool nothing_new =
+      absl::IsCancelled(directory->status) || (config && !directory->status.ok());
   bool refused;
   {
     MutexLock lock(mutex_);
     refused = stopping_;
-    if (!refused) waiting_.emplace(name, std::move(done));
+    if (!refused && !nothing_new) waiting_.emplace(name, std::move(done));
   }
   if (refused) return done(ShuttingDown());
+  if (nothing_new) return done(directory->status);
   Apply({*directory}, /*again=*/true);
   AnswerWaiting(name);
 }
@@ -295,7 +318,7 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   std::vector<LoadTask> tasks;
   ModelTable::Released released;
   for (const ModelDirectory& directory : directories) {
-    if (!directory.status.ok()) {
+    if (!directory.status.ok() && !absl::IsCancelled(directory.status)) {
       LogError("model '", directory.name, "': ", std::string(directory.status.message()));
     }
     const auto settings =
@@ -308,7 +331,7 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
       tasks.push_back({.model = directory.name,
                        .version = *on_disk,
                        .mode = {},
-                       .most_rows = 0,
+                       .measured = std::nullopt,
                        .settings = settings,
                        .place = nullptr,
                        .plan = {},
@@ -317,10 +340,10 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   }
   Retire(released);
   if (tasks.empty()) return Tell();
-  const Measurements measurements = Measure(tasks);
+  const double cores = Measure(tasks);
   std::vector<ModelPlacementConfig> configs;
   for (const LoadTask& task : tasks) configs.push_back(PlacementConfigOf(task));
-  auto places = places_.Place(configs, measurements, PlacesLeftBy(tasks));
+  auto places = places_.Place(configs, cores, PlacesLeftBy(tasks));
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (!places[i].ok()) {
       Finish(tasks[i], places[i].status());
@@ -332,10 +355,10 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   Tell();
 }
 
-Measurements ModelRepository::Measure(std::vector<LoadTask>& tasks) {
-  Measurements measurements;
+double ModelRepository::Measure(std::vector<LoadTask>& tasks) {
   // Of a budget that has changed since the start nothing was measured.
-  const bool known = std::abs(places_.budget().cores() - plans_.machine().cores) < 0.01;
+  const double cores = places_.budget().cores();
+  const bool known = std::abs(cores - plans_.machine().cores) < 0.01;
   for (LoadTask& task : tasks) {
     ModelVersion& version = task.version;
     std::optional<TunedModel> tuned;
@@ -345,16 +368,12 @@ Measurements ModelRepository::Measure(std::vector<LoadTask>& tasks) {
     std::optional<ExecutionMode> mode;
     if (tuned) {
       mode = tuned->best.mode;
-      task.most_rows = tuned->best.most_rows;
-      measurements.on_cpu[{task.model, version.number}] = tuned->best;
+      task.measured = tuned->best;
     }
-    if (mode && mode->engine != version.engine) {
-      version.engine = mode->engine;
-      version.path = version.package;
-    }
+    if (mode) version = VersionOn(version, mode->engine).value_or(version);
     task.mode = ModeOf(*task.settings, version.engine, mode);
   }
-  return measurements;
+  return cores;
 }
 
 std::set<const PlacementClaim*> ModelRepository::PlacesLeftBy(const std::vector<LoadTask>& tasks) {
@@ -373,7 +392,12 @@ void ModelRepository::Load(LoadTask& task) {
   task.plan = places_.PlanOf(*task.place);
   const absl::StatusOr<std::shared_ptr<ServedModel>> loaded = TryLoad(task);
   Finish(task, loaded);
-  if (loaded.ok()) MoveToPlan(**loaded);  // It may have changed, and now Replan() finds the model.
+  if (!loaded.ok()) return;
+  // The plan may have changed since. Replan() finds the model by now, so this isn't older than what
+  // it brings; both go by the mover, so that neither overtakes the other.
+  mover_->Add([this, weak = std::weak_ptr<ServedModel>(*loaded)] {
+    if (const std::shared_ptr<ServedModel> model = weak.lock()) MoveToPlan(model);
+  });
 }
 
 absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const LoadTask& task) {
@@ -462,21 +486,26 @@ void ModelRepository::Ended(const LoadTask& task, const ServedModel* model) {
 void ModelRepository::Replan(const CpuBudget& budget) {
   places_.Replan(budget);
   mover_->Add([this] {
-    for (const std::shared_ptr<ServedModel>& model : Loaded()) MoveToPlan(*model);
+    for (const std::shared_ptr<ServedModel>& model : Loaded()) MoveToPlan(model);
   });
 }
 
-void ModelRepository::MoveToPlan(ServedModel& model) {
+void ModelRepository::MoveToPlan(const std::shared_ptr<ServedModel>& model) {
   const PlacementClaim* place;  // Lives as long as the model.
   {
     MutexLock lock(mutex_);
-    const auto found = place_of_.find(&model);
+    const auto found = place_of_.find(model.get());
     if (stopping_ || found == place_of_.end()) return;
     place = found->second;
+    moving_ = model;
   }
-  const absl::Status moved = model.Follow(places_.PlanOf(*place), kMoveTimeout);
-  if (moved.ok()) return;
-  LogWarning("model '", model.signature().model_name(), "' version ", model.signature().version(),
+  const absl::Status moved = model->Follow(places_.PlanOf(*place), kMoveTimeout);
+  {
+    MutexLock lock(mutex_);
+    moving_.reset();
+  }
+  if (moved.ok() || absl::IsCancelled(moved)) return;
+  LogWarning("model '", model->signature().model_name(), "' version ", model->signature().version(),
              " doesn't run as planned: ", std::string(moved.message()),
              "; the operators' call Restart moves its replicas once that is mended");
 }
@@ -509,14 +538,17 @@ void ModelRepository::Tell() {
 
 void ModelRepository::StopChanges() {
   std::multimap<std::string, Done> waiting;
+  std::shared_ptr<ServedModel> moving;
   {
     MutexLock lock(mutex_);
     stopping_ = true;
+    moving = moving_;
     waiting.swap(waiting_);
     changed_.NotifyAll();
   }
   watcher_.reset();
   loader_.Cancel();
+  if (moving != nullptr) moving->StopMoves();
   for (auto& [name, done] : waiting) done(ShuttingDown());
 }
 

@@ -25,17 +25,19 @@ PlacementBook::PlacementBook(Hardware hardware, PlacementOptions options, CoreLe
     : options_(options), leases_(leases), hardware_(std::move(hardware)) {}
 
 std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook::Place(
-    absl::Span<const ModelPlacementConfig> models, const Measurements& measurements,
+    absl::Span<const ModelPlacementConfig> models, double measured_cores,
     const std::set<const PlacementClaim*>& leaving) {
   PlacementPlan plan;
   std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> claims;
   {
     MutexLock lock(mutex_);
-    plan = PlanPlacement(hardware_, models, measurements, options_, Placed(leaving));
+    std::vector<ModelPlacementConfig> planned;
+    for (const ModelPlacementConfig& each : models) planned.push_back(ToPlan(each, measured_cores));
+    plan = PlanPlacement(hardware_, planned, options_, Placed(leaving));
     for (size_t i = 0; i < models.size(); ++i) {
       const ModelPlan& model = plan.models[i];
       if (model.status.ok()) {
-        claims.emplace_back(Enter(models[i], measurements, model));
+        claims.emplace_back(Enter(models[i], measured_cores, model));
       } else {
         claims.emplace_back(model.status);
       }
@@ -55,14 +57,10 @@ void PlacementBook::Replan(const CpuBudget& budget) {
     MutexLock lock(mutex_);
     before = std::exchange(hardware_.cpu, budget);
     std::vector<ModelPlacementConfig> models;
-    Measurements measurements;
     for (const PlacementClaim* const claim : claims_) {
-      models.push_back(claim->config_);
-      if (claim->measured_ && claim->measured_cores_ == budget.cores()) {
-        measurements.on_cpu[{claim->config_.model, claim->config_.version}] = *claim->measured_;
-      }
+      models.push_back(ToPlan(claim->config_, claim->measured_cores_));
     }
-    plan = PlanPlacement(hardware_, models, measurements, options_);
+    plan = PlanPlacement(hardware_, models, options_);
     for (size_t i = 0; i < claims_.size(); ++i) {
       if (!plan.models[i].status.ok()) continue;
       differs |= plan.models[i].places() != claims_[i]->plan_.places();
@@ -112,16 +110,16 @@ std::vector<int> PlacementBook::PlaceTransformWorkers(int workers) const {
   return millrace::PlaceTransformWorkers(hardware_, workers, options_, Placed({}));
 }
 
+ModelPlacementConfig PlacementBook::ToPlan(ModelPlacementConfig config,
+                                           double measured_cores) const {
+  if (measured_cores != hardware_.cpu.cores()) config.measured.reset();
+  return config;
+}
+
 std::shared_ptr<const PlacementClaim> PlacementBook::Enter(const ModelPlacementConfig& config,
-                                                           const Measurements& measurements,
-                                                           ModelPlan plan) {
-  auto* const entered = new PlacementClaim(config, std::move(plan));
-  claims_.push_back(entered);
-  if (const auto measured = measurements.on_cpu.find({config.model, config.version});
-      measured != measurements.on_cpu.end()) {
-    entered->measured_ = measured->second;
-    entered->measured_cores_ = hardware_.cpu.cores();
-  }
+                                                           double measured_cores, ModelPlan plan) {
+  claims_.push_back(new PlacementClaim(config, std::move(plan)));
+  claims_.back()->measured_cores_ = measured_cores;
   return std::shared_ptr<const PlacementClaim>(claims_.back(), [this](const PlacementClaim* last) {
     Strike(last);
     delete last;

@@ -41,6 +41,7 @@ InferStream::InferStream(const InferContext& context, OpenStreams& open_streams,
       window_(context.limits.default_window, context.limits.max_bytes) {}
 
 InferStream::~InferStream() {
+  context_.metrics->AnswersDropped(static_cast<uint64_t>(decided_.load()));
   MutexLock lock(mutex_);
   context_.metrics->StreamHolds(-static_cast<int64_t>(window_.held_bytes()));
   for (size_t i = 0; i < window_.size(); ++i) {  // What nobody was left to answer.
@@ -126,6 +127,7 @@ void InferStream::OnWritten(bool ok) {
     next = NextOperations();
   }
   context_.metrics->RequestFinished(InferRpc::kModelStreamInfer);
+  if (ok) context_.metrics->AnswerWritten();
   Begin(std::move(next));
   ReleaseTag();
 }
@@ -168,6 +170,7 @@ void InferStream::Agree(const StreamTerms& terms) {
                                              if (const auto alive = weak.lock())
                                                alive->OnParked(change);
                                            }}));
+  counts_ = context_.metrics->streams().Open(terms.name);
   MutexLock lock(mutex_);
   window_ = StreamWindow(terms.window, context_.limits.max_bytes);
   ends_on_error_ = terms.ends_on_error;
@@ -189,6 +192,8 @@ void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
     response.model_name = std::move(request.model_name);
     response.model_version = std::move(request.model_version);
     response.parameters = std::move(request.echoes);
+    response.timings.arrival = now;
+    response.timings.answered = context_.clock->Now();
     return responder.Respond(std::move(response));
   }
   Remember(*model);
@@ -224,6 +229,8 @@ void InferStream::OnParked(int change) {
 // ---- Answers ----
 
 void InferStream::OnDecided(uint64_t place, const Response& response) {
+  context_.metrics->AnswerDecided();
+  decided_.fetch_add(1, std::memory_order_relaxed);
   Operations next;
   {
     MutexLock lock(mutex_);
@@ -236,6 +243,7 @@ void InferStream::OnDecided(uint64_t place, const Response& response) {
 
 void InferStream::TakeAnswer(uint64_t place, Response&& response) {
   absl::Status status = response.status;
+  CountLeaving(response);
   grpc::ByteBuffer message = EncodeStreamResponse(std::move(response));
   bool ends;
   Operations next;
@@ -252,6 +260,24 @@ void InferStream::TakeAnswer(uint64_t place, Response&& response) {
   }
   if (ends) DropWaiting();  // Before the Finish: who hears of the end finds nothing left.
   Begin(std::move(next));
+}
+
+void InferStream::CountLeaving(const Response& response) {
+  const Timings& timings = response.timings;
+  const absl::Time now = context_.clock->Now();
+  decided_.fetch_sub(1, std::memory_order_relaxed);
+  const bool lost = timings.answered == absl::InfinitePast();  // By the server.
+  context_.metrics->AnswerLeft(lost ? absl::ZeroDuration() : now - timings.answered);
+  if (response.status.ok()) return counts_->Served(now - timings.arrival);
+  switch (response.status.code()) {
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnavailable:
+      return counts_->Dropped();
+    default:
+      return counts_->Failed();
+  }
 }
 
 void InferStream::Abandon() {

@@ -14,6 +14,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "server/base/mutex.h"
 #include "server/dispatch/caller.h"
+#include "server/metrics/stream_metrics.h"
 #include "server/ordering/response_sequencer.h"
 #include "server/ordering/stream_window.h"
 #include "server/rpc/call_gate.h"
@@ -71,6 +72,8 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   void OnDecided(uint64_t place, const Response& response) ABSL_LOCKS_EXCLUDED(mutex_);
   // The sequencer's next answer.
   void TakeAnswer(uint64_t place, Response&& response) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Counts an answer whose turn has come.
+  void CountLeaving(const Response& response);
   // Drops everything: the peer has gone.
   void Abandon() ABSL_LOCKS_EXCLUDED(mutex_);
   // Drops what waits at the models, and the answers to come. What runs already goes on. REQUIRES:
@@ -110,6 +113,7 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> stream_;
   std::shared_ptr<Caller> caller_;                // Null until the stream is accepted.
   std::shared_ptr<ResponseSequencer> sequencer_;  // As `caller_`.
+  std::shared_ptr<StreamCounts> counts_;          // As `caller_`.
 
   MethodTag<InferStream, &InferStream::OnAccepted> on_accepted_;
   MethodTag<InferStream, &InferStream::OnRead> on_read_;
@@ -124,6 +128,8 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   // Operations that are out, and the stream's hold on itself until the last of them is back.
   std::atomic<int> owed_tags_{2};  // Accepted and done.
   std::shared_ptr<InferStream> self_;
+
+  std::atomic<int64_t> decided_{0};  // Answers that are there and haven't left.
 
   mutable Mutex mutex_;
   StreamWindow window_ ABSL_GUARDED_BY(mutex_);

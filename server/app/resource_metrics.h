@@ -1,0 +1,51 @@
+// Copyright The Millrace Authors
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/base/clock.h"
+#include "server/base/mutex.h"
+#include "server/hardware/nvml.h"
+#include "server/hardware/process_groups.h"
+#include "server/metrics/sample.h"
+#include "server/repository/model_repository.h"
+
+namespace millrace {
+
+// What the server's process, its workers, its cgroup and the machine's GPUs use, for scrapes.
+// Thread-safe.
+class ResourceMetrics {
+ public:
+  struct Options {
+    bool gpus = false;    // Ask NVIDIA's management library, where the machine has it.
+    bool triton = false;  // Show CPU and memory by Triton's names, too.
+  };
+
+  // `clock` and `repository` outlive it.
+  ResourceMetrics(Options options, Clock& clock, ModelRepository& repository);
+
+  // Every series. Takes a bounded time: see ProcessGroups.
+  std::vector<Sample> Collect() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  void CollectProcess(std::vector<Sample>& samples) const;
+  void CollectWorkers(std::vector<Sample>& samples) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CollectCgroup(std::vector<Sample>& samples) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CollectGpus(std::vector<Sample>& samples) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Options options_;
+  Clock& clock_;
+  ModelRepository& repository_;
+  Mutex mutex_;
+  ProcessGroups workers_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<Nvml> nvml_ ABSL_GUARDED_BY(mutex_);  // Null: there is none.
+  // What the last scrape saw.
+  absl::Time looked_ ABSL_GUARDED_BY(mutex_);
+  std::optional<double> cpu_seconds_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace millrace
