@@ -22,9 +22,7 @@ class ProcessGroupsTest : public testing::Test {
                              start, " 1 1 99"));
     tree_.Write(absl::StrCat("proc/", pid, "/status"), absl::StrCat("RssAnon: ", kilobytes, " kB"));
   }
-  void End(pid_t pid) {
-    std::filesystem::remove_all(tree_.root() / "proc" / absl::StrCat(pid));
-  }
+  void End(pid_t pid) { std::filesystem::remove_all(tree_.root() / "proc" / absl::StrCat(pid)); }
   ProcessGroups::Usage Look(const std::vector<pid_t>& pids) {
     return groups_.Look({{"m/1", pids}}).front();
   }

@@ -46,14 +46,35 @@ class PromtoolTest : public ::testing::Test {
     server_.SetTlsCertificateExpiry(absl::FromUnixSeconds(2'000'000'000));
     registry_.AddSource([] {  // What other folders show.
       std::vector<Sample> samples;
-      for (const Metric* metric :
-           {&kCpuBudget, &kTransformWorkers, &kTransformBusyTotal, &kBatchCores, &kQueueBytes,
-            &kQueueBytesLimit, &kTraceDroppedTotal, &kLogDroppedTotal, &kWorkerCpuTotal,
-            &kWorkerMemory, &kCgroupCpuTotal, &kCgroupPeriodsTotal, &kCgroupThrottledPeriodsTotal,
-            &kCgroupThrottledTotal, &kCgroupMemory, &kCgroupWorkingSet, &kCgroupMemoryLimit,
-            &kCgroupOomKillsTotal, &kGpuUtilisation, &kGpuMemoryUsed, &kGpuMemoryTotal, &kGpuPower,
-            &kProcessCpuTotal, &kProcessResident, &kProcessVirtual, &kProcessOpenFds,
-            &kProcessMaxFds, &kProcessThreads, &kProcessStartTime}) {
+      for (const Metric* metric : {&kCpuBudget,
+                                   &kTransformWorkers,
+                                   &kTransformBusyTotal,
+                                   &kBatchCores,
+                                   &kQueueBytes,
+                                   &kQueueBytesLimit,
+                                   &kTraceDroppedTotal,
+                                   &kLogDroppedTotal,
+                                   &kWorkerCpuTotal,
+                                   &kWorkerMemory,
+                                   &kCgroupCpuTotal,
+                                   &kCgroupPeriodsTotal,
+                                   &kCgroupThrottledPeriodsTotal,
+                                   &kCgroupThrottledTotal,
+                                   &kCgroupMemory,
+                                   &kCgroupWorkingSet,
+                                   &kCgroupMemoryLimit,
+                                   &kCgroupOomKillsTotal,
+                                   &kGpuUtilisation,
+                                   &kGpuMemoryUsed,
+                                   &kGpuMemoryTotal,
+                                   &kGpuPower,
+                                   &kProcessCpuTotal,
+                                   &kProcessResident,
+                                   &kProcessVirtual,
+                                   &kProcessOpenFds,
+                                   &kProcessMaxFds,
+                                   &kProcessThreads,
+                                   &kProcessStartTime}) {
         std::vector<std::string> labels;
         for (const char* label : metric->labels) {
           if (label != nullptr) labels.emplace_back("x");
