@@ -210,7 +210,7 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
 void ServerApp::ShowMetrics(bool gpus) {
   resources_ = std::make_unique<ResourceMetrics>(
       ResourceMetrics::Options{.gpus = gpus, .triton = config_.triton_metrics}, Clock::Real(),
-      *repository_);
+      registry_, repository_->places());
   if (config_.triton_metrics) registry_.ShowTritonNames();
   registry_.AddSource([this] { return resources_->Collect(); });
   registry_.AddSource([this] { return metrics_->Collect(); });
