@@ -138,7 +138,7 @@ TEST_F(RequestTracerTest, FileThatCanNotBeWrittenIsAnErrorThatNamesIt) {
 
 TEST_F(RequestTracerTest, LogSaysHowARequestFared) {
   ConfigureLog(LogLevel::kInfo, LogFormat::kJson, "tester");
-  auto tracer = Make({.access_log_sample = 1});
+  auto tracer = Make({.trace_file = "", .access_log_sample = 1});
   TracedRequest request = ServedRequest(clock_.Now(), "frame 7", 9);
   const auto trace = Begin(*tracer);
   ASSERT_TRUE(trace != nullptr && trace->to_log);
