@@ -154,10 +154,26 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
               "From saying not ready to refusing requests, when the server is told to stop");
   AddDuration(app, "--drain-timeout", &config.drain_timeout,
               "How long requests that were read may take to be answered, when the server stops");
-  app.option_defaults()->group("Log");
+  app.option_defaults()->group("Log and trace");
   AddLogLevel(app, &config.log_level, "info");
   AddChoice(app, "--log-format", &config.log_format,
             {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, "text", "How it is logged");
+  app.add_option("--trace-file", config.trace_file,
+                 "Where requests are traced, in Chrome's trace format; made anew; default: nowhere")
+      ->type_name("FILE");
+  app.add_option("--trace-sample", config.trace_sample,
+                 "The part of the requests that is traced, from 0 to 1; those whose `traceparent` "
+                 "says that they are recorded always are")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--trace-file-bytes", config.trace_file_bytes,
+                 "How large the trace file may get; requests after that are not traced")
+      ->check(CLI::Range(int64_t{1} << 10, int64_t{1} << 50))
+      ->capture_default_str();
+  app.add_option("--access-log", config.access_log,
+                 "The part of the requests that is logged once they are answered, from 0 to 1")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   app.option_defaults()->group("Instead of serving");
   app.add_flag("--check", config.check_only,
                "Load every model as when serving, listen nowhere, and leave: 0 where all of it "
