@@ -6,8 +6,8 @@
     helm/document.py            brings both up to date
     helm/document.py --check    fails where they aren't
 
-In values.yaml a comment that begins with `# --` describes the key that follows it, as for helm-docs,
-and `## Title` begins a section. A map with a comment of its own is one entry.
+In values.yaml a comment that begins with `# --` describes the key that follows it, as for
+helm-docs, and `## Title` begins a section. A map with a comment of its own is one entry.
 """
 
 import argparse

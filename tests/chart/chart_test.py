@@ -141,6 +141,15 @@ def test_what_the_cluster_doesnt_know_is_refused(settings, said):
     assert f"the cluster doesn't know {said}" in chart.refusal(*MINIMAL, *arguments, apis=())
 
 
+def test_models_as_an_image_are_refused_where_they_cant_be_mounted():
+    image = ("--set", "models.existingClaim=,models.image.reference=models:1")
+    folder = ("--set", "models.subPath=repository")
+    assert "takes Kubernetes 1.31" in chart.refusal(*MINIMAL, *image, version="1.30")
+    assert chart.template(*MINIMAL, *image, version="1.31").returncode == 0
+    assert "takes Kubernetes 1.33" in chart.refusal(*MINIMAL, *image, *folder, version="1.32")
+    assert chart.template(*MINIMAL, *image, *folder, version="1.33").returncode == 0
+
+
 def test_an_older_kubernetes_is_refused():
     assert "incompatible with Kubernetes v1.28.0" in chart.refusal(*MINIMAL, version="1.28")
 
@@ -667,7 +676,7 @@ METRIC = re.compile(r"(?<![\w:./-])millrace_[a-z0-9_]+(?![\w:/-])")
 @pytest.mark.parametrize("path", [
     *sorted((chart.CHART / "files").glob("**/*.*")), *sorted(chart.EXAMPLES.glob("**/*.yaml")),
     chart.CHART / "values.yaml", *sorted((chart.CHART / "templates").glob("*.*")),
-    *(chart.ROOT / "docs" / page for page in ("autoscaling.md", "kubernetes.md", "sidecar.md"))],
+    *(chart.ROOT / "docs" / f"{page}.md" for page in ("autoscaling", "kubernetes", "sidecar"))],
     ids=lambda path: str(path.relative_to(chart.ROOT)))
 def test_metrics_that_are_named_exist(path):
     unknown = set(METRIC.findall(path.read_text())) - catalogue()
@@ -678,7 +687,7 @@ def test_rules_and_dashboards_arrive_as_they_are(tmp_path):
     copy = chart.copy_of_chart(tmp_path)
     rules = ('groups:\n  - name: more\n    rules:\n      - alert: Late\n'
              '        expr: millrace_queue_oldest_age_seconds > 1\n        for: 5m\n'
-             '        annotations:\n          summary: "{{ $labels.model }} waits {{ $value }} s"\n')
+             '        annotations:\n          summary: "{{ $labels.model }}: {{ $value }} s"\n')
     dashboard = '{"title": "More", "panels": [{"legendFormat": "{{model}}"}]}'
     (copy / "files" / "rules").mkdir(exist_ok=True)
     (copy / "files" / "dashboards").mkdir(exist_ok=True)
@@ -715,6 +724,18 @@ def test_labels_and_annotations_arrive():
         assert item["metadata"]["namespace"] == chart.NAMESPACE
     pod = chart.only(found, "Deployment")["spec"]["template"]["metadata"]
     assert pod["labels"]["tier"] == "inference" and pod["annotations"]["note"] == "models 3"
+
+
+def test_labels_of_ones_own_change_no_selector():
+    settings = ["commonLabels.app\\.kubernetes\\.io/name=x", "podLabels.tier=y",
+                "commonLabels.app\\.kubernetes\\.io/component=z"]
+    found = chart.rendered("minimal", *(each for setting in settings
+                                        for each in ("--set", setting)))
+    assert chart.matches(chart.only(found, "Deployment")["spec"]["selector"]["matchLabels"],
+                         labels_of_pods(found))
+    plain = chart.rendered("minimal")
+    for kind in ("Deployment", "NetworkPolicy", "PodDisruptionBudget"):
+        assert chart.only(found, kind)["metadata"] == chart.only(plain, kind)["metadata"]
 
 
 def test_a_new_chart_alone_replaces_no_pod():

@@ -13,6 +13,9 @@
 {{- if and $models.image.reference (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "millrace: models.image.reference takes Kubernetes 1.31, this is %s" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
+{{- if and $models.image.reference $models.subPath (semverCompare "<1.33.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "millrace: models.subPath of an image takes Kubernetes 1.33, this is %s" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
 {{- if and $models.load (ne $models.control "explicit") -}}
 {{- fail (printf "millrace: models.load is for models.control explicit, which is %s" $models.control) -}}
 {{- end -}}

@@ -31,9 +31,6 @@ app.kubernetes.io/name: {{ include "millrace.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end }}
 app.kubernetes.io/component: {{ .component | default "server" }}
 {{- end -}}
@@ -48,7 +45,7 @@ app.kubernetes.io/component: {{ .component | default "server" }}
 {{/* The beginning of every object's metadata. Call with (dict "root" $), and "name", "component", "labels" and
      "annotations" where they differ. */}}
 {{- define "millrace.metadata" -}}
-{{- $labels := merge (dict) (.labels | default dict) (include "millrace.labels" . | fromYaml) -}}
+{{- $labels := merge (dict) (.labels | default dict) (include "millrace.labels" . | fromYaml) .root.Values.commonLabels -}}
 {{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
 name: {{ .name | default (include "millrace.fullname" .root) }}
 namespace: {{ .root.Release.Namespace }}
