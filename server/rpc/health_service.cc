@@ -14,6 +14,8 @@ namespace millrace {
 namespace {
 
 constexpr size_t kMaxNameBytes = 512;  // A watch keeps the name.
+constexpr char kLiveness[] = "liveness";
+constexpr char kReadiness[] = "readiness";
 
 }  // namespace
 
@@ -218,17 +220,19 @@ grpc::Status HealthService::Check(const std::string& name, Serving* response) co
   MutexLock lock(mutex_);
   const Serving::ServingStatus status = StatusOf(name);
   if (status == Serving::SERVICE_UNKNOWN) {
-    return grpc::Status(grpc::StatusCode::NOT_FOUND,
-                        absl::StrCat("unknown service '", name.substr(0, kMaxNameBytes),
-                                     "'; the whole server is '', others are "
-                                     "'inference.GRPCInferenceService' and the models' names"));
+    return grpc::Status(
+        grpc::StatusCode::NOT_FOUND,
+        absl::StrCat("unknown service '", name.substr(0, kMaxNameBytes),
+                     "'; the whole server is '', others are 'liveness', 'readiness', "
+                     "'inference.GRPCInferenceService' and the models' names"));
   }
   response->set_status(status);
   return grpc::Status::OK;
 }
 
 HealthService::Serving::ServingStatus HealthService::StatusOf(const std::string& name) const {
-  const auto found = serving_.find(name);
+  if (name == kLiveness) return Serving::SERVING;
+  const auto found = serving_.find(name == kReadiness ? "" : name);
   if (found == serving_.end()) return Serving::SERVICE_UNKNOWN;
   return found->second && !draining_ ? Serving::SERVING : Serving::NOT_SERVING;
 }

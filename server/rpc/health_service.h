@@ -22,7 +22,9 @@ namespace millrace {
 // Invariants:
 //  1. A Watch's first message is the status at its start, and whenever it falls behind the status
 //     it is sent the newest; states that were overtaken before they could be sent are left out.
-//  2. After Drain() nothing is SERVING any more.
+//  2. After Drain() nothing is SERVING any more but "liveness".
+//  3. "liveness" is SERVING whatever else is not; "readiness" is another name for "". They are for
+//     probes; a model of that name isn't told of.
 class HealthService {
  public:
   // At most `max_watches` watches are open at once; more are answered RESOURCE_EXHAUSTED.
@@ -41,7 +43,7 @@ class HealthService {
   // at once. Never blocks.
   void SetStatus(const std::string& name, bool serving) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Makes every name NOT_SERVING for good, and tells the watches. Never blocks.
+  // Makes every name but "liveness" NOT_SERVING for good, and tells the watches. Never blocks.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Drains, and ends every watch with UNAVAILABLE once it was told. Never blocks.

@@ -33,7 +33,7 @@ def check(health, service):
     return health.Check(health_pb2.HealthCheckRequest(service=service)).status
 
 
-@pytest.mark.parametrize("service", ["", SERVICE, "identity", "versions"])
+@pytest.mark.parametrize("service", ["", "liveness", "readiness", SERVICE, "identity", "versions"])
 def test_health_of_what_serves(health, service):
     assert check(health, service) == Serving.SERVING
 

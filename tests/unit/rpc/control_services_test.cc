@@ -224,6 +224,24 @@ TEST_F(ControlServices, DrainIsTheLastChange) {
   watch.context.TryCancel();
 }
 
+TEST_F(ControlServices, LivenessIsServingWhateverElseIsNot) {
+  EXPECT_EQ(Check("liveness"), HealthCheckResponse::SERVING);
+  health_.SetStatus("", false);
+  health_.SetStatus("liveness", false);  // A model of that name.
+  health_.Drain();
+  EXPECT_EQ(Check("liveness"), HealthCheckResponse::SERVING);
+}
+
+TEST_F(ControlServices, ReadinessIsThatOfTheServer) {
+  health_.SetStatus("", true);
+  health_.SetStatus("readiness", false);  // A model of that name.
+  WatchCall watch(*this, "readiness");
+  EXPECT_EQ(watch.Read(), HealthCheckResponse::SERVING);
+  health_.SetStatus("", false);
+  EXPECT_EQ(watch.Read(), HealthCheckResponse::NOT_SERVING);
+  watch.context.TryCancel();
+}
+
 TEST_F(ControlServices, ManyStreamsTakeNoThreadEach) {
   health_.SetStatus("", true);
   EXPECT_EQ(Check(""), HealthCheckResponse::SERVING);
