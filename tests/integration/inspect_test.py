@@ -408,7 +408,7 @@ def test_inspection_that_is_interrupted_ends_and_leaves_nothing(spinning, tmp_pa
                                env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE)
     eventually(lambda: inspectors(process.pid))
     running = inspectors(process.pid)
-    assert list(tmp_path.iterdir())
+    eventually(lambda: list(tmp_path.iterdir()))
     process.send_signal(number)
     process.communicate(timeout=20)
     assert process.returncode == -number

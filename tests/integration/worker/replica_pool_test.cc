@@ -389,7 +389,7 @@ TEST_F(ReplicaPoolTest, MoveThatWaitsEndsWhenMovesAreStopped) {
   }
   EXPECT_TRUE(absl::IsCancelled(moved)) << moved;
   EXPECT_LT(clock_.Now() - begin, kPatience / 2);
-  EXPECT_TRUE(absl::IsCancelled(pool_->Resize(2, kPatience)));
+  EXPECT_TRUE(absl::IsCancelled(pool_->Resize(1, kPatience)));
   EXPECT_TRUE(absl::IsCancelled(pool_->Restart(kPatience)));
   EXPECT_EQ(Pids(), before) << "It serves where it was.";
   EXPECT_EQ(pool_->ready_replicas(), 1);
