@@ -24,9 +24,9 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kNoLimitV1 = int64_t{1} << 60;  // v1 says "unlimited" as a number near 2^63.
 
-std::optional<double> Seconds(std::optional<int64_t> number, double unit) {
+std::optional<double> Seconds(std::optional<int64_t> number, double per_second) {
   if (!number) return std::nullopt;
-  return static_cast<double>(*number) * unit;
+  return static_cast<double>(*number) / per_second;
 }
 
 // Keeps the larger; each only grows, so the largest does too.
@@ -41,16 +41,16 @@ void ReadCpu(const fs::path& root, CgroupUsage& usage) {
     Raise(usage.periods, ReadNumberAfter("nr_periods", stat));
     Raise(usage.throttled_periods, ReadNumberAfter("nr_throttled", stat));
     Raise(usage.throttled_seconds, folder.unified
-                                       ? Seconds(ReadNumberAfter("throttled_usec", stat), 1e-6)
-                                       : Seconds(ReadNumberAfter("throttled_time", stat), 1e-9));
+                                       ? Seconds(ReadNumberAfter("throttled_usec", stat), 1e6)
+                                       : Seconds(ReadNumberAfter("throttled_time", stat), 1e9));
     // The last is the process's own.
-    if (folder.unified) usage.cpu_seconds = Seconds(ReadNumberAfter("usage_usec", stat), 1e-6);
+    if (folder.unified) usage.cpu_seconds = Seconds(ReadNumberAfter("usage_usec", stat), 1e6);
   }
   if (usage.cpu_seconds) return;
   for (const CgroupFolder& folder : FindCgroupFolders(root, "cpuacct")) {
     if (folder.unified) continue;
     const fs::path path = root / folder.path.relative_path() / "cpuacct.usage";
-    usage.cpu_seconds = Seconds(ReadNumber(path), 1e-9);
+    usage.cpu_seconds = Seconds(ReadNumber(path), 1e9);
   }
 }
 
