@@ -25,10 +25,12 @@ void Add(std::vector<Sample>& samples, const Metric& metric, const std::optional
 
 }  // namespace
 
-ResourceMetrics::ResourceMetrics(Options options, Clock& clock, ModelRepository& repository)
+ResourceMetrics::ResourceMetrics(Options options, Clock& clock, const MetricsRegistry& registry,
+                                 PlacementBook& places)
     : options_(options),
       clock_(clock),
-      repository_(repository),
+      registry_(registry),
+      places_(places),
       workers_(clock, kRoot),
       nvml_(options.gpus ? Nvml::Load() : nullptr),
       looked_(clock.Now()),
@@ -50,18 +52,19 @@ std::vector<Sample> ResourceMetrics::Collect() {
 }
 
 void ResourceMetrics::CollectWorkers(std::vector<Sample>& samples) {
-  const std::vector<std::shared_ptr<ServedModel>> models = repository_.Loaded();
+  std::vector<std::vector<std::string>> labels;
   std::vector<ProcessGroups::Group> groups;
-  for (const std::shared_ptr<ServedModel>& model : models) {
-    groups.push_back({absl::StrCat(model->metrics().model(), "/", model->metrics().version()),
-                      model->pids_seen()});
+  for (const std::shared_ptr<const ModelMetrics>& model : registry_.Models()) {
+    std::optional<ModelGauges> gauges = model->Gauges();
+    if (!gauges) continue;
+    labels.push_back({model->model(), model->version()});
+    groups.push_back(
+        {absl::StrCat(model->model(), "/", model->version()), std::move(gauges->pids)});
   }
   const std::vector<ProcessGroups::Usage> usages = workers_.Look(groups);
-  for (size_t i = 0; i < models.size(); ++i) {
-    const ModelMetrics& metrics = models[i]->metrics();
-    const std::vector<std::string> labels = {metrics.model(), metrics.version()};
-    samples.push_back({&kWorkerCpuTotal, labels, usages[i].cpu_seconds});
-    samples.push_back({&kWorkerMemory, labels, static_cast<double>(usages[i].memory_bytes)});
+  for (size_t i = 0; i < usages.size(); ++i) {
+    samples.push_back({&kWorkerCpuTotal, labels[i], usages[i].cpu_seconds});
+    samples.push_back({&kWorkerMemory, labels[i], static_cast<double>(usages[i].memory_bytes)});
   }
 }
 
@@ -81,7 +84,7 @@ void ResourceMetrics::CollectCgroup(std::vector<Sample>& samples) {
   if (!options_.triton) return;
   if (before && usage.cpu_seconds && passed > absl::ZeroDuration()) {
     const double cores = (*usage.cpu_seconds - *before) / absl::ToDoubleSeconds(passed);
-    const double share = cores / repository_.places().budget().cores();
+    const double share = cores / places_.budget().cores();
     samples.push_back({&kTritonCpuUtilisation, {}, std::clamp(share, 0.0, 1.0)});
   }
   std::optional<int64_t> total = usage.memory_limit_bytes;

@@ -11,8 +11,9 @@
 #include "server/base/mutex.h"
 #include "server/hardware/nvml.h"
 #include "server/hardware/process_groups.h"
+#include "server/metrics/metrics_registry.h"
 #include "server/metrics/sample.h"
-#include "server/repository/model_repository.h"
+#include "server/repository/placement_book.h"
 
 namespace millrace {
 
@@ -25,8 +26,9 @@ class ResourceMetrics {
     bool triton = false;  // Show CPU and memory by Triton's names, too.
   };
 
-  // `clock` and `repository` outlive it.
-  ResourceMetrics(Options options, Clock& clock, ModelRepository& repository);
+  // `registry` says which models there are; it and what else is passed outlive it.
+  ResourceMetrics(Options options, Clock& clock, const MetricsRegistry& registry,
+                  PlacementBook& places);
 
   // Every series. Takes a bounded time: see ProcessGroups.
   std::vector<Sample> Collect() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -39,7 +41,8 @@ class ResourceMetrics {
 
   const Options options_;
   Clock& clock_;
-  ModelRepository& repository_;
+  const MetricsRegistry& registry_;
+  PlacementBook& places_;
   Mutex mutex_;
   ProcessGroups workers_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<Nvml> nvml_ ABSL_GUARDED_BY(mutex_);  // Null: there is none.

@@ -23,6 +23,7 @@
 #include "server/repository/model_repository.h"
 #include "server/rpc/admin_server.h"
 #include "server/rpc/rpc_server.h"
+#include "server/tracing/request_tracer.h"
 #include "server/transform/transform_stage.h"
 
 namespace millrace {
@@ -63,6 +64,7 @@ class ServerApp {
   std::unique_ptr<TransformStage> transforms_;
   std::unique_ptr<ModelRepository> repository_;
   std::unique_ptr<ResourceMetrics> resources_;
+  std::unique_ptr<RequestTracer> tracer_;
   std::unique_ptr<RpcServer> rpc_;
   std::unique_ptr<AdminServer> admin_;  // Null where nobody may administer the server.
   std::unique_ptr<HttpServer> http_;

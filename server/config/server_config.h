@@ -50,6 +50,11 @@ struct ServerConfig {
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
 
+  std::string trace_file;  // Empty: no requests are traced.
+  double trace_sample = 0.01;
+  int64_t trace_file_bytes = 256 << 20;
+  double access_log = 0;  // The part of the requests that is logged.
+
   bool show_version = false;  // Print the versions and leave.
 };
 

@@ -95,30 +95,34 @@ void MetricsRegistry::AddModel(const std::shared_ptr<const ModelMetrics>& model)
   models_[{model->model(), model->version()}] = model;
 }
 
-std::vector<Sample> MetricsRegistry::Collect() const {
-  std::vector<Source> sources;
+std::vector<std::shared_ptr<const ModelMetrics>> MetricsRegistry::Models() const {
+  MutexLock lock(mutex_);
   std::vector<std::shared_ptr<const ModelMetrics>> models;
+  for (const auto& [name, shown] : models_) {
+    if (auto model = shown.lock()) models.push_back(std::move(model));
+  }
+  return models;
+}
+
+std::vector<Sample> MetricsRegistry::Collect() const {
+  const std::vector<std::shared_ptr<const ModelMetrics>> models = Models();
+  std::vector<Source> sources;
   bool triton;
   {
     MutexLock lock(mutex_);
     triton = triton_;
     sources = sources_;
-    for (const auto& [name, model] : models_) models.push_back(model.lock());
   }
   std::vector<Sample> samples;
   const auto append = [&](std::vector<Sample> more) {
     samples.insert(samples.end(), std::make_move_iterator(more.begin()),
                    std::make_move_iterator(more.end()));
   };
-  for (const auto& model : models) {
-    if (model != nullptr) append(model->Collect());
-  }
+  for (const auto& model : models) append(model->Collect());
   for (const Source& source : sources) append(source());
   if (!triton) return samples;
   append(CollectTritonGpus(samples));
-  for (const auto& model : models) {
-    if (model != nullptr) append(CollectTritonModel(*model));
-  }
+  for (const auto& model : models) append(CollectTritonModel(*model));
   return samples;
 }
 

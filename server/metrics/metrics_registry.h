@@ -32,6 +32,9 @@ class MetricsRegistry {
   // the same model and version.
   void AddModel(const std::shared_ptr<const ModelMetrics>& model) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The model versions that are shown.
+  std::vector<std::shared_ptr<const ModelMetrics>> Models() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // The text exposition, format 0.0.4. One at a time is made: others wait, so that scrapes can't
   // take more memory or cores than one does.
   std::string Render() const ABSL_LOCKS_EXCLUDED(rendering_, mutex_);

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -94,6 +96,7 @@ struct ModelGauges {
     State state = State::kStarting;
   };
   std::vector<Replica> replicas;
+  std::vector<pid_t> pids;  // Of its worker processes.
 
   // What batches of one shape cost on one kind of replica.
   struct Cost {

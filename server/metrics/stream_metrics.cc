@@ -30,11 +30,12 @@ std::shared_ptr<StreamCounts> StreamMetrics::Open(absl::string_view name) {
 std::vector<Sample> StreamMetrics::Collect() const {
   std::vector<Sample> samples;
   const auto add = [&](const std::string& name, const StreamCounts& counts) {
-    const auto drops = static_cast<double>(counts.drops_.value());  // Before the answers.
-    samples.push_back({&kStreamDropsTotal, {name}, drops});
-    samples.push_back({&kStreamAnswersTotal, {name}, static_cast<double>(counts.answers_.value())});
+    const uint64_t drops = counts.shards_.Sum([](const auto& s) { return s.drops.value(); });
+    const uint64_t answers = counts.shards_.Sum([](const auto& s) { return s.answers.value(); });
     HistogramValue age;
-    counts.age_.AddTo(age, 1e-9);
+    counts.shards_.ForEach([&](const auto& s) { s.age.AddTo(age, 1e-9); });
+    samples.push_back({&kStreamDropsTotal, {name}, static_cast<double>(drops)});
+    samples.push_back({&kStreamAnswersTotal, {name}, static_cast<double>(answers)});
     samples.push_back({&kStreamAge, {name}, std::move(age)});
   };
   add(kUnnamed, *unnamed_);

@@ -22,21 +22,27 @@ class StreamCounts {
  public:
   // Outputs are sent, `age` after their request was read.
   void Served(absl::Duration age) {
-    answers_.Add();
-    age_.Observe(absl::ToInt64Nanoseconds(age));
+    Shard& shard = shards_.Local();
+    shard.answers.Add();
+    shard.age.Observe(absl::ToInt64Nanoseconds(age));
   }
   // An error is sent: the request was given up before it ran, or it failed.
   void Dropped() {
-    answers_.Add();
-    drops_.Add();
+    Shard& shard = shards_.Local();
+    shard.answers.Add();
+    shard.drops.Add();
   }
-  void Failed() { answers_.Add(); }
+  void Failed() { shards_.Local().answers.Add(); }
 
  private:
   friend class StreamMetrics;
 
-  Counter answers_, drops_;
-  Histogram age_{kAgeBounds};
+  struct Shard {
+    Counter answers, drops;
+    Histogram age{kAgeBounds};
+  };
+
+  Sharded<Shard> shards_;
 };
 
 // What streams did, by the names that they give themselves. There are at most so many names; a

@@ -118,6 +118,7 @@ void ServedModel::ShowGauges(int64_t bytes_limit) {
                        .waiting_rows = gauges.waiting_rows,
                        .batch_limit = gauges.batch_limit,
                        .replicas = std::move(replicas.replicas),
+                       .pids = std::move(replicas.pids),
                        .costs = CostsOf(costs)};
   });
 }

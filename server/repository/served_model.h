@@ -60,8 +60,6 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   std::string note() const { return pool_->single_rows(); }
   // The processes of the template and the replicas; 0 for one that is just being replaced.
   std::vector<pid_t> pids() const { return pool_->pids(); }
-  // The same for those who look on, as far as there are any.
-  std::vector<pid_t> pids_seen() const { return pool_->glance().pids; }
 
   // Brings the replicas to where a plan has them, and the queue to the room that these need.
   // Blocks; see ReplicaPool::Move() for the errors.

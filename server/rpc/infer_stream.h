@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "grpcpp/server_context.h"
@@ -72,6 +73,10 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   void OnDecided(uint64_t place, const Response& response) ABSL_LOCKS_EXCLUDED(mutex_);
   // The sequencer's next answer.
   void TakeAnswer(uint64_t place, Response&& response) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What is to be traced of an answer whose turn has come; null where nothing is.
+  std::unique_ptr<TracedRequest> Trace(Response& response) const;
+  // Its answer was written, or couldn't be.
+  void EndTrace(std::unique_ptr<TracedRequest> traced, bool delivered) const;
   // Counts an answer whose turn has come.
   void CountLeaving(const Response& response);
   // Drops everything: the peer has gone.
@@ -84,6 +89,7 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   struct Outgoing {
     uint64_t place;
     grpc::ByteBuffer message;
+    std::unique_ptr<TracedRequest> traced = nullptr;  // Null: nobody wants to see it.
   };
 
   // What can be started now: a Write, a Read, the Finish. Decided after every change, in the same
@@ -114,6 +120,8 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   std::shared_ptr<Caller> caller_;                // Null until the stream is accepted.
   std::shared_ptr<ResponseSequencer> sequencer_;  // As `caller_`.
   std::shared_ptr<StreamCounts> counts_;          // As `caller_`.
+  std::string name_;                              // By which it counts.
+  std::string trace_parent_;                      // Of requests that bring none of their own.
 
   MethodTag<InferStream, &InferStream::OnAccepted> on_accepted_;
   MethodTag<InferStream, &InferStream::OnRead> on_read_;
@@ -138,7 +146,8 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   uint64_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<uint64_t> writing_ ABSL_GUARDED_BY(mutex_);  // The place whose answer is out.
-  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;         // No more requests will come.
+  std::unique_ptr<TracedRequest> writing_traced_ ABSL_GUARDED_BY(mutex_);
+  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;  // No more requests will come.
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;       // The peer has cancelled or vanished.
