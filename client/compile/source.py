@@ -227,6 +227,7 @@ def from_program(path: pathlib.Path, max_batch_size: Optional[int]) -> Source:
     except Exception as error:
         raise UsageError(f"{path} can't be loaded by this torch ({torch.__version__}): "
                          f"{said(error)}; save it again with this version") from error
+    refuse_other_arguments(path, program)
     values = [value_of(program, name) for name in program.graph_signature.user_inputs]
     inputs = [spec_of(value, str(name), program)
               for name, value in zip(program.graph_signature.user_inputs, values)]
@@ -262,6 +263,19 @@ def refuse_other_files(path: pathlib.Path) -> None:
                for name in names):
         raise UsageError(f"{path} is no exported program; expected a file that torch.export.save "
                          "wrote, or package.module:factory")
+
+
+def refuse_other_arguments(path: pathlib.Path, program: torch.export.ExportedProgram) -> None:
+    """A server gives a model its tensors one by one, and what is compared with it takes them so."""
+    positional, by_name = program.call_spec.in_spec.children_specs
+    if by_name.children_specs:
+        raise UsageError(f"{path} was exported with {', '.join(by_name.context)} in kwargs; export "
+                         "it with all of its tensors in args, by position")
+    for place, argument in enumerate(positional.children_specs, 1):
+        if not argument.is_leaf():
+            raise UsageError(f"argument {place} of {path} is a {argument.type.__name__} that holds "
+                             f"{argument.num_leaves} values; export a module whose forward() takes "
+                             "each tensor as an argument of its own")
 
 
 def value_of(program: torch.export.ExportedProgram, name: str) -> Any:

@@ -3,6 +3,8 @@
 #include "server/app/inspect_command.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -48,6 +50,7 @@ InspectionOptions OptionsOf(const InspectConfig& config) {
                                                      : config.worker_program,
                                .sandbox = config.sandbox,
                                .timeout = config.timeout,
+                               .cancel_events = {},
                                .inputs = {},
                                .max_batch_size = config.max_batch_size};
   for (const InputFlag& input : config.inputs) {
@@ -55,6 +58,41 @@ InspectionOptions OptionsOf(const InspectConfig& config) {
                               Shape(input.dims.begin(), input.dims.end())});
   }
   return options;
+}
+
+// While it lives, SIGINT and SIGTERM make a descriptor readable and end the process afterwards, so
+// that what it has begun is taken down before. Those that are ignored stay so.
+class HeldSignals {
+ public:
+  HeldSignals() {
+    sigemptyset(&held_);
+    for (const int signal : {SIGINT, SIGTERM}) {
+      struct sigaction now = {};
+      if (sigaction(signal, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) {
+        sigaddset(&held_, signal);
+      }
+    }
+    pthread_sigmask(SIG_BLOCK, &held_, &before_);
+    event_ = UniqueFd(signalfd(-1, &held_, SFD_CLOEXEC));
+  }
+  ~HeldSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  HeldSignals(const HeldSignals&) = delete;
+  HeldSignals& operator=(const HeldSignals&) = delete;
+
+  // Readable once one has come; -1 where there are no descriptors left, which fails elsewhere, too.
+  int event() const { return event_.get(); }
+
+ private:
+  sigset_t held_ = {};
+  sigset_t before_ = {};
+  UniqueFd event_;
+};
+
+absl::StatusOr<Inspection> Inspect(const InspectConfig& config, EngineKind engine, int model_fd) {
+  const HeldSignals signals;
+  InspectionOptions options = OptionsOf(config);
+  options.cancel_events = {signals.event()};
+  return InspectModel(options, engine, config.model, model_fd);
 }
 
 }  // namespace
@@ -71,8 +109,7 @@ ExitNow RunInspectCommand(const InspectConfig& config) {
     if (!found.ok()) return Failure(kBadArguments, found.status());
     place = *found;
   }
-  const absl::StatusOr<Inspection> inspection =
-      InspectModel(OptionsOf(config), engine, config.model, file->get());
+  const absl::StatusOr<Inspection> inspection = Inspect(config, engine, file->get());
   if (!inspection.ok()) {
     return Failure(kNotServable,
                    Annotate(inspection.status(), absl::StrCat(config.model, " can't be served")));

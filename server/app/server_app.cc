@@ -114,7 +114,7 @@ absl::Status ServerApp::Build() {
                                .preparers = transforms_.get(),
                                .on_change = [this] { health_->Poke(); }});
   MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, slots));
-  ShowMetrics();
+  ShowMetrics(!hardware.accelerators.empty());
   if (config_.tune_at_start > absl::ZeroDuration()) TuneAtStart(hardware, plans);
 
   MILLRACE_RETURN_IF_ERROR(repository_->Start());
@@ -161,27 +161,37 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
 }
 
 absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int cpu_slots) {
-  metrics_ = std::make_unique<ServerMetrics>(BuildVersions{
-      .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version});
+  metrics_ = std::make_unique<ServerMetrics>(
+      BuildVersions{
+          .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version},
+      static_cast<size_t>(config_.stream_names));
   MILLRACE_ASSIGN_OR_RETURN(
       http_, HttpServer::Create({.host = config_.http_host, .port = config_.http_port},
                                 {.metrics = [this] { return registry_.Render(); },
                                  .live = [] { return true; },
                                  .ready = [this] { return readiness(); }}));
   LogInfo("HTTP listens on ", config_.http_host, ":", http_->port());
+  MILLRACE_ASSIGN_OR_RETURN(tracer_,
+                            RequestTracer::Create({.trace_file = config_.trace_file,
+                                                   .trace_sample = config_.trace_sample,
+                                                   .trace_file_bytes = config_.trace_file_bytes,
+                                                   .access_log_sample = config_.access_log},
+                                                  Clock::Real()));
   MILLRACE_ASSIGN_OR_RETURN(
-      rpc_,
-      RpcServer::Create(
-          {.listen = config_.grpc_listen,
-           .io_threads = IoThreads(config_.io_threads, cpu_slots),
-           .max_message_bytes = config_.max_message_bytes,
-           .grpc_memory_bytes = static_cast<size_t>(config_.grpc_memory_bytes),
-           .streams = {.max_streams = static_cast<size_t>(config_.max_streams),
-                       .default_window = config_.stream_window,
-                       .max_window = config_.max_stream_window,
-                       .max_bytes = static_cast<size_t>(config_.max_stream_bytes)},
-           .control = {.version = MILLRACE_VERSION, .ready = [this] { return readiness(); }}},
-          {.clock = &Clock::Real(), .repository = repository_.get(), .metrics = metrics_.get()}));
+      rpc_, RpcServer::Create(
+                {.listen = config_.grpc_listen,
+                 .io_threads = IoThreads(config_.io_threads, cpu_slots),
+                 .max_message_bytes = config_.max_message_bytes,
+                 .grpc_memory_bytes = static_cast<size_t>(config_.grpc_memory_bytes),
+                 .streams = {.max_streams = static_cast<size_t>(config_.max_streams),
+                             .default_window = config_.stream_window,
+                             .max_window = config_.max_stream_window,
+                             .max_bytes = static_cast<size_t>(config_.max_stream_bytes)},
+                 .control = {.version = MILLRACE_VERSION, .ready = [this] { return readiness(); }}},
+                {.clock = &Clock::Real(),
+                 .repository = repository_.get(),
+                 .metrics = metrics_.get(),
+                 .tracer = tracer_.get()}));
   for (const std::string& address : rpc_->addresses()) LogInfo("gRPC listens on ", address);
   health_ = std::make_unique<HealthMonitor>(HealthMonitor::Context{
       .clock = &Clock::Real(),
@@ -197,7 +207,12 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
   return absl::OkStatus();
 }
 
-void ServerApp::ShowMetrics() {
+void ServerApp::ShowMetrics(bool gpus) {
+  resources_ = std::make_unique<ResourceMetrics>(
+      ResourceMetrics::Options{.gpus = gpus, .triton = config_.triton_metrics}, Clock::Real(),
+      registry_, repository_->places());
+  if (config_.triton_metrics) registry_.ShowTritonNames();
+  registry_.AddSource([this] { return resources_->Collect(); });
   registry_.AddSource([this] { return metrics_->Collect(); });
   registry_.AddSource([this] {
     const MemoryBudget& memory = repository_->memory();
@@ -209,7 +224,9 @@ void ServerApp::ShowMetrics() {
         {&kTransformWorkers, {}, static_cast<double>(transforms_->limit())},
         {&kTransformBusyTotal, {}, absl::ToDoubleSeconds(transforms_->busy())},
         {&kBatchCores, {}, static_cast<double>(repository_->places().slots())},
-        {&kCpuBudget, {}, repository_->places().budget().cores()}};
+        {&kCpuBudget, {}, repository_->places().budget().cores()},
+        {&kTraceDroppedTotal, {}, static_cast<double>(tracer_->dropped())},
+        {&kLogDroppedTotal, {}, static_cast<double>(DroppedLogLines())}};
   });
 }
 

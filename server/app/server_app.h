@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "server/app/core_balancer.h"
 #include "server/app/health_monitor.h"
+#include "server/app/resource_metrics.h"
 #include "server/base/clock.h"
 #include "server/base/timer_thread.h"
 #include "server/channel/worker_protocol.h"
@@ -22,6 +23,7 @@
 #include "server/repository/model_repository.h"
 #include "server/rpc/admin_server.h"
 #include "server/rpc/rpc_server.h"
+#include "server/tracing/request_tracer.h"
 #include "server/transform/transform_stage.h"
 
 namespace millrace {
@@ -50,7 +52,7 @@ class ServerApp {
   // Measures the models that no plan has, before they are loaded.
   void TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans);
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);
-  void ShowMetrics();
+  void ShowMetrics(bool gpus);
   absl::Status readiness() const;
   // Called by the health monitor, once at a time.
   void ShowHealth(const std::string& name, const absl::Status& state);
@@ -61,6 +63,8 @@ class ServerApp {
   std::unique_ptr<ServerMetrics> metrics_;
   std::unique_ptr<TransformStage> transforms_;
   std::unique_ptr<ModelRepository> repository_;
+  std::unique_ptr<ResourceMetrics> resources_;
+  std::unique_ptr<RequestTracer> tracer_;
   std::unique_ptr<RpcServer> rpc_;
   std::unique_ptr<AdminServer> admin_;  // Null where nobody may administer the server.
   std::unique_ptr<HttpServer> http_;

@@ -15,6 +15,7 @@ namespace millrace {
 class ABSL_LOCKABLE Mutex {
  public:
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mutex_.lock(); }
+  bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) { return mutex_.try_lock(); }
   void Unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
   // Tells the analysis that the caller holds the lock, where it can't see that by itself.
   void AssertHeld() const ABSL_ASSERT_EXCLUSIVE_LOCK() {}

@@ -118,6 +118,13 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
                  "calls; 0: no such quota")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 50))
       ->capture_default_str();
+  app.add_option(
+         "--stream-names", config.stream_names,
+         "Names of streams (metadata `millrace-stream-name`) that have metrics of their own")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_flag("--triton-metrics", config.triton_metrics,
+               "Show metrics by Triton's names (nv_inference_…), too");
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
   app.add_option("--plan", config.plan,
@@ -144,6 +151,22 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
       ->default_str("text");
+  app.add_option("--trace-file", config.trace_file,
+                 "Where requests are traced, in Chrome's trace format; made anew; default: nowhere")
+      ->type_name("FILE");
+  app.add_option("--trace-sample", config.trace_sample,
+                 "The part of the requests that is traced, from 0 to 1; those whose `traceparent` "
+                 "says that they are recorded always are")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--trace-file-bytes", config.trace_file_bytes,
+                 "How large the trace file may get; requests after that are not traced")
+      ->check(CLI::Range(int64_t{1} << 10, int64_t{1} << 50))
+      ->capture_default_str();
+  app.add_option("--access-log", config.access_log,
+                 "The part of the requests that is logged once they are answered, from 0 to 1")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   app.add_flag("--version", config.show_version, "Print the versions and leave");
 }
 

@@ -34,6 +34,8 @@ struct ServerConfig {
   int64_t max_queue_bytes = int64_t{1} << 30;
   int64_t max_stream_bytes = 256 << 20;
   int64_t grpc_memory_bytes = 0;  // 0: no quota.
+  int stream_names = 64;          // That have metrics of their own.
+  bool triton_metrics = false;
 
   std::vector<std::string> required_models;
   bool pin = false;
@@ -47,6 +49,11 @@ struct ServerConfig {
 
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
+
+  std::string trace_file;  // Empty: no requests are traced.
+  double trace_sample = 0.01;
+  int64_t trace_file_bytes = 256 << 20;
+  double access_log = 0;  // The part of the requests that is logged.
 
   bool show_version = false;  // Print the versions and leave.
 };

@@ -77,8 +77,10 @@ absl::Status Batch::Fill(const PendingRequest& request, int64_t first_row, int64
   return request.filler().Fill(first_row, rows, areas);
 }
 
-void Batch::Filled(size_t member, absl::Duration took) {
+void Batch::Filled(size_t member, absl::Duration took, absl::Time end) {
   members_[member].filling = false;
+  members_[member].fill_begin = end - took;
+  members_[member].fill_end = end;
   --filling_;
   fill_time_ += took;
   if (members_[member].vacated()) Leave(members_[member]);

@@ -25,6 +25,8 @@ class Batch {
     int64_t rows = 0;
     int64_t batch_row = 0;
     bool filling = false;
+    absl::Time fill_begin = absl::InfinitePast();  // When its rows were written.
+    absl::Time fill_end = absl::InfinitePast();
 
     bool vacated() const { return request == nullptr; }
   };
@@ -71,8 +73,8 @@ class Batch {
   absl::Status Fill(const PendingRequest& request, int64_t first_row, int64_t rows,
                     int64_t batch_row);
 
-  // Marks a member as written, `took` being the time it took.
-  void Filled(size_t member, absl::Duration took);
+  // Marks a member as written, which was done at `end` and took so long.
+  void Filled(size_t member, absl::Duration took, absl::Time end = absl::InfinitePast());
 
   // Lets go of a member's request. Its rows are a hole, to be claimed again, once nobody writes
   // into them.

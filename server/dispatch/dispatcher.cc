@@ -93,6 +93,7 @@ Dispatcher::Dispatcher(Options options, std::shared_ptr<const ModelSignature> si
 void Dispatcher::Submit(std::shared_ptr<PendingRequest> request) {
   in_flight_.fetch_add(1, std::memory_order_relaxed);
   const absl::Time now = request->arrival;  // A moment ago.
+  metrics_.RecordArrival(now, request->rows());
   std::optional<uint64_t> fingerprint;
   if (has_suspects_.load(std::memory_order_relaxed)) fingerprint = request->filler().Fingerprint();
   Actions actions;
@@ -104,6 +105,7 @@ void Dispatcher::Submit(std::shared_ptr<PendingRequest> request) {
     } else if (LacksReplicas(now)) {
       Refuse(std::move(request), {lacks_, Rejection::kNotReady}, actions);
     } else if (request->caller().cancelled()) {
+      metrics_.RecordCancelled(RequestStage::kAdmission);
       Refuse(std::move(request), Cancelled(), actions);
     } else {
       Admit(std::move(request), now, actions);
@@ -165,6 +167,10 @@ void Dispatcher::Stop(const absl::Status& status) {
 Dispatcher::Gauges Dispatcher::gauges() const {
   const absl::Time now = clock_.Now();
   MutexLock lock(mutex_);
+  return MakeGauges(now);
+}
+
+Dispatcher::Gauges Dispatcher::MakeGauges(absl::Time now) const {
   Gauges gauges = {.queued_rows = room_.queue().rows(),
                    .queue_limit = 0,
                    .oldest_age = absl::ZeroDuration(),
@@ -172,6 +178,9 @@ Dispatcher::Gauges Dispatcher::gauges() const {
                    .idle_runners = runners_.idle(),
                    .free_buffers = staging_.free_buffers(),
                    .parked = room_.parked(),
+                   .waiting_requests = flows_.count(),
+                   .waiting_rows = room_.queue().rows() + staging_.rows() + room_.parked(),
+                   .batch_limit = most_rows(),
                    .held_bytes = held_bytes_,
                    .predicted_wait = absl::ZeroDuration(),
                    .capacity = 0,
@@ -187,8 +196,8 @@ Dispatcher::Gauges Dispatcher::gauges() const {
   if (const CostTable::Entry* const latest = costs_.latest()) {
     gauges.predicted_wait = WaitBehindAll(now);
     for (const ReplicaKind kind : {ReplicaKind::kCpu, ReplicaKind::kGpu}) {
-      gauges.capacity +=
-          runners_.all(kind) * latest->models[static_cast<size_t>(kind)].Capacity(most_rows());
+      gauges.capacity += runners_.at_a_time(kind, leases_.slots()) *
+                         latest->models[static_cast<size_t>(kind)].Capacity(most_rows());
     }
   }
   return gauges;
@@ -197,6 +206,25 @@ Dispatcher::Gauges Dispatcher::gauges() const {
 std::vector<CostTable::Entry> Dispatcher::costs() const {
   MutexLock lock(mutex_);
   return costs_.Latest();
+}
+
+void Dispatcher::LeaveGlance(absl::Time now) {
+  if (!glance_mutex_.TryLock()) return;
+  glance_ = {.gauges = MakeGauges(now), .costs = costs_.Latest()};
+  glance_mutex_.Unlock();
+  next_glance_ = now + kGlanceAge;
+}
+
+Dispatcher::Glance Dispatcher::glance() const {
+  const absl::Time now = clock_.Now();
+  if (absl::ToUnixNanos(now - kGlanceAge) < last_event_ns_.load(std::memory_order_acquire)) {
+    MutexLock lock(glance_mutex_);
+    Glance glance = glance_;
+    glance.gauges.in_flight = in_flight_.load(std::memory_order_relaxed);
+    return glance;
+  }
+  MutexLock lock(mutex_);
+  return {.gauges = MakeGauges(now), .costs = costs_.Latest()};
 }
 
 StageTimes::Medians Dispatcher::stage_times() const {
@@ -215,6 +243,9 @@ void Dispatcher::Admit(std::shared_ptr<PendingRequest> pointer, absl::Time now, 
   limits_.Begin(request, now);
   if (request.expiry <= now || !CanMakeIt(request, now)) {
     Refusal refusal = limits_.WhyExpired(request, now).value_or(limits_.TooLate(request, now));
+    if (refusal.reason == Rejection::kDeadline) {
+      metrics_.RecordDeadlineExceeded(RequestStage::kAdmission);
+    }
     return Refuse(std::move(pointer), std::move(refusal), actions);
   }
   if (DropsOldest(request) && EntersInsteadOfOldest(pointer, actions)) return;
@@ -476,6 +507,11 @@ void Dispatcher::Drop(PendingRequest& request, Refusal refusal, Actions& actions
     flows_.RemovePlace(request);
   }
   staging_.Remove(request);
+  if (refusal.reason == Rejection::kDeadline) {
+    metrics_.RecordDeadlineExceeded(RequestStage::kQueue);
+  } else if (absl::IsCancelled(refusal.status)) {
+    metrics_.RecordCancelled(RequestStage::kQueue);
+  }
   Refuse(keep, std::move(refusal), actions);
 }
 
@@ -612,6 +648,7 @@ void Dispatcher::RunAgain(absl::Span<const Batch::Member> members, bool first, a
     PendingRequest& request = *member.request;
     if (request.answered()) continue;  // Another part of it has failed.
     if (!stopped_.ok() || request.caller().cancelled()) {
+      if (stopped_.ok()) metrics_.RecordCancelled(RequestStage::kExecution);
       Refuse(member.request, stopped_.ok() ? Cancelled() : Refusal{stopped_}, actions);
       continue;
     }
@@ -655,8 +692,12 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
                              .prepare = member.request->prepare_time,
                              .fill = batch.fill_time(),
                              .execute = execute,
+                             .output = absl::ZeroDuration(),
                              .batch_rows = batch.rows(),
-                             .replica = replica};
+                             .replica = replica,
+                             .fill_begin = member.fill_begin,
+                             .fill_end = member.fill_end,
+                             .started = batch.started};
     if (auto answer = member.request->AddRows(*signature_, outputs, member.batch_row,
                                               member.first_row, member.rows, timings)) {
       answers.emplace_back(member.request.get(), *std::move(answer));
@@ -684,7 +725,10 @@ void Dispatcher::Deliver(const Batch& batch, const std::vector<OutputView>& outp
       has_suspects_.store(!suspects_.empty(), std::memory_order_relaxed);
     }
   }
-  for (auto& [request, answer] : answers) Send(*request, std::move(answer), now);
+  for (auto& [request, answer] : answers) {
+    answer.response.timings.output = now - copy_begins;
+    Send(*request, std::move(answer), now);
+  }
   Perform(std::move(freed));
 }
 
@@ -712,14 +756,20 @@ void Dispatcher::Isolate(const Batch& batch, const absl::Status& status) {
 
 void Dispatcher::Send(PendingRequest& request, PendingRequest::Answer&& answer, absl::Time now) {
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
-  const Timings& timings = answer.response.timings;
+  Timings& timings = answer.response.timings;
+  timings.arrival = request.arrival;
+  timings.answered = now;
+  if (answer.response.status.ok()) {
+    if (now > request.deadline) metrics_.RecordDeadlineExceeded(RequestStage::kExecution);
+    if (request.caller().cancelled()) metrics_.RecordCancelled(RequestStage::kExecution);
+  }
   metrics_.RecordRequest({.code = static_cast<int>(answer.response.status.code()),
                           .rows = request.rows(),
                           .total = now - request.arrival,
                           .queue = timings.queue,
                           .compute_input = timings.fill,
                           .compute_infer = timings.execute,
-                          .compute_output = absl::ZeroDuration(),
+                          .compute_output = timings.output,
                           .non_finite = answer.response.non_finite > 0});
   answer.responder.Respond(std::move(answer.response));
 }
@@ -769,6 +819,7 @@ Dispatcher::Actions Dispatcher::PerformFills(absl::Span<const StagingArea::Fill>
   struct Outcome {
     absl::Status status;
     absl::Duration took;
+    absl::Time end;
   };
   absl::InlinedVector<Outcome, 4> outcomes;
   absl::Time end = clock_.Now();
@@ -778,11 +829,11 @@ Dispatcher::Actions Dispatcher::PerformFills(absl::Span<const StagingArea::Fill>
         fill.batch->Fill(*fill.request, fill.first_row, fill.rows, fill.batch_row);
     end = clock_.Now();
     if (fill.request->needs_preparation()) metrics_.RecordPreparedFill(fill.rows, end - begin);
-    outcomes.push_back({std::move(status), end - begin});
+    outcomes.push_back({std::move(status), end - begin, end});
   }
   MutexLock lock(mutex_);
   for (size_t i = 0; i < fills.size(); ++i) {
-    fills[i].batch->Filled(fills[i].member, outcomes[i].took);
+    fills[i].batch->Filled(fills[i].member, outcomes[i].took, outcomes[i].end);
     if (fills[i].request->needs_preparation()) stage_times_.Filled(fills[i].rows, outcomes[i].took);
     if (!outcomes[i].status.ok() && !fills[i].batch->members()[fills[i].member].vacated()) {
       Drop(*fills[i].request, {outcomes[i].status}, next);
@@ -803,6 +854,8 @@ void Dispatcher::Collect(absl::Time now, Actions& actions) {
   actions.rows_to_prepare = room_.preparations().HasWork(prepare_ahead_);
   WakeAt(std::min(room_.next_expiry(), staging_.next_expiry()));
   if (lacks_from_ > now) WakeAt(lacks_from_);
+  if (now >= next_glance_) LeaveGlance(now);
+  last_event_ns_.store(absl::ToUnixNanos(now), std::memory_order_release);
 }
 
 void Dispatcher::CollectHopeless(absl::Time now, Actions& actions) {

@@ -154,10 +154,14 @@ class Dispatcher final : public Claimant,
     int idle_runners = 0;
     size_t free_buffers = 0;
     int64_t parked = 0;             // Requests at the doors.
+    int64_t waiting_requests = 0;   // Requests that no replica has taken, parked ones included.
+    int64_t waiting_rows = 0;       // Of these in the queue and staged, and one each at the doors.
+    int64_t batch_limit = 0;        // Rows that a batch takes at most.
     int64_t held_bytes = 0;         // See Options::max_queue_bytes.
     absl::Duration predicted_wait;  // Of a request that would come now.
-    double capacity = 0;            // Rows per second of all replicas, in full batches.
-    double utilisation = 0;         // Busy time over time of the replicas, in the last seconds.
+    // Rows per second in full batches, of all replicas that may run at a time.
+    double capacity = 0;
+    double utilisation = 0;  // Busy time over time of the replicas, in the last seconds.
     bool overloaded = false;
     absl::Time last_finish;    // When a batch was done last; at first when the dispatcher was made.
     bool replica_due = false;  // A replica is idle and may run batches: what waits should go.
@@ -166,6 +170,15 @@ class Dispatcher final : public Claimant,
 
   // What batches cost, per shape and kind of replica; the shape that ran last first.
   std::vector<CostTable::Entry> costs() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Both, for those who look on: at most kGlanceAge old, and without the lock of those who bring
+  // requests and results, unless none of them has come for so long.
+  struct Glance {
+    Gauges gauges;
+    std::vector<CostTable::Entry> costs;
+  };
+  Glance glance() const ABSL_LOCKS_EXCLUDED(mutex_, glance_mutex_);
+  static constexpr absl::Duration kGlanceAge = absl::Milliseconds(100);
 
   // What rows took lately, whatever their shape.
   StageTimes::Medians stage_times() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -209,6 +222,11 @@ class Dispatcher final : public Claimant,
   void Perform(Actions actions) ABSL_LOCKS_EXCLUDED(mutex_);
   // Writes rows into their batches and returns what can be done next.
   Actions PerformFills(absl::Span<const StagingArea::Fill> fills) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  Gauges MakeGauges(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Leaves a glance for those who look on, unless one of them is just reading the last.
+  void LeaveGlance(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_)
+      ABSL_LOCKS_EXCLUDED(glance_mutex_);
 
   // ---- Letting requests in ----
 
@@ -397,6 +415,12 @@ class Dispatcher final : public Claimant,
   absl::Status lacks_ ABSL_GUARDED_BY(mutex_);
   absl::Status stopped_ ABSL_GUARDED_BY(mutex_);  // Not OK: why nothing is taken any more.
   std::atomic<int64_t> in_flight_{0};
+
+  // For glance(): taken after `mutex_`, and there only where it is free.
+  mutable Mutex glance_mutex_;
+  Glance glance_ ABSL_GUARDED_BY(glance_mutex_);
+  absl::Time next_glance_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  std::atomic<int64_t> last_event_ns_{std::numeric_limits<int64_t>::min()};
 };
 
 }  // namespace millrace

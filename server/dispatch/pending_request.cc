@@ -159,6 +159,7 @@ PendingRequest::Answer PendingRequest::TakeAnswer(const ModelSignature& signatur
   response_.model_version = signature.version();
   response_.id = id;
   response_.wants_timings = wants_timings;
+  response_.trace = std::move(trace);
   return {std::move(responder_), std::move(response_)};
 }
 

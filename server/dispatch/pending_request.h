@@ -39,6 +39,7 @@ class PendingRequest {
   std::string id;
   Parameters echoes;  // Of the request, for the answer.
   bool wants_timings = false;
+  std::shared_ptr<RequestTrace> trace;  // Null: nobody wants to know.
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();
   // The client's own limit, from arrival on. The dispatcher shortens the deadline by it.

@@ -3,6 +3,7 @@
 #include "server/dispatch/runners.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace millrace {
 
@@ -51,6 +52,19 @@ int Runners::all(ReplicaKind kind) const {
   const auto busy = std::count_if(busy_.begin(), busy_.end(),
                                   [&](const Busy& one) { return one.runner->kind() == kind; });
   return static_cast<int>(idle + busy);
+}
+
+int Runners::at_a_time(ReplicaKind kind, int cores) const {
+  const int count = all(kind);
+  if (count == 0 || kind != ReplicaKind::kCpu) return count;
+  int narrowest = std::numeric_limits<int>::max();
+  for (const BatchRunner* one : idle_) {
+    if (one->kind() == kind) narrowest = std::min(narrowest, one->lease_cores());
+  }
+  for (const Busy& one : busy_) {
+    if (one.runner->kind() == kind) narrowest = std::min(narrowest, one.runner->lease_cores());
+  }
+  return std::clamp(cores / narrowest, 1, count);
 }
 
 absl::Duration Runners::UntilFirstIdle(absl::Time now) const {

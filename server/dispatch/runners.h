@@ -50,6 +50,9 @@ class Runners {
   int idle() const { return static_cast<int>(idle_.size()); }
   int all() const { return static_cast<int>(idle_.size() + busy_.size()); }
   int all(ReplicaKind kind) const;
+  // How many of a kind may run at a time where CPU replicas share so many cores: one at least,
+  // where there is one.
+  int at_a_time(ReplicaKind kind, int cores) const;
   // How long it will probably take until one is idle, and until each of them is, in sum.
   absl::Duration UntilFirstIdle(absl::Time now) const;
   absl::Duration UntilAllIdle(absl::Time now) const;

@@ -12,6 +12,7 @@ WaitingFlows::~WaitingFlows() {
 
 void WaitingFlows::AddPlace(const std::shared_ptr<PendingRequest>& request) {
   if (request->places++ > 0) return;
+  ++count_;
   request->self = request;
   Requests& flow = by_flow_[request->flow().id()];
   ++flow.count;
@@ -25,6 +26,7 @@ void WaitingFlows::AddPlace(const std::shared_ptr<PendingRequest>& request) {
 
 void WaitingFlows::RemovePlace(PendingRequest& request) {
   if (--request.places > 0) return;
+  --count_;
   const auto flow = by_flow_.find(request.flow().id());
   flow->second.requests.Remove(request);
   if (--flow->second.count == 0) by_flow_.erase(flow);

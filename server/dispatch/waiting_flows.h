@@ -32,6 +32,8 @@ class WaitingFlows {
   // How many of a flow wait, and the first of them; null where none does.
   int64_t CountOf(const Flow& flow) const;
   PendingRequest* FirstOf(const Flow& flow) const;
+  // How many wait, of all flows.
+  int64_t count() const { return count_; }
   // The bytes that those of a flow hold; see PendingRequest::held_bytes.
   int64_t BytesOf(const Flow& flow) const;
   std::vector<PendingRequest*> Of(const Caller& caller) const;
@@ -55,6 +57,7 @@ class WaitingFlows {
 
   const Requests* Find(const Flow& flow) const;
 
+  int64_t count_ = 0;
   absl::flat_hash_map<uint64_t, Requests> by_flow_;
   absl::flat_hash_map<const Caller*, OfCaller> by_caller_;
 };

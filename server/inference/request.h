@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "server/inference/parameter.h"
 #include "server/inference/payload.h"
+#include "server/inference/request_trace.h"
 #include "server/inference/shape.h"
 
 namespace millrace {
@@ -40,6 +41,8 @@ struct Request {
   Parameters parameters;                      // For input transforms.
   Parameters echoes;                          // To be in the answer, as they came.
   bool wants_timings = false;                 // Asked for `millrace_timings`.
+  std::string trace_parent;                   // As it came; empty: none did.
+  std::shared_ptr<RequestTrace> trace;        // Null: nobody wants to know.
   std::shared_ptr<const void> payload_owner;  // Keeps what the payloads point to.
 };
 

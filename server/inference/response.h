@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "server/inference/data_type.h"
 #include "server/inference/parameter.h"
+#include "server/inference/request_trace.h"
 #include "server/inference/shape.h"
 
 namespace millrace {
@@ -31,8 +32,16 @@ struct Timings {
   absl::Duration prepare;  // Preparing it, added up over its rows; part of `queue`, too.
   absl::Duration fill;     // Writing the request into its batch.
   absl::Duration execute;  // The batch in the replica.
+  absl::Duration output;   // Copying the batch's outputs out.
   int64_t batch_rows = 0;
   int replica = -1;
+  // When it was read, written into its batch, taken by a replica, and answered; InfinitePast()
+  // where it did not get so far.
+  absl::Time arrival = absl::InfinitePast();
+  absl::Time fill_begin = absl::InfinitePast();
+  absl::Time fill_end = absl::InfinitePast();
+  absl::Time started = absl::InfinitePast();
+  absl::Time answered = absl::InfinitePast();
 };
 
 // The one answer to a request: outputs when `status` is OK, else the error.
@@ -48,6 +57,7 @@ struct Response {
   int64_t non_finite = 0;  // Values that are NaN or infinite, where they are looked for.
   Timings timings;
   bool wants_timings = false;
+  std::shared_ptr<RequestTrace> trace;  // The request's; null: nobody wants to know.
   // With RESOURCE_EXHAUSTED: when the caller should try again.
   std::optional<absl::Duration> retry_after;
 

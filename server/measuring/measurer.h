@@ -10,7 +10,7 @@
 namespace millrace {
 
 // A way to run a model that may be found best.
-using Candidate = Measurements::Best;
+using Candidate = MeasuredBest;
 
 // What is sent to a model while it is measured.
 struct Load {

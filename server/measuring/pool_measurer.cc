@@ -122,7 +122,7 @@ PoolMeasurer::Loaded PoolMeasurer::LoadAs(const ExecutionMode& mode, const Model
   LoadTask task = {.model = settings_->name,
                    .version = version_,
                    .mode = mode,
-                   .most_rows = 0,
+                   .measured = std::nullopt,
                    .settings = settings_,
                    .place = nullptr,
                    .plan = plan};
@@ -150,7 +150,7 @@ absl::StatusOr<ModelPlan> PoolMeasurer::Place(const Candidate& candidate) const 
       .groups = {{.kind = DeviceKind::kCpu, .count = candidate.replicas, .gpus = {}}},
       .intra_op_threads = candidate.threads,
       .range = std::nullopt};
-  PlacementPlan plan = PlanPlacement(hardware_, {config}, {}, options_.placement);
+  PlacementPlan plan = PlanPlacement(hardware_, {config}, options_.placement);
   ModelPlan& model = plan.models.front();
   MILLRACE_RETURN_IF_ERROR(model.status);
   model.spares.clear();

@@ -2,12 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
-#include <atomic>
-#include <cstddef>
-#include <cstdint>
-
 #include "absl/time/time.h"
+#include "server/metrics/recent_sum.h"
 
 namespace millrace {
 
@@ -15,8 +11,8 @@ namespace millrace {
 // allocates nothing. All times are of one monotonic clock.
 class BusyWindow {
  public:
-  // Where the window that ends `now` begins: 14 whole seconds and the one that has begun.
-  static absl::Time Begin(absl::Time now);
+  // Where the window that ends `now` begins; see RecentSum.
+  static absl::Time Begin(absl::Time now) { return RecentSum::Begin(now); }
 
   // Adds the interval of `busy` that ends at `end`. What lies before the window is forgotten.
   void Add(absl::Time end, absl::Duration busy);
@@ -25,14 +21,7 @@ class BusyWindow {
   absl::Duration Sum(absl::Time now) const;
 
  private:
-  static constexpr int64_t kSeconds = 15;
-  static constexpr size_t kSlots = 16;
-
-  void AddToSlot(uint64_t second, uint64_t nanoseconds);
-
-  // Slot i holds a second whose number is i modulo kSlots. Its number's low 24 bits stand in the
-  // high bits, the busy nanoseconds in the low 40, so that both change as one.
-  std::array<std::atomic<uint64_t>, kSlots> slots_{};
+  RecentSum nanoseconds_;
 };
 
 }  // namespace millrace

@@ -2,15 +2,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/metrics/metrics_registry.h"
 
-#include <prometheus/collectable.h>
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
 #include <iterator>
 #include <sstream>
+#include <unordered_map>
 #include <utility>
 
+#include "absl/types/span.h"
 #include "server/base/check.h"
+#include "server/metrics/triton_metrics.h"
 
 namespace millrace {
 namespace {
@@ -57,26 +59,30 @@ prometheus::ClientMetric ToPrometheus(const Sample& sample) {
   return series;
 }
 
-// What prometheus-cpp is given: the samples of one scrape, by family.
-class Scrape final : public prometheus::Collectable {
- public:
-  explicit Scrape(const std::vector<Sample>& samples) {
-    for (const Metric* metric : kAllMetrics) {
-      prometheus::MetricFamily family{metric->name, metric->help, TypeOf(*metric), {}};
-      for (const Sample& sample : samples) {
-        if (sample.metric == metric) family.metric.push_back(ToPrometheus(sample));
-      }
-      if (!family.metric.empty()) families_.push_back(std::move(family));
+// Writes the families of `metrics`, one after the other, so that one alone is in prometheus-cpp's
+// form at a time.
+void Write(absl::Span<const Metric* const> metrics,
+           const std::unordered_map<const Metric*, std::vector<const Sample*>>& by_metric,
+           std::ostream& text) {
+  const prometheus::TextSerializer serializer;
+  for (const Metric* metric : metrics) {
+    const auto samples = by_metric.find(metric);
+    if (samples == by_metric.end()) continue;
+    std::vector<prometheus::MetricFamily> family = {
+        {metric->name, metric->help, TypeOf(*metric), {}}};
+    for (const Sample* sample : samples->second) {
+      family.front().metric.push_back(ToPrometheus(*sample));
     }
+    serializer.Serialize(text, family);
   }
-
-  std::vector<prometheus::MetricFamily> Collect() const override { return families_; }
-
- private:
-  std::vector<prometheus::MetricFamily> families_;
-};
+}
 
 }  // namespace
+
+void MetricsRegistry::ShowTritonNames() {
+  MutexLock lock(mutex_);
+  triton_ = true;
+}
 
 void MetricsRegistry::AddSource(Source source) {
   MutexLock lock(mutex_);
@@ -89,30 +95,46 @@ void MetricsRegistry::AddModel(const std::shared_ptr<const ModelMetrics>& model)
   models_[{model->model(), model->version()}] = model;
 }
 
-std::vector<Sample> MetricsRegistry::Collect() const {
-  std::vector<Source> sources;
+std::vector<std::shared_ptr<const ModelMetrics>> MetricsRegistry::Models() const {
+  MutexLock lock(mutex_);
   std::vector<std::shared_ptr<const ModelMetrics>> models;
+  for (const auto& [name, shown] : models_) {
+    if (auto model = shown.lock()) models.push_back(std::move(model));
+  }
+  return models;
+}
+
+std::vector<Sample> MetricsRegistry::Collect() const {
+  const std::vector<std::shared_ptr<const ModelMetrics>> models = Models();
+  std::vector<Source> sources;
+  bool triton;
   {
     MutexLock lock(mutex_);
+    triton = triton_;
     sources = sources_;
-    for (const auto& [name, model] : models_) models.push_back(model.lock());
   }
   std::vector<Sample> samples;
   const auto append = [&](std::vector<Sample> more) {
     samples.insert(samples.end(), std::make_move_iterator(more.begin()),
                    std::make_move_iterator(more.end()));
   };
-  for (const auto& model : models) {
-    if (model != nullptr) append(model->Collect());
-  }
+  for (const auto& model : models) append(model->Collect());
   for (const Source& source : sources) append(source());
+  if (!triton) return samples;
+  append(CollectTritonGpus(samples));
+  for (const auto& model : models) append(CollectTritonModel(*model));
   return samples;
 }
 
 std::string MetricsRegistry::Render() const {
+  MutexLock lock(rendering_);
+  const std::vector<Sample> samples = Collect();
+  std::unordered_map<const Metric*, std::vector<const Sample*>> by_metric;
+  for (const Sample& sample : samples) by_metric[sample.metric].push_back(&sample);
   std::ostringstream text;
-  prometheus::TextSerializer().Serialize(text, Scrape(Collect()).Collect());
-  return text.str();
+  Write(kAllMetrics, by_metric, text);
+  Write(kTritonMetrics, by_metric, text);
+  return std::move(text).str();
 }
 
 }  // namespace millrace

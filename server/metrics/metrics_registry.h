@@ -22,6 +22,9 @@ class MetricsRegistry {
   // several at once; must stay callable as long as the registry lives.
   using Source = std::function<std::vector<Sample>()>;
 
+  // Shows models and GPUs by Triton's names, too.
+  void ShowTritonNames() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Shows what `source` gives.
   void AddSource(Source source) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -29,13 +32,19 @@ class MetricsRegistry {
   // the same model and version.
   void AddModel(const std::shared_ptr<const ModelMetrics>& model) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The text exposition, format 0.0.4.
-  std::string Render() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The model versions that are shown.
+  std::vector<std::shared_ptr<const ModelMetrics>> Models() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The text exposition, format 0.0.4. One at a time is made: others wait, so that scrapes can't
+  // take more memory or cores than one does.
+  std::string Render() const ABSL_LOCKS_EXCLUDED(rendering_, mutex_);
 
  private:
   std::vector<Sample> Collect() const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  mutable Mutex rendering_;
   mutable Mutex mutex_;
+  bool triton_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<Source> sources_ ABSL_GUARDED_BY(mutex_);
   std::map<std::pair<std::string, std::string>, std::weak_ptr<const ModelMetrics>> models_
       ABSL_GUARDED_BY(mutex_);

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/status/status.h"
-
 namespace millrace {
 namespace {
 
@@ -14,6 +12,9 @@ constexpr double kSecondsPerNanosecond = 1e-9;
 constexpr std::array<const char*, kRejections> kRejectionNames = {
     "queue_full",    "deadline", "invalid",    "not_ready",
     "shutting_down", "shed",     "superseded", "too_old"};
+
+constexpr std::array<const char*, kRequestStages> kStageNames = {"admission", "queue", "execution"};
+constexpr std::array<const char*, 3> kStateNames = {"ready", "starting", "failed"};
 
 // Shapes and kinds of replicas whose costs are series of their own.
 constexpr size_t kMostCosts = 8;
@@ -29,6 +30,7 @@ ModelMetrics::Shard::Shard(size_t batch_sizes)
       queue(kDurationBounds),
       fill(kDurationBounds),
       execute(kDurationBounds),
+      output(kDurationBounds),
       batch_rows(kRowBounds),
       transform_wait(kDurationBounds),
       transform_decode(kDurationBounds),
@@ -72,6 +74,7 @@ void ModelMetrics::RecordBatch(const BatchRecord& record) {
   const int64_t output = NonNegativeNs(record.output);
   shard.fill.Observe(fill);
   shard.execute.Observe(execute);
+  shard.output.Observe(output);
   shard.batch_rows.Observe(record.rows);
 
   const int64_t sizes = static_cast<int64_t>(shard.by_size.size());
@@ -85,6 +88,7 @@ void ModelMetrics::RecordBatch(const BatchRecord& record) {
   const absl::Time now = clock_.Now();
   shard.busy_ns.Add(static_cast<uint64_t>(execute + output));
   shard.busy.Add(now, absl::Nanoseconds(execute + output));
+  shard.run.Add(now, static_cast<uint64_t>(std::max<int64_t>(0, record.rows)));
   shard.last_batch_ns.store(absl::ToUnixNanos(now), std::memory_order_relaxed);
 }
 
@@ -101,6 +105,20 @@ void ModelMetrics::RecordPreparedFill(int64_t rows, absl::Duration took) {
 
 void ModelMetrics::RecordRejection(Rejection reason) {
   shards_.Local().rejections[static_cast<size_t>(reason)].Add();
+}
+
+void ModelMetrics::RecordArrival(absl::Time when, int64_t rows) {
+  Shard& shard = shards_.Local();
+  shard.arrived_rows.Add(static_cast<uint64_t>(rows));
+  shard.arrived.Add(when, static_cast<uint64_t>(rows));
+}
+
+void ModelMetrics::RecordDeadlineExceeded(RequestStage stage) {
+  shards_.Local().deadline_exceeded[static_cast<size_t>(stage)].Add();
+}
+
+void ModelMetrics::RecordCancelled(RequestStage stage) {
+  shards_.Local().cancelled[static_cast<size_t>(stage)].Add();
 }
 
 void ModelMetrics::RecordReplicaRestart() { shards_.Local().restarts.Add(); }
@@ -173,15 +191,26 @@ std::vector<Sample> ModelMetrics::Collect() const {
 
 void ModelMetrics::CollectCounters(std::vector<Sample>& samples) const {
   for (size_t code = 0; code < kCodes; ++code) {
-    const uint64_t count = shards_.Sum([&](const Shard& s) { return s.answers[code].value(); });
-    std::string name = absl::StatusCodeToString(static_cast<absl::StatusCode>(code));
-    samples.push_back({&kRequestsTotal, {model_, version_, name}, static_cast<double>(count)});
+    const auto status = static_cast<absl::StatusCode>(code);
+    samples.push_back({&kRequestsTotal,
+                       {model_, version_, absl::StatusCodeToString(status)},
+                       static_cast<double>(answers(status))});
   }
   for (size_t i = 0; i < kRejections; ++i) {
     const uint64_t count = shards_.Sum([&](const Shard& s) { return s.rejections[i].value(); });
     samples.push_back(
         {&kRejectionsTotal, {model_, version_, kRejectionNames[i]}, static_cast<double>(count)});
   }
+  for (size_t i = 0; i < kRequestStages; ++i) {
+    const std::vector<std::string> labels = {model_, version_, kStageNames[i]};
+    const uint64_t late =
+        shards_.Sum([&](const Shard& s) { return s.deadline_exceeded[i].value(); });
+    const uint64_t cancelled = shards_.Sum([&](const Shard& s) { return s.cancelled[i].value(); });
+    samples.push_back({&kDeadlineExceededTotal, labels, static_cast<double>(late)});
+    samples.push_back({&kCancelledTotal, labels, static_cast<double>(cancelled)});
+  }
+  const uint64_t arrived = shards_.Sum([](const Shard& s) { return s.arrived_rows.value(); });
+  samples.push_back({&kArrivedRowsTotal, {model_, version_}, static_cast<double>(arrived)});
   const uint64_t non_finite = shards_.Sum([](const Shard& s) { return s.non_finite.value(); });
   samples.push_back({&kNonFiniteTotal, {model_, version_}, static_cast<double>(non_finite)});
   const uint64_t restarts = shards_.Sum([](const Shard& s) { return s.restarts.value(); });
@@ -202,6 +231,7 @@ void ModelMetrics::CollectHistograms(std::vector<Sample>& samples) const {
   collect(kQueueWait, &Shard::queue, kSecondsPerNanosecond);
   collect(kFill, &Shard::fill, kSecondsPerNanosecond);
   collect(kExecute, &Shard::execute, kSecondsPerNanosecond);
+  collect(kOutput, &Shard::output, kSecondsPerNanosecond);
   collect(kBatchRows, &Shard::batch_rows, 1);
   if (!has_transform_) return;
   collect(kTransformWait, &Shard::transform_wait, kSecondsPerNanosecond);
@@ -217,6 +247,7 @@ void ModelMetrics::CollectGauges(std::vector<Sample>& samples) const {
     samples.push_back({&metric, {model_, version_}, value});
   };
   add(kSaturation, Saturation(gauges));
+  add(kDesiredReplicas, DesiredReplicas(gauges));
   add(kReadyReplicas, gauges.ready_replicas);
   add(kBusyReplicas, static_cast<double>(gauges.busy_for.size()));
   add(kQueueDepth, static_cast<double>(gauges.queue_depth));
@@ -229,6 +260,17 @@ void ModelMetrics::CollectGauges(std::vector<Sample>& samples) const {
   add(kPredictedWait, absl::ToDoubleSeconds(gauges.predicted_wait));
   add(kCapacity, gauges.capacity);
   add(kOverloaded, gauges.overloaded ? 1 : 0);
+  add(kBatchLimit, static_cast<double>(gauges.batch_limit));
+  const int64_t load_ns = load_ns_.load(std::memory_order_relaxed);
+  add(kModelLoad, static_cast<double>(load_ns) * kSecondsPerNanosecond);
+  for (const ModelGauges::Replica& replica : gauges.replicas) {
+    for (size_t state = 0; state < kStateNames.size(); ++state) {
+      samples.push_back(
+          {&kReplicaState,
+           {model_, version_, std::to_string(replica.index), replica.device, kStateNames[state]},
+           static_cast<size_t>(replica.state) == state ? 1.0 : 0.0});
+    }
+  }
   for (size_t i = 0; i < gauges.costs.size() && i < kMostCosts; ++i) {
     const ModelGauges::Cost& cost = gauges.costs[i];
     const std::vector<std::string> labels = {model_, version_, cost.shape, cost.replica_kind};
@@ -236,6 +278,21 @@ void ModelMetrics::CollectGauges(std::vector<Sample>& samples) const {
     samples.push_back({&kBatchRowCost, labels, absl::ToDoubleSeconds(cost.per_row)});
     samples.push_back({&kBatchDeviation, labels, absl::ToDoubleSeconds(cost.deviation)});
   }
+}
+
+// What came in the window is the demand, also where most of it was refused. Where clients are held
+// back instead, as streams are, they send as much as is served, and the rest waits.
+double ModelMetrics::DesiredReplicas(const ModelGauges& gauges) const {
+  if (gauges.ready_replicas <= 0 || gauges.capacity <= 0) return gauges.waiting_rows > 0 ? 1 : 0;
+  const absl::Time now = clock_.Now();
+  const absl::Duration window =
+      std::max(absl::Seconds(1), now - std::max(created_, RecentSum::Begin(now)));
+  const uint64_t arrived = shards_.Sum([&](const Shard& s) { return s.arrived.Sum(now); });
+  const uint64_t run = shards_.Sum([&](const Shard& s) { return s.run.Sum(now); });
+  const double demand =
+      std::max(static_cast<double>(arrived),
+               static_cast<double>(run) + static_cast<double>(gauges.waiting_rows));
+  return demand / (gauges.capacity * absl::ToDoubleSeconds(window));
 }
 
 double ModelMetrics::Saturation(const ModelGauges& gauges) const {

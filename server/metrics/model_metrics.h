@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -12,12 +14,14 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
 #include "server/metrics/busy_window.h"
 #include "server/metrics/histogram.h"
 #include "server/metrics/model_statistics.h"
+#include "server/metrics/recent_sum.h"
 #include "server/metrics/sample.h"
 #include "server/metrics/sharded.h"
 
@@ -35,6 +39,14 @@ enum class Rejection {
   kTooOld,        // It waited longer than its stream allows.
 };
 inline constexpr size_t kRejections = 8;
+
+// How far a request had come.
+enum class RequestStage {
+  kAdmission,  // It was not let in.
+  kQueue,      // It waited.
+  kExecution,  // It ran.
+};
+inline constexpr size_t kRequestStages = 3;
 
 // A request that has its answer.
 struct RequestRecord {
@@ -73,6 +85,18 @@ struct ModelGauges {
   double capacity = 0;     // Rows per second.
   double utilisation = 0;  // Of the replicas; the last second counts most.
   bool overloaded = false;
+  int64_t waiting_requests = 0;  // That no replica has taken.
+  int64_t waiting_rows = 0;      // In the queue, in batches that no replica has, at the door.
+  int64_t batch_limit = 0;       // Rows.
+
+  struct Replica {
+    enum class State { kReady, kStarting, kFailed };
+    int index = 0;
+    std::string device;
+    State state = State::kStarting;
+  };
+  std::vector<Replica> replicas;
+  std::vector<pid_t> pids;  // Of its worker processes.
 
   // What batches of one shape cost on one kind of replica.
   struct Cost {
@@ -114,6 +138,18 @@ class ModelMetrics {
   // Counts why a request was refused; its answer is counted by RecordRequest.
   void RecordRejection(Rejection reason);
 
+  // Counts a request that asks for a place in the queue, whatever becomes of it.
+  void RecordArrival(absl::Time when, int64_t rows);
+
+  // Counts a request that missed its deadline, or was cancelled.
+  void RecordDeadlineExceeded(RequestStage stage);
+  void RecordCancelled(RequestStage stage);
+
+  // Says how long the model took to load.
+  void SetLoadDuration(absl::Duration took) {
+    load_ns_.store(absl::ToInt64Nanoseconds(took), std::memory_order_relaxed);
+  }
+
   // Counts a replica that died and is being replaced.
   void RecordReplicaRestart();
 
@@ -133,6 +169,12 @@ class ModelMetrics {
   // The figures of KServe's ModelStatistics. `date` is the wall clock's time, from which that of
   // the last inference is told.
   ModelStatistics Statistics(absl::Time date) const;
+
+  // How many requests were answered with `code`.
+  uint64_t answers(absl::StatusCode code) const {
+    return shards_.Sum(
+        [&](const Shard& s) { return s.answers[static_cast<size_t>(code)].value(); });
+  }
 
   // Every series of this model version, for a scrape.
   std::vector<Sample> Collect() const ABSL_LOCKS_EXCLUDED(gauges_mutex_);
@@ -155,13 +197,16 @@ class ModelMetrics {
 
     std::array<Counter, kCodes> answers;
     std::array<Counter, kRejections> rejections;
+    std::array<Counter, kRequestStages> deadline_exceeded, cancelled;
     Counter restarts;
     Counter non_finite;
     Counter rows, success_ns, fail_ns, queue_ns, input_ns, infer_ns, output_ns;  // By requests.
-    Histogram request, queue, fill, execute, batch_rows;
+    Histogram request, queue, fill, execute, output, batch_rows;
     Histogram transform_wait, transform_decode, transform_resize;
     Counter busy_ns;
     BusyWindow busy;
+    Counter arrived_rows;
+    RecentSum arrived, run;                 // Rows.
     std::atomic<int64_t> last_batch_ns{0};  // The clock's time since its origin; 0: none yet.
     std::vector<BatchSizeShard> by_size;    // [rows - 1]
   };
@@ -170,6 +215,7 @@ class ModelMetrics {
   void CollectHistograms(std::vector<Sample>& samples) const;
   void CollectGauges(std::vector<Sample>& samples) const ABSL_LOCKS_EXCLUDED(gauges_mutex_);
   double Saturation(const ModelGauges& gauges) const;
+  double DesiredReplicas(const ModelGauges& gauges) const;
 
   const std::string model_;
   const std::string version_;
@@ -178,6 +224,7 @@ class ModelMetrics {
   Clock& clock_;
   const absl::Time created_;
   Sharded<Shard> shards_;
+  std::atomic<int64_t> load_ns_{0};
 
   mutable Mutex gauges_mutex_;
   std::function<ModelGauges()> gauges_ ABSL_GUARDED_BY(gauges_mutex_);

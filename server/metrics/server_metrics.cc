@@ -18,7 +18,8 @@ double Open(uint64_t ended, uint64_t begun) {
 
 }  // namespace
 
-ServerMetrics::ServerMetrics(BuildVersions versions) : versions_(std::move(versions)) {}
+ServerMetrics::ServerMetrics(BuildVersions versions, size_t most_stream_names)
+    : versions_(std::move(versions)), streams_(most_stream_names) {}
 
 std::vector<Sample> ServerMetrics::Collect() const {
   std::vector<Sample> samples;
@@ -37,6 +38,22 @@ std::vector<Sample> ServerMetrics::Collect() const {
   samples.push_back({&kStreams, {}, Open(closed, opened)});
   samples.push_back({&kStreamsOpenedTotal, {}, static_cast<double>(opened)});
   samples.push_back({&kStreamHeldBytes, {}, Open(freed, taken)});
+  const uint64_t left = shards_.Sum([](const Shard& s) { return s.left.value(); });
+  const uint64_t decided = shards_.Sum([](const Shard& s) { return s.decided.value(); });
+  const uint64_t written = shards_.Sum([](const Shard& s) { return s.written.value(); });
+  const uint64_t read = shards_.Sum([](const Shard& s) {
+    return s.received[static_cast<size_t>(InferRpc::kModelStreamInfer)].value();
+  });
+  samples.push_back({&kStreamMessagesTotal, {"read"}, static_cast<double>(read)});
+  samples.push_back({&kStreamMessagesTotal, {"written"}, static_cast<double>(written)});
+  samples.push_back({&kReorderBuffer, {}, Open(left, decided)});
+  HistogramValue wait;
+  shards_.ForEach([&](const Shard& s) { s.head_of_line_wait.AddTo(wait, 1e-9); });
+  samples.push_back({&kHeadOfLineWait, {}, std::move(wait)});
+  for (Sample& sample : streams_.Collect()) samples.push_back(std::move(sample));
+  if (const int64_t expiry = tls_expiry_s_.load(std::memory_order_relaxed); expiry != 0) {
+    samples.push_back({&kTlsExpiry, {}, static_cast<double>(expiry)});
+  }
   samples.push_back({&kBuildInfo, {versions_.millrace, versions_.grpc, versions_.libtorch}, 1.0});
   return samples;
 }

@@ -32,9 +32,8 @@ struct Demand {
 // Plans one model, without regard to the others.
 class ModelPlanner {
  public:
-  ModelPlanner(const Hardware& hardware, const ModelPlacementConfig& config,
-               const Measurements& measurements)
-      : hardware_(hardware), config_(config), measurements_(measurements) {}
+  ModelPlanner(const Hardware& hardware, const ModelPlacementConfig& config)
+      : hardware_(hardware), config_(config) {}
 
   absl::StatusOr<Demand> Plan() const {
     const int threads = config_.intra_op_threads.value_or(1);
@@ -106,7 +105,7 @@ class ModelPlanner {
           "it is to compute in BF16 (millrace.execution, or a plan), but this CPU (", cpu.name,
           ", ", cpu.isa, ") can't, and would take longer than in FP32; remove bfloat16"));
     }
-    const std::optional<Measurements::Best> measured = MeasuredFor(group);
+    const std::optional<MeasuredBest> measured = MeasuredFor(group);
     ReplicaPlacement replica;
     replica.threads = measured ? measured->threads : config_.intra_op_threads.value_or(1);
     const int replicas = measured ? measured->replicas
@@ -127,10 +126,9 @@ class ModelPlanner {
 
   // What was measured, cut to the budget; nullopt where nothing was, or with other numbers than
   // are configured now.
-  std::optional<Measurements::Best> MeasuredFor(const InstanceGroup& group) const {
-    const auto found = measurements_.on_cpu.find({config_.model, config_.version});
-    if (found == measurements_.on_cpu.end() || config_.groups.size() > 1) return std::nullopt;
-    Measurements::Best best = found->second;
+  std::optional<MeasuredBest> MeasuredFor(const InstanceGroup& group) const {
+    if (!config_.measured || config_.groups.size() > 1) return std::nullopt;
+    MeasuredBest best = *config_.measured;
     if (config_.intra_op_threads.value_or(best.threads) != best.threads ||
         group.count.value_or(best.replicas) != best.replicas) {
       return std::nullopt;
@@ -190,7 +188,6 @@ class ModelPlanner {
 
   const Hardware& hardware_;
   const ModelPlacementConfig& config_;
-  const Measurements& measurements_;
 };
 
 std::string OversubscriptionWarning(const ModelPlan& model, int asked, const CpuBudget& cpu) {
@@ -278,10 +275,9 @@ std::vector<ReplicaPlacement> ModelPlan::places() const {
 }
 
 PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlacementConfig> models,
-                            const Measurements& measurements, const PlacementOptions& options,
+                            const PlacementOptions& options,
                             absl::Span<const ReplicaPlacement> placed) {
   PlacementPlan plan;
-  plan.running_slots = hardware.cpu.slots();
   const bool pin = Pins(hardware, options);
   const Hardware whole = WithoutLimits(hardware);
   CoreAllotment cores(hardware.topology, hardware.cpu.cpus);
@@ -291,13 +287,15 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
     model.model = config.model;
     model.version = config.version;
     model.engine = config.engine;
-    absl::StatusOr<Demand> demand = ModelPlanner(hardware, config, measurements).Plan();
+    absl::StatusOr<Demand> demand = ModelPlanner(hardware, config).Plan();
     model.status = demand.status();
     if (!demand.ok()) continue;
     // What was measured doesn't count for another budget.
-    model.most_places = std::max({CountPlaces(demand),
-                                  CountPlaces(ModelPlanner(whole, config, measurements).Plan()),
-                                  CountPlaces(ModelPlanner(whole, config, Measurements()).Plan())});
+    ModelPlacementConfig unmeasured = config;
+    unmeasured.measured.reset();
+    model.most_places =
+        std::max({CountPlaces(demand), CountPlaces(ModelPlanner(whole, config).Plan()),
+                  CountPlaces(ModelPlanner(whole, unmeasured).Plan())});
     model.replicas = std::move(demand->replicas);
     model.spares = std::move(demand->spares);
     for (ReplicaPlacement& replica : model.replicas) {
@@ -310,7 +308,6 @@ PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlac
     if (model.explicit_slots > hardware.cpu.slots() && !measured) {
       plan.warnings.push_back(OversubscriptionWarning(model, model.explicit_slots, hardware.cpu));
     }
-    plan.running_slots = std::max(plan.running_slots, model.explicit_slots);
   }
   for (ModelPlan& model : plan.models) {  // After all those that run from the start on.
     for (ReplicaPlacement& spare : model.spares) {

@@ -4,10 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -33,6 +31,16 @@ struct ReplicaRange {
   int most = 1;
 };
 
+// How measuring found that a model is run best on the CPUs of this machine.
+struct MeasuredBest {
+  int replicas = 1;
+  int threads = 1;        // Of each, intra-op.
+  int64_t most_rows = 0;  // Of a batch; 0: as many as the configuration allows.
+  std::optional<ExecutionMode> mode = std::nullopt;  // As the configuration and the files say.
+
+  friend bool operator==(const MeasuredBest&, const MeasuredBest&) = default;
+};
+
 // What placement needs to know of one version of a model.
 struct ModelPlacementConfig {
   std::string model;
@@ -43,21 +51,7 @@ struct ModelPlacementConfig {
   bool bfloat16 = false;              // On CPUs; see ExecutionMode.
   std::optional<ReplicaRange> range;  // Nullopt: their number is fixed.
   bool has_transform = false;         // Its inputs are prepared by the transform stage.
-};
-
-// What measuring the models on this hardware has found.
-struct Measurements {
-  // How a model is run best on CPUs.
-  struct Best {
-    int replicas = 1;
-    int threads = 1;                    // Of each, intra-op.
-    int64_t most_rows = 0;              // Of a batch; 0: as many as the configuration allows.
-    std::optional<ExecutionMode> mode;  // Nullopt: as the configuration and the files say.
-
-    friend bool operator==(const Best&, const Best&) = default;
-  };
-  using Key = std::pair<std::string, int64_t>;  // A model's name and version.
-  std::map<Key, Best> on_cpu;
+  std::optional<MeasuredBest> measured = std::nullopt;  // Nullopt: it wasn't.
 };
 
 // One replica: a worker process and the device it computes on.
@@ -103,8 +97,7 @@ struct TransformPlacement {
 struct PlacementPlan {
   std::vector<ModelPlan> models;                // One for each configuration, in their order.
   std::optional<TransformPlacement> transform;  // Nullopt: none of these models needs any.
-  int running_slots = 1;  // How many slots the batches that run at a time may take in all.
-  std::vector<std::string> warnings;  // At most one for each model.
+  std::vector<std::string> warnings;            // At most one for each model.
 };
 
 struct PlacementOptions {
@@ -122,10 +115,10 @@ struct PlacementOptions {
 //     agrees with those that are configured; it is cut to the budget, a quota's fraction rounded
 //     up.
 //  2. Replicas on several GPUs are dealt in turn: two on each of four are [0,1,2,3,0,1,2,3].
-//  3. Models share the budget by taking turns: running_slots is the budget's slots, whatever the
-//     number of models. Only a model that by itself asks explicitly for more, with a count or with
-//     threads, raises it to what that model asks for, and gets a warning that says what it costs;
-//     and one that measuring found to need a quota's fraction, too.
+//  3. Models share the budget by taking turns: how many there are makes no plan another one. Only a
+//     model that by itself asks explicitly for more than the budget, with a count or with threads,
+//     gets that (ModelPlan::explicit_slots), and a warning that says what it costs; and one that
+//     measuring found to need a quota's fraction gets that, too, without one.
 //  4. Of a model whose number of replicas may vary, as many run at the start as it has a count,
 //  else
 //     the least. Others may be added up to its most, on CPUs no more than fit into the budget with
@@ -139,7 +132,7 @@ struct PlacementOptions {
 // to compute in BF16 on a CPU that can't, INVALID_ARGUMENT for a count, a number of threads or a
 // list of GPUs that makes no sense.
 PlacementPlan PlanPlacement(const Hardware& hardware, absl::Span<const ModelPlacementConfig> models,
-                            const Measurements& measurements, const PlacementOptions& options,
+                            const PlacementOptions& options,
                             absl::Span<const ReplicaPlacement> placed = {});
 
 // Where so many transform workers run beside the replicas that are `placed`: on the budget's CPUs

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -24,12 +25,20 @@ namespace {
 // Waits for the result, and takes what the worker writes meanwhile. `stage` is what the inspector
 // said last that it does.
 absl::StatusOr<InspectedReply> ReceiveResult(const ControlSocket& control, WorkerOutput& output,
+                                             const std::vector<int>& cancel_events,
                                              absl::Time until, std::string* stage) {
   for (;;) {
     if (Clock::Real().Now() >= until) return absl::DeadlineExceededError("");  // Whatever it says.
-    pollfd entries[] = {{.fd = control.fd(), .events = POLLIN, .revents = 0},
-                        {.fd = output.fd(), .events = POLLIN, .revents = 0}};
+    std::vector<pollfd> entries = {{.fd = control.fd(), .events = POLLIN, .revents = 0},
+                                   {.fd = output.fd(), .events = POLLIN, .revents = 0}};
+    for (const int event : cancel_events) {
+      entries.push_back({.fd = event, .events = POLLIN, .revents = 0});
+    }
     const int ready = Poll(absl::MakeSpan(entries), until - Clock::Real().Now());
+    if (std::any_of(entries.begin() + 2, entries.end(),
+                    [](const pollfd& event) { return event.revents != 0; })) {
+      return absl::CancelledError("the inspection was told to end");
+    }
     if (ready > 0 && entries[1].revents != 0) output.Read();
     if (ready > 0 && entries[0].revents == 0) continue;
     MILLRACE_ASSIGN_OR_RETURN(const ControlMessage message, control.Receive(absl::ZeroDuration()));
@@ -64,8 +73,8 @@ absl::StatusOr<Inspection> InspectModel(const InspectionOptions& options, Engine
   worker_end.reset();
   MILLRACE_RETURN_IF_ERROR(ours.Send(ToJson(command), {model_fd}));
   std::string stage = "starting";
-  const absl::StatusOr<InspectedReply> reply =
-      ReceiveResult(ours, output, Clock::Real().Now() + options.timeout, &stage);
+  const absl::StatusOr<InspectedReply> reply = ReceiveResult(
+      ours, output, options.cancel_events, Clock::Real().Now() + options.timeout, &stage);
   if (absl::IsDeadlineExceeded(reply.status())) {
     return absl::DeadlineExceededError(
         absl::StrCat("the model was not inspected within ", absl::FormatDuration(options.timeout),

@@ -19,6 +19,8 @@ struct InspectionOptions {
   std::string worker_program;
   SandboxMode sandbox = SandboxMode::kOn;
   absl::Duration timeout = absl::Minutes(1);
+  // Descriptors, such as eventfds: once one of them is readable, the inspection ends.
+  std::vector<int> cancel_events = {};
   // What to try the model with where its file doesn't tell: dims without the batch dimension; -1 is
   // any size. Without a name an input goes by its place.
   std::vector<TensorSpec> inputs = {};
@@ -28,8 +30,9 @@ struct InspectionOptions {
 // Finds out in a worker process what the model in `model_fd` takes and returns; on the CPU. Blocks,
 // at most for the timeout. `name` is how the log calls the model. INVALID_ARGUMENT where the file
 // is no model for `engine` or the inputs don't fit it, DEADLINE_EXCEEDED and UNAVAILABLE where the
-// model hung or crashed, with what it was doing; other errors say why it can't be served. Call on a
-// thread that lives as long as this takes.
+// model hung or crashed, with what it was doing; CANCELLED where it was told to end; other errors
+// say why it can't be served. Nothing is left of it in any case. Call on a thread that lives as
+// long as this takes.
 absl::StatusOr<Inspection> InspectModel(const InspectionOptions& options, EngineKind engine,
                                         const std::string& name, int model_fd);
 

@@ -149,15 +149,15 @@ bool ModelTemplate::is_lost() const {
   return lost_;
 }
 
-bool ModelTemplate::WatchUntilDeath(int stop_event, absl::Duration timeout) {
+void ModelTemplate::WatchUntilDeath(int stop_event) {
   for (;;) {
     // The socket without events: only that the other end has gone. Replies are Fork()'s to read.
     pollfd entries[] = {{.fd = control_.fd(), .events = 0, .revents = 0},
                         {.fd = stop_event, .events = POLLIN, .revents = 0},
                         {.fd = process_.end_fd(), .events = POLLIN, .revents = 0},
                         {.fd = output_.fd(), .events = POLLIN, .revents = 0}};
-    if (Poll(absl::MakeSpan(entries), timeout) <= 0) return false;
-    if (entries[0].revents != 0 || entries[1].revents != 0 || entries[2].revents != 0) return true;
+    if (Poll(absl::MakeSpan(entries), absl::InfiniteDuration()) <= 0) return;
+    if (entries[0].revents != 0 || entries[1].revents != 0 || entries[2].revents != 0) return;
     output_.Read();
   }
 }

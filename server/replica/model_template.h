@@ -62,8 +62,8 @@ class ModelTemplate {
   // Whether Fork() has found that it is dead: then no further one succeeds.
   bool is_lost() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Waits until the template dies or `stop_event` has input: true; false after `timeout`.
-  bool WatchUntilDeath(int stop_event, absl::Duration timeout);
+  // Waits until the template dies or `stop_event` has input.
+  void WatchUntilDeath(int stop_event);
   pid_t pid() const { return process_.pid(); }
 
   // Ends the process and says how it ended, and by what incident more is found in the log.

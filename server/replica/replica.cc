@@ -33,12 +33,12 @@ Replica::Replica(Options options, Context context)
   MILLRACE_CHECK(options_.stop_event >= 0, "A replica is ended by an event.");
 }
 
-Replica::~Replica() {
-  {
-    MutexLock lock(mutex_);
-    stopping_ = true;
-    changed_.NotifyAll();
-  }
+Replica::~Replica() { Stop(); }
+
+void Replica::Stop() {
+  MutexLock lock(mutex_);
+  stopping_ = true;
+  changed_.NotifyAll();
   SignalEvent(options_.stop_event);
 }
 
@@ -64,6 +64,7 @@ void Replica::Run(std::unique_ptr<Batch> batch) {
   auto& buffer = static_cast<SharedBatchBuffer&>(*batch->buffer());
   buffer.WriteHeader(*context_.signature);
   MutexLock lock(mutex_);
+  busy_since_ns_.store(absl::ToUnixNanos(batch->started), std::memory_order_relaxed);
   batch_ = std::move(batch);
   mailbox_.Post(buffer.index());  // Under the lock: whoever buries the process comes after it.
   changed_.NotifyAll();
@@ -78,6 +79,12 @@ std::optional<absl::Duration> Replica::busy_for() const {
   MutexLock lock(mutex_);
   if (batch_ == nullptr) return std::nullopt;
   return context_.clock->Now() - batch_->started;
+}
+
+std::optional<absl::Duration> Replica::busy_seen() const {
+  const int64_t since = busy_since_ns_.load(std::memory_order_relaxed);
+  if (since == kIdle) return std::nullopt;
+  return context_.clock->Now() - absl::FromUnixNanos(since);
 }
 
 // ---- The replica's thread ----
@@ -142,6 +149,7 @@ absl::Status Replica::StartProcess() {
   context_.on_warm(ready.warmup_ns, kind());
   MutexLock lock(mutex_);
   pid_ = process_->process.pid();
+  pid_seen_.store(pid_, std::memory_order_relaxed);
   return absl::OkStatus();
 }
 
@@ -213,6 +221,7 @@ bool Replica::FinishBatch() {
   {
     MutexLock lock(mutex_);
     batch = std::move(batch_);
+    busy_since_ns_.store(kIdle, std::memory_order_relaxed);
   }
   if (batch == nullptr) {  // The mailbox is the process's to scribble over.
     LogError(Name(), ": its process completed a batch that it never got");
@@ -235,6 +244,7 @@ std::string Replica::BuryProcess() {
   {
     MutexLock lock(mutex_);
     pid_ = 0;
+    pid_seen_.store(pid_, std::memory_order_relaxed);
   }
   if (!left_ && !context_.dispatcher->RetireRunner(this)) {
     context_.dispatcher->Requeue(this, TakeBatch(), ending);
@@ -255,6 +265,7 @@ std::unique_ptr<Batch> Replica::TakeBatch() {
   MutexLock lock(mutex_);
   // Where the dispatcher has decided to run a batch here, another thread is just bringing it.
   while (batch_ == nullptr) changed_.Wait(mutex_);
+  busy_since_ns_.store(kIdle, std::memory_order_relaxed);
   return std::move(batch_);
 }
 

@@ -2,8 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,6 +63,8 @@ class Replica final : public BatchRunner {
   // Ends the process; a batch that it runs is given back. Blocks until that is done.
   ~Replica() override;
 
+  // Has the process end at once, as the destructor does. Never blocks.
+  void Stop() ABSL_LOCKS_EXCLUDED(mutex_);
   // Takes no batch any more, and ends the process when the batch that it runs is done. Blocks until
   // then, at most until `deadline`; true where it is done.
   bool Retire(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -73,6 +77,9 @@ class Replica final : public BatchRunner {
 
   // The process, 0 while there is none.
   pid_t pid() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same without the lock that Run() takes, for those who look on.
+  pid_t pid_seen() const { return pid_seen_.load(std::memory_order_relaxed); }
+  std::optional<absl::Duration> busy_seen() const;
   // For how long the running batch has been running; nullopt when none is.
   std::optional<absl::Duration> busy_for() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether that is clearly longer than it may: then the replica should have been replaced.
@@ -104,6 +111,8 @@ class Replica final : public BatchRunner {
   void Pause(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
   std::string Name() const;
 
+  static constexpr int64_t kIdle = std::numeric_limits<int64_t>::max();
+
   const Options options_;
   const Context context_;
   Mailbox mailbox_;
@@ -121,6 +130,8 @@ class Replica final : public BatchRunner {
   CondVar changed_;
   std::unique_ptr<Batch> batch_ ABSL_GUARDED_BY(mutex_);
   pid_t pid_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<pid_t> pid_seen_{0};             // `pid_`
+  std::atomic<int64_t> busy_since_ns_{kIdle};  // When `batch_` was started.
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool retiring_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // The thread has nothing more to do.

@@ -38,6 +38,8 @@ size_t AreaBytes(const std::vector<TensorSpec>& tensors, int64_t rows, size_t un
   return total;
 }
 
+absl::Status MovesStopped() { return absl::CancelledError("the server is shutting down"); }
+
 // What is the matter with one replica.
 absl::Status OfReplica(size_t slot, const absl::Status& state) {
   if (state.ok()) return state;
@@ -116,6 +118,9 @@ absl::Status ReplicaPool::Start() {
   const auto is_starting = [](const Slot& slot) { return slot.is_starting(); };
   while (std::any_of(slots_.begin(), slots_.end(), is_starting)) changed_.Wait(mutex_);
   started_ = true;
+  if (options_.scaling) {
+    scaler_thread_ = std::make_unique<Thread>("scaler", [this] { KeepScaled(); });
+  }
   return FirstError();
 }
 
@@ -128,9 +133,13 @@ ReplicaPool::~ReplicaPool() {
     MutexLock lock(mutex_);
     stopping_ = true;
     changed_.NotifyAll();
+    for (const Slot& slot : slots_) {
+      if (slot.in_use()) slot.replica->Stop();
+    }
   }
   SignalEvent(stop_event_.get());
-  template_thread_.reset();  // Nobody grows the pool any more.
+  scaler_thread_.reset();  // Nobody grows the pool any more.
+  template_thread_.reset();
   const auto count = static_cast<size_t>(replicas());
   for (size_t i = 0; i < count; ++i) Remove(i, absl::InfinitePast());
 }
@@ -173,18 +182,19 @@ void ReplicaPool::Add(size_t slot, const ReplicaPlacement& placement) {
 
 absl::Status ReplicaPool::WaitUntilSettled(size_t slot, absl::Time deadline) {
   MutexLock lock(mutex_);
-  while (slots_[slot].is_starting() && !stopping_ && context_.clock->Now() < deadline) {
+  while (slots_[slot].is_starting() && !stopping_ && !moves_stopped_ &&
+         context_.clock->Now() < deadline) {
     context_.clock->WaitUntil(changed_, mutex_, deadline);
   }
-  return StateOf(slots_[slot]);
+  return moves_stopped_ && slots_[slot].is_starting() ? MovesStopped() : StateOf(slots_[slot]);
 }
 
 absl::Status ReplicaPool::WaitUntilTried(size_t slot, absl::Time deadline) {
   MutexLock lock(mutex_);
-  while (!slots_[slot].tried && !stopping_ && context_.clock->Now() < deadline) {
+  while (!slots_[slot].tried && !stopping_ && !moves_stopped_ && context_.clock->Now() < deadline) {
     context_.clock->WaitUntil(changed_, mutex_, deadline);
   }
-  return StateOf(slots_[slot]);
+  return moves_stopped_ && !slots_[slot].tried ? MovesStopped() : StateOf(slots_[slot]);
 }
 
 void ReplicaPool::Remove(size_t slot, absl::Time deadline) {
@@ -232,6 +242,7 @@ absl::Status ReplicaPool::Resize(int count, absl::Duration timeout) {
                                                    "' can have 1 to ", most_replicas(),
                                                    " replicas; asked for ", count));
   }
+  MILLRACE_RETURN_IF_ERROR(CheckMoves());
   const size_t before = static_cast<size_t>(replicas());
   const size_t after = static_cast<size_t>(count);
   const absl::Time begin = context_.clock->Now();
@@ -249,8 +260,22 @@ absl::Status ReplicaPool::Restart(absl::Duration timeout) {
   const absl::Time deadline = context_.clock->Now() + timeout;
   MutexLock one_at_a_time(resizing_);
   const size_t count = static_cast<size_t>(replicas());
-  for (size_t i = 0; i < count; ++i) MILLRACE_RETURN_IF_ERROR(Replace(i, deadline));
+  for (size_t i = 0; i < count; ++i) {
+    MILLRACE_RETURN_IF_ERROR(CheckMoves());
+    MILLRACE_RETURN_IF_ERROR(Replace(i, deadline));
+  }
   return absl::OkStatus();
+}
+
+void ReplicaPool::StopMoves() {
+  MutexLock lock(mutex_);
+  moves_stopped_ = true;
+  changed_.NotifyAll();
+}
+
+absl::Status ReplicaPool::CheckMoves() const {
+  MutexLock lock(mutex_);
+  return moves_stopped_ ? MovesStopped() : absl::OkStatus();
 }
 
 absl::Status ReplicaPool::Replace(size_t slot, absl::Time deadline) {
@@ -265,6 +290,7 @@ absl::Status ReplicaPool::Move(std::vector<ReplicaPlacement> places, int start,
   const absl::Time begin = context_.clock->Now();
   const absl::Time deadline = begin + timeout;
   MutexLock one_at_a_time(resizing_);
+  MILLRACE_RETURN_IF_ERROR(CheckMoves());
   const int has = replicas();
   const bool keeps_number = options_.scaling || has != planned_;
   {
@@ -322,7 +348,8 @@ absl::StatusOr<int> ReplicaPool::MoveFirst(size_t count, absl::Time deadline) {
   Add(more, PlaceOf(elsewhere.front()));
   absl::Status state = WaitUntilTried(more, deadline);
   for (size_t i = 0; i < elsewhere.size() && state.ok(); ++i) {
-    state = Replace(elsewhere[i], deadline);
+    state = CheckMoves();
+    if (state.ok()) state = Replace(elsewhere[i], deadline);
   }
   Remove(more, deadline);
   if (!state.ok()) return state;
@@ -334,6 +361,22 @@ ReplicaPlacement ReplicaPool::PlaceOf(size_t slot) const {
   return places_[slot];
 }
 
+void ReplicaPool::KeepScaled() {
+  ReplicaScaler scaler(*options_.scaling);
+  for (;;) {
+    {
+      MutexLock lock(mutex_);
+      const absl::Time next = context_.clock->Now() + kScalingInterval;
+      while (!stopping_ && context_.clock->Now() < next) {
+        context_.clock->WaitUntil(changed_, mutex_, next);
+      }
+      if (stopping_) return;
+      if (template_ == nullptr) continue;  // None could start.
+    }
+    Scale(scaler);
+  }
+}
+
 void ReplicaPool::Scale(ReplicaScaler& scaler) {
   const Dispatcher::Gauges gauges = dispatcher_->gauges();
   const int now_has = replicas();
@@ -342,7 +385,7 @@ void ReplicaPool::Scale(ReplicaScaler& scaler) {
   if (wanted == now_has) return;
   const absl::Status resized =
       Resize(wanted, wanted > now_has ? options_.load_timeout : kShrinkTimeout);
-  if (!resized.ok()) {
+  if (!resized.ok() && !absl::IsCancelled(resized)) {
     LogWarning("model '", options_.signature->model_name(), "' can't have ", wanted,
                " replicas: ", std::string(resized.message()));
   }
@@ -364,7 +407,7 @@ void ReplicaPool::KeepTemplate() {
       loaded = template_;
       if (loaded == nullptr && first) return;  // The first load failed: Create() says.
     }
-    if (loaded != nullptr) Watch(*loaded);
+    if (loaded != nullptr) loaded->WatchUntilDeath(stop_event_.get());
     MutexLock lock(mutex_);
     if (stopping_) {
       template_.reset();
@@ -474,15 +517,6 @@ void ReplicaPool::TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind k
     }
     dispatcher_->ExpectCost(shape, kind, sample.rows, absl::Nanoseconds(warmup_ns[i]));
   }
-}
-
-void ReplicaPool::Watch(ModelTemplate& loaded) {
-  if (!options_.scaling) {
-    loaded.WatchUntilDeath(stop_event_.get(), absl::InfiniteDuration());
-    return;
-  }
-  ReplicaScaler scaler(*options_.scaling);
-  while (!loaded.WatchUntilDeath(stop_event_.get(), kScalingInterval)) Scale(scaler);
 }
 
 absl::StatusOr<ForkedReplica> ReplicaPool::Fork(ForkCommand command, const std::string& name) {
@@ -628,12 +662,27 @@ std::vector<ReplicaPool::ReplicaInfo> ReplicaPool::List() const {
   return list;
 }
 
-std::vector<absl::Duration> ReplicaPool::busy_for() const {
-  std::vector<absl::Duration> busy;
-  for (const ReplicaInfo& replica : List()) {
-    if (replica.busy_for) busy.push_back(*replica.busy_for);
+ReplicaPool::Glance ReplicaPool::glance() const {
+  using State = ModelGauges::Replica::State;
+  MutexLock lock(mutex_);
+  Glance glance;
+  if (template_ != nullptr) glance.pids.push_back(template_->pid());
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = slots_[i];
+    if (slot.state.ok()) ++glance.ready;
+    if (!slot.in_use()) continue;
+    if (const pid_t pid = slot.replica->pid_seen(); pid > 0) glance.pids.push_back(pid);
+    if (const auto busy = slot.replica->busy_seen()) glance.busy_for.push_back(*busy);
+    const bool starts = slot.is_starting();
+    glance.replicas.push_back({.index = static_cast<int>(i),
+                               .device = slot.placement.device == DeviceKind::kGpu
+                                             ? absl::StrCat("gpu", slot.placement.device_index)
+                                             : "cpu",
+                               .state = slot.state.ok() ? State::kReady
+                                        : starts        ? State::kStarting
+                                                        : State::kFailed});
   }
-  return busy;
+  return glance;
 }
 
 std::vector<pid_t> ReplicaPool::pids() const {

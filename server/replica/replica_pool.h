@@ -108,6 +108,10 @@ class ReplicaPool {
   // Replaces the replicas by new ones, one after the other. As Resize().
   absl::Status Restart(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
 
+  // Ends a Resize(), Restart() or Move() that waits for a replica to start, with CANCELLED, and has
+  // later ones return that at once. A replica that is just being replaced is replaced all the same.
+  void StopMoves() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Gives the pool other places, as in Options, of which the first Options::most_places count.
   // There are `start` replicas then, one at least; but a pool that is scaled, or whose number was
   // changed by Resize(), keeps its number as far as there are places. Those that aren't where they
@@ -132,6 +136,15 @@ class ReplicaPool {
   };
   std::vector<ReplicaInfo> List() const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // What those see who look on: without a lock that a batch on its way takes.
+  struct Glance {
+    int ready = 0;
+    std::vector<absl::Duration> busy_for;
+    std::vector<ModelGauges::Replica> replicas;
+    std::vector<pid_t> pids;  // Of the template and the replicas, as far as there are processes.
+  };
+  Glance glance() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // How many replicas can serve now.
   int ready_replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Why requests shouldn't be sent here; see HealthOf().
@@ -141,8 +154,6 @@ class ReplicaPool {
   absl::Time unready_from() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Why each run has one row only; empty where it may have as many as the model takes.
   std::string single_rows() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // How long each running batch has been running.
-  std::vector<absl::Duration> busy_for() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The processes of the template and the replicas; 0 for one that is just being replaced.
   std::vector<pid_t> pids() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -151,7 +162,8 @@ class ReplicaPool {
 
   absl::Status Start();
   LoadCommand MakeLoadCommand(bool background) const;
-  // The template thread: loads, waits for the template's death, loads again.
+  // The template thread: loads, waits for the template's death, loads again. It never waits for who
+  // resizes the pool, since that one may wait for a template.
   void KeepTemplate() ABSL_LOCKS_EXCLUDED(mutex_);
   void LoadTemplate(bool background) ABSL_LOCKS_EXCLUDED(mutex_);
   // The event that ends a load: who called Create() may give up the first one. A model that has
@@ -159,8 +171,6 @@ class ReplicaPool {
   int LoadEndsBy() const ABSL_LOCKS_EXCLUDED(mutex_);
   // What follows from LoadedReply::batching: an error, or single rows.
   absl::Status Heed(const absl::Status& batching) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Returns when the template has died or the pool is to end; scales the pool meanwhile.
-  void Watch(ModelTemplate& loaded) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
   // Tells the dispatcher how long the samples of the warm-up ran; see LoadedReply.
   void TellCosts(const std::vector<int64_t>& warmup_ns, ReplicaKind kind);
   // Forks the replica of a slot as soon as there is a template.
@@ -210,7 +220,11 @@ class ReplicaPool {
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Sees to it that there are events for so many slots.
   absl::Status MakeStopEvents(size_t slots) ABSL_LOCKS_EXCLUDED(mutex_);
+  // CANCELLED after StopMoves().
+  absl::Status CheckMoves() const ABSL_LOCKS_EXCLUDED(mutex_);
   ReplicaPlacement PlaceOf(size_t slot) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The scaler thread, where the pool is scaled: looks again and again until the pool ends.
+  void KeepScaled() ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
   // Grows or shrinks the pool where it is too busy or too idle.
   void Scale(ReplicaScaler& scaler) ABSL_LOCKS_EXCLUDED(resizing_, mutex_);
 
@@ -231,6 +245,7 @@ class ReplicaPool {
   bool started_ ABSL_GUARDED_BY(mutex_) =
       false;  // Start() is over: requests may wait for replicas.
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool moves_stopped_ ABSL_GUARDED_BY(mutex_) = false;
   // Where replicas shall run, and where they do: those in use are the first, and there is one slot
   // more than there may be places.
   std::vector<ReplicaPlacement> places_ ABSL_GUARDED_BY(mutex_);
@@ -242,6 +257,7 @@ class ReplicaPool {
   Mutex resizing_;  // One who grows or shrinks the pool at a time; taken before mutex_.
   int planned_ ABSL_GUARDED_BY(resizing_);  // How many there were to be, but for Resize().
   std::unique_ptr<Thread> template_thread_;
+  std::unique_ptr<Thread> scaler_thread_;  // Null where the pool isn't scaled.
 };
 
 }  // namespace millrace

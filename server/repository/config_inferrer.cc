@@ -21,14 +21,14 @@ bool IsFinal(const absl::Status& status) {
 
 }  // namespace
 
-void ConfigInferrer::Complete(ModelDirectory& directory) {
+void ConfigInferrer::Complete(ModelDirectory& directory, int given_up) {
   if (!directory.lacks_config) return;
   const std::optional<ModelVersion> version = NewestPackage(directory.path);
   if (!version) return;
   auto known = known_.find(version->path);
   if (known == known_.end() || known->second.stamp != version->stamp ||
       !IsFinal(known->second.config.status())) {
-    Known found = {version->stamp, ConfigOf(directory.name, *version)};
+    Known found = {version->stamp, ConfigOf(directory.name, *version, given_up)};
     known = known_.insert_or_assign(version->path, std::move(found)).first;
   }
   const absl::StatusOr<std::string>& config = known->second.config;
@@ -42,9 +42,9 @@ void ConfigInferrer::Complete(ModelDirectory& directory) {
 }
 
 absl::StatusOr<std::string> ConfigInferrer::ConfigOf(const std::string& model,
-                                                     const ModelVersion& version) {
+                                                     const ModelVersion& version, int given_up) {
   MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file, OpenModelFile(version));
-  MILLRACE_ASSIGN_OR_RETURN(const Inspection inspection, inspect_(version, file.get()));
+  MILLRACE_ASSIGN_OR_RETURN(const Inspection inspection, inspect_(version, file.get(), given_up));
   LogInfo("model '", model, "' has no config.pbtxt and is served as ", version.path,
           " tells: ", absl::StrReplaceAll(DescribeInspection(inspection), {{"\n", "; "}}));
   return InferredConfig(inspection);

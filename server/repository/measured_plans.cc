@@ -43,7 +43,7 @@ std::string DescribeMode(const ExecutionMode& mode) {
 }
 
 std::string DescribeTuned(const TunedModel& tuned) {
-  const Measurements::Best& best = tuned.best;
+  const MeasuredBest& best = tuned.best;
   return absl::StrFormat("%d x %d threads%s%s: %.4g rows/s, p99 %s (%s)", best.replicas,
                          best.threads,
                          best.most_rows > 0 ? absl::StrCat(", ", best.most_rows, " rows") : "",
@@ -63,7 +63,7 @@ bool Agree(const std::optional<T>& configured, const T& measured) {
 }
 
 // Whether the configuration leaves open what measuring found, or says the same.
-bool Agrees(const ModelSettings& settings, const Measurements::Best& best) {
+bool Agrees(const ModelSettings& settings, const MeasuredBest& best) {
   if (settings.instance_groups.size() > 1) return false;
   for (const InstanceGroup& group : settings.instance_groups) {
     if (!Agree(group.count, best.replicas)) return false;

@@ -775,7 +775,7 @@ class ConfigReader {
     return read;
   }
 
-  static absl::StatusOr<DeclaredWarmup::Input> ReadWarmupInput(
+  absl::StatusOr<DeclaredWarmup::Input> ReadWarmupInput(
       const ConfigNode& node, const TensorSpec& spec, const inference::ModelWarmup::Input& input) {
     if (static_cast<int>(input.data_type()) != static_cast<int>(spec.data_type)) {
       return node.Error("data_type", absl::StrCat("differs from that of the model's input, TYPE_",
@@ -791,6 +791,9 @@ class ConfigReader {
       return node.Error("dims", absl::StrCat(ToString(read.dims), " came, expected sizes for ",
                                              ToString(spec.dims), ", without the batch dimension"));
     }
+    TensorSpec sized = spec;
+    sized.dims = read.dims;
+    MILLRACE_RETURN_IF_ERROR(CheckAddressable(node, sized));
     read.file = input.input_data_file();
     if (input.has_input_data_file() && !IsFileName(read.file)) {
       return node.Error("input_data_file", kFileNameExpected);

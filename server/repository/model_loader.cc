@@ -71,7 +71,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ModelLoader::Load(const LoadTask& t
   replicas.worker_program = options_.worker_program;
   replicas.model_file = std::move(file);
   replicas.mode = task.mode;
-  replicas.most_rows = task.most_rows;
+  replicas.most_rows = task.measured ? task.measured->most_rows : 0;
   replicas.optimize = !settings.disable_optimized_execution;
   replicas.inference_mode = settings.inference_mode;
   replicas.inter_op_threads = settings.inter_op_threads.value_or(1);

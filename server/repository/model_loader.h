@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -28,7 +29,7 @@ struct LoadTask {
   std::string model;
   ModelVersion version;
   ExecutionMode mode;
-  int64_t most_rows = 0;  // See Measurements::Best.
+  std::optional<MeasuredBest> measured;
   std::shared_ptr<const ModelSettings> settings;
   std::shared_ptr<const PlacementClaim> place;
   ModelPlan plan;        // Of that place, when the load begins.
@@ -68,6 +69,8 @@ class ModelLoader {
 
   // Ends the loads that are going on, and those that begin later, with CANCELLED.
   void Cancel();
+  // The event that says so; see ReplicaPool::Options.
+  int cancel_event() const { return cancel_event_.get(); }
 
  private:
   const Options options_;

@@ -73,7 +73,8 @@ ModelPlacementConfig PlacementConfigOf(const LoadTask& task) {
           .intra_op_threads = task.settings->intra_op_threads,
           .bfloat16 = task.mode.bfloat16,
           .range = task.settings->replica_range,
-          .has_transform = task.settings->has_transform()};
+          .has_transform = task.settings->has_transform(),
+          .measured = task.measured};
 }
 
 absl::Status ShuttingDown() { return absl::UnavailableError("the server is shutting down"); }
@@ -102,10 +103,11 @@ ModelRepository::ModelRepository(Options options, Hardware hardware, Context con
                                 .memory = &memory_,
                                 .preparers = context_.preparers,
                                 .on_change = [this] { Tell(); }}),
-      inferrer_([this](const ModelVersion& version, int fd) {
+      inferrer_([this](const ModelVersion& version, int fd, int given_up) {
         return InspectModel({.worker_program = options_.loader.worker_program,
                              .sandbox = options_.loader.sandbox,
-                             .timeout = options_.loader.load_timeout},
+                             .timeout = options_.loader.load_timeout,
+                             .cancel_events = {loader_.cancel_event(), given_up}},
                             version.engine, version.path, fd);
       }),
       reaper_(std::make_unique<ModelReaper>(*context_.clock, *context_.timer)),
@@ -219,10 +221,11 @@ absl::Status ModelRepository::CheckControl() const {
 }
 
 void ModelRepository::LoadModel(const std::string& name, std::optional<std::string> config,
-                                Done done) {
+                                Done done, std::shared_ptr<const UniqueFd> given_up) {
   if (const absl::Status status = CheckControl(); !status.ok()) return done(status);
-  keeper_->Add([this, name, config = std::move(config), done = std::move(done)]() mutable {
-    LoadNow(name, config, std::move(done));
+  keeper_->Add([this, name, config = std::move(config), done = std::move(done),
+                given_up = std::move(given_up)]() mutable {
+    LoadNow(name, config, std::move(done), given_up->get());
   });
 }
 
@@ -233,19 +236,22 @@ void ModelRepository::UnloadModel(const std::string& name, Done done) {
 }
 
 void ModelRepository::LoadNow(const std::string& name, const std::optional<std::string>& config,
-                              Done done) {
+                              Done done, int given_up) {
   absl::StatusOr<ModelDirectory> directory = FindModelDirectory(options_.directories, name, config);
   if (!directory.ok()) return done(directory.status());
-  inferrer_.Complete(*directory);
-  // A configuration that makes no sense is the caller's fault, and says nothing of the model.
-  if (config && !directory->status.ok()) return done(directory->status);
+  inferrer_.Complete(*directory, given_up);
+  // A configuration that makes no sense is the caller's fault, and says nothing of the model; nor
+  // does an inspection that was given up.
+  const bool nothing_new =
+      absl::IsCancelled(directory->status) || (config && !directory->status.ok());
   bool refused;
   {
     MutexLock lock(mutex_);
     refused = stopping_;
-    if (!refused) waiting_.emplace(name, std::move(done));
+    if (!refused && !nothing_new) waiting_.emplace(name, std::move(done));
   }
   if (refused) return done(ShuttingDown());
+  if (nothing_new) return done(directory->status);
   Apply({*directory}, /*again=*/true);
   AnswerWaiting(name);
 }
@@ -295,7 +301,7 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   std::vector<LoadTask> tasks;
   ModelTable::Released released;
   for (const ModelDirectory& directory : directories) {
-    if (!directory.status.ok()) {
+    if (!directory.status.ok() && !absl::IsCancelled(directory.status)) {
       LogError("model '", directory.name, "': ", std::string(directory.status.message()));
     }
     const auto settings =
@@ -308,7 +314,7 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
       tasks.push_back({.model = directory.name,
                        .version = *on_disk,
                        .mode = {},
-                       .most_rows = 0,
+                       .measured = std::nullopt,
                        .settings = settings,
                        .place = nullptr,
                        .plan = {},
@@ -317,10 +323,10 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   }
   Retire(released);
   if (tasks.empty()) return Tell();
-  const Measurements measurements = Measure(tasks);
+  Measure(tasks);
   std::vector<ModelPlacementConfig> configs;
   for (const LoadTask& task : tasks) configs.push_back(PlacementConfigOf(task));
-  auto places = places_.Place(configs, measurements, PlacesLeftBy(tasks));
+  auto places = places_.Place(configs, PlacesLeftBy(tasks));
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (!places[i].ok()) {
       Finish(tasks[i], places[i].status());
@@ -332,8 +338,7 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   Tell();
 }
 
-Measurements ModelRepository::Measure(std::vector<LoadTask>& tasks) {
-  Measurements measurements;
+void ModelRepository::Measure(std::vector<LoadTask>& tasks) {
   // Of a budget that has changed since the start nothing was measured.
   const bool known = std::abs(places_.budget().cores() - plans_.machine().cores) < 0.01;
   for (LoadTask& task : tasks) {
@@ -345,8 +350,7 @@ Measurements ModelRepository::Measure(std::vector<LoadTask>& tasks) {
     std::optional<ExecutionMode> mode;
     if (tuned) {
       mode = tuned->best.mode;
-      task.most_rows = tuned->best.most_rows;
-      measurements.on_cpu[{task.model, version.number}] = tuned->best;
+      task.measured = tuned->best;
     }
     if (mode && mode->engine != version.engine) {
       version.engine = mode->engine;
@@ -354,7 +358,6 @@ Measurements ModelRepository::Measure(std::vector<LoadTask>& tasks) {
     }
     task.mode = ModeOf(*task.settings, version.engine, mode);
   }
-  return measurements;
 }
 
 std::set<const PlacementClaim*> ModelRepository::PlacesLeftBy(const std::vector<LoadTask>& tasks) {
@@ -373,7 +376,12 @@ void ModelRepository::Load(LoadTask& task) {
   task.plan = places_.PlanOf(*task.place);
   const absl::StatusOr<std::shared_ptr<ServedModel>> loaded = TryLoad(task);
   Finish(task, loaded);
-  if (loaded.ok()) MoveToPlan(**loaded);  // It may have changed, and now Replan() finds the model.
+  if (!loaded.ok()) return;
+  // The plan may have changed since. Replan() finds the model by now, so this isn't older than what
+  // it brings; both go by the mover, so that neither overtakes the other.
+  mover_->Add([this, weak = std::weak_ptr<ServedModel>(*loaded)] {
+    if (const std::shared_ptr<ServedModel> model = weak.lock()) MoveToPlan(model);
+  });
 }
 
 absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::TryLoad(const LoadTask& task) {
@@ -462,21 +470,26 @@ void ModelRepository::Ended(const LoadTask& task, const ServedModel* model) {
 void ModelRepository::Replan(const CpuBudget& budget) {
   places_.Replan(budget);
   mover_->Add([this] {
-    for (const std::shared_ptr<ServedModel>& model : Loaded()) MoveToPlan(*model);
+    for (const std::shared_ptr<ServedModel>& model : Loaded()) MoveToPlan(model);
   });
 }
 
-void ModelRepository::MoveToPlan(ServedModel& model) {
+void ModelRepository::MoveToPlan(const std::shared_ptr<ServedModel>& model) {
   const PlacementClaim* place;  // Lives as long as the model.
   {
     MutexLock lock(mutex_);
-    const auto found = place_of_.find(&model);
+    const auto found = place_of_.find(model.get());
     if (stopping_ || found == place_of_.end()) return;
     place = found->second;
+    moving_ = model;
   }
-  const absl::Status moved = model.Follow(places_.PlanOf(*place), kMoveTimeout);
-  if (moved.ok()) return;
-  LogWarning("model '", model.signature().model_name(), "' version ", model.signature().version(),
+  const absl::Status moved = model->Follow(places_.PlanOf(*place), kMoveTimeout);
+  {
+    MutexLock lock(mutex_);
+    moving_.reset();
+  }
+  if (moved.ok() || absl::IsCancelled(moved)) return;
+  LogWarning("model '", model->signature().model_name(), "' version ", model->signature().version(),
              " doesn't run as planned: ", std::string(moved.message()),
              "; the operators' call Restart moves its replicas once that is mended");
 }
@@ -509,14 +522,17 @@ void ModelRepository::Tell() {
 
 void ModelRepository::StopChanges() {
   std::multimap<std::string, Done> waiting;
+  std::shared_ptr<ServedModel> moving;
   {
     MutexLock lock(mutex_);
     stopping_ = true;
+    moving = moving_;
     waiting.swap(waiting_);
     changed_.NotifyAll();
   }
   watcher_.reset();
   loader_.Cancel();
+  if (moving != nullptr) moving->StopMoves();
   for (auto& [name, done] : waiting) done(ShuttingDown());
 }
 

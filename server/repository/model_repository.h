@@ -16,6 +16,7 @@
 #include "server/base/mutex.h"
 #include "server/base/sandbox_mode.h"
 #include "server/base/timer.h"
+#include "server/base/unique_fd.h"
 #include "server/base/work_queue.h"
 #include "server/dispatch/core_leases.h"
 #include "server/dispatch/memory_budget.h"
@@ -87,17 +88,18 @@ class ModelRepository {
   // Reads a model from disk and loads it, beside what serves of it until then. Never blocks; `done`
   // is called on another thread, or on this one, once it serves, or with the reason why not: then
   // what served before goes on. `config` (the text of a config.pbtxt) is taken instead of the
-  // file's. FAILED_PRECONDITION where models are controlled otherwise; see ModelControl.
-  void LoadModel(const std::string& name, std::optional<std::string> config, Done done)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  // file's. Once `given_up`, an eventfd, is readable, a file is no longer inspected for what it
+  // takes: then CANCELLED; a load that has begun goes on. FAILED_PRECONDITION where models are
+  // controlled otherwise; see ModelControl.
+  void LoadModel(const std::string& name, std::optional<std::string> config, Done done,
+                 std::shared_ptr<const UniqueFd> given_up) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Takes a model out of service. `done` is called when it takes no more requests; it finishes
   // those that it has accepted. Otherwise as LoadModel().
   void UnloadModel(const std::string& name, Done done) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Loads, swaps and unloads nothing any more, cancels loads that are going on, answers those who
-  // wait for one with UNAVAILABLE. Blocks shortly. May be
-  // called again.
+  // Loads, swaps, unloads and moves nothing any more, cancels loads and inspections that are going
+  // on, answers those who wait for one with UNAVAILABLE. Blocks shortly. May be called again.
   void StopChanges() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The model version that serves `version` of `name`; an empty version means the newest that is
@@ -147,17 +149,17 @@ class ModelRepository {
 
   // ---- On the keeper ----
 
-  void LoadNow(const std::string& name, const std::optional<std::string>& config, Done done)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  void LoadNow(const std::string& name, const std::optional<std::string>& config, Done done,
+               int given_up) ABSL_LOCKS_EXCLUDED(mutex_);
   void UnloadNow(const std::string& name, Done done) ABSL_LOCKS_EXCLUDED(mutex_);
   // Brings what serves in line with what is on disk.
   void Follow(const std::vector<std::string>& names) ABSL_LOCKS_EXCLUDED(mutex_);
   // Begins to load what differs from what serves; with `again` everything.
   void Apply(const std::vector<ModelDirectory>& directories, bool again)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Finds out how each of `tasks` is run best, and puts its mode, and the file that then runs, into
-  // it. Returns what was measured of them.
-  Measurements Measure(std::vector<LoadTask>& tasks);
+  // Finds out how each of `tasks` is run best, and puts what was measured, its mode, and the file
+  // that then runs, into it.
+  void Measure(std::vector<LoadTask>& tasks);
   // Where the models run whose places `tasks` will take.
   std::set<const PlacementClaim*> PlacesLeftBy(const std::vector<LoadTask>& tasks)
       ABSL_LOCKS_EXCLUDED(mutex_);
@@ -173,10 +175,11 @@ class ModelRepository {
   absl::Status MakeRoom(const LoadTask& task, std::shared_ptr<ServedModel>& predecessor)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // ---- On the mover, or a loader ----
+  // ---- On the mover ----
 
-  // Brings a model that serves to where it is planned by now.
-  void MoveToPlan(ServedModel& model) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Brings a model that serves to where it is planned by now. Nobody else does, so the plan that is
+  // followed last is the newest.
+  void MoveToPlan(const std::shared_ptr<ServedModel>& model) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- Anywhere ----
 
@@ -206,7 +209,8 @@ class ModelRepository {
   ModelTable table_ ABSL_GUARDED_BY(mutex_);
   std::map<const ServedModel*, const PlacementClaim*> place_of_ ABSL_GUARDED_BY(mutex_);
   std::multimap<std::string, Done> waiting_ ABSL_GUARDED_BY(mutex_);
-  bool started_ ABSL_GUARDED_BY(mutex_) = false;  // Start() is over.
+  std::shared_ptr<ServedModel> moving_ ABSL_GUARDED_BY(mutex_);  // By the mover.
+  bool started_ ABSL_GUARDED_BY(mutex_) = false;                 // Start() is over.
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::unique_ptr<ModelReaper> reaper_;

@@ -25,17 +25,16 @@ PlacementBook::PlacementBook(Hardware hardware, PlacementOptions options, CoreLe
     : options_(options), leases_(leases), hardware_(std::move(hardware)) {}
 
 std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook::Place(
-    absl::Span<const ModelPlacementConfig> models, const Measurements& measurements,
-    const std::set<const PlacementClaim*>& leaving) {
+    absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving) {
   PlacementPlan plan;
   std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> claims;
   {
     MutexLock lock(mutex_);
-    plan = PlanPlacement(hardware_, models, measurements, options_, Placed(leaving));
+    plan = PlanPlacement(hardware_, models, options_, Placed(leaving));
     for (size_t i = 0; i < models.size(); ++i) {
       const ModelPlan& model = plan.models[i];
       if (model.status.ok()) {
-        claims.emplace_back(Enter(models[i], measurements, model));
+        claims.emplace_back(Enter(models[i], model));
       } else {
         claims.emplace_back(model.status);
       }
@@ -55,14 +54,11 @@ void PlacementBook::Replan(const CpuBudget& budget) {
     MutexLock lock(mutex_);
     before = std::exchange(hardware_.cpu, budget);
     std::vector<ModelPlacementConfig> models;
-    Measurements measurements;
     for (const PlacementClaim* const claim : claims_) {
       models.push_back(claim->config_);
-      if (claim->measured_ && claim->measured_cores_ == budget.cores()) {
-        measurements.on_cpu[{claim->config_.model, claim->config_.version}] = *claim->measured_;
-      }
+      if (claim->measured_cores_ != budget.cores()) models.back().measured.reset();
     }
-    plan = PlanPlacement(hardware_, models, measurements, options_);
+    plan = PlanPlacement(hardware_, models, options_);
     for (size_t i = 0; i < claims_.size(); ++i) {
       if (!plan.models[i].status.ok()) continue;
       differs |= plan.models[i].places() != claims_[i]->plan_.places();
@@ -113,15 +109,9 @@ std::vector<int> PlacementBook::PlaceTransformWorkers(int workers) const {
 }
 
 std::shared_ptr<const PlacementClaim> PlacementBook::Enter(const ModelPlacementConfig& config,
-                                                           const Measurements& measurements,
                                                            ModelPlan plan) {
-  auto* const entered = new PlacementClaim(config, std::move(plan));
-  claims_.push_back(entered);
-  if (const auto measured = measurements.on_cpu.find({config.model, config.version});
-      measured != measurements.on_cpu.end()) {
-    entered->measured_ = measured->second;
-    entered->measured_cores_ = hardware_.cpu.cores();
-  }
+  claims_.push_back(new PlacementClaim(config, std::move(plan)));
+  claims_.back()->measured_cores_ = hardware_.cpu.cores();
   return std::shared_ptr<const PlacementClaim>(claims_.back(), [this](const PlacementClaim* last) {
     Strike(last);
     delete last;

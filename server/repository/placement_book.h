@@ -25,10 +25,8 @@ class PlacementClaim {
       : config_(std::move(config)), plan_(std::move(plan)) {}
 
   const ModelPlacementConfig config_;
-  ModelPlan plan_;  // Guarded by the book, as what follows.
-  // What was measured, and for a budget of how many cores: for another one it says nothing.
-  std::optional<Measurements::Best> measured_;
-  double measured_cores_ = 0;
+  ModelPlan plan_;             // Guarded by the book, as what follows.
+  double measured_cores_ = 0;  // For a budget of so many it was measured; see Replan().
 };
 
 // Knows where the replicas of all models are to run, and finds places for more, without moving
@@ -38,17 +36,18 @@ class PlacementBook {
  public:
   PlacementBook(Hardware hardware, PlacementOptions options, CoreLeases& leases);
 
-  // Plans `models` together and writes the plan to the log. `measurements`: of those that were
-  // measured. One result for each, in their order: see PlanPlacement() for the errors. Each is
-  // placed as if `leaving` had gone already: the place of a version is its successor's. The claims
-  // may outlive neither the book nor the leases.
+  // Plans `models` together and writes the plan to the log. One result for each, in their order:
+  // see PlanPlacement() for the errors. Each is placed as if `leaving` had gone already: the place
+  // of a version is its successor's, and while that is loaded the version has two claims. The
+  // claims may outlive neither the book nor the leases.
   std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> Place(
-      absl::Span<const ModelPlacementConfig> models, const Measurements& measurements,
-      const std::set<const PlacementClaim*>& leaving) ABSL_LOCKS_EXCLUDED(mutex_);
+      absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The CPU budget is another. Plans all that is placed as if it were placed now, so that the plan
-  // is the one of a server that is started with this budget; sets the leases, of which none are set
-  // aside now; and writes to the log what has changed. It is for the caller to move the replicas.
+  // is the one of a server that is started with this budget: what was measured for another budget
+  // doesn't count. Sets the leases, of which none are set aside now, and writes to the log what has
+  // changed. It is for the caller to move the replicas.
   void Replan(const CpuBudget& budget) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Where a version shall run.
@@ -69,8 +68,7 @@ class PlacementBook {
   std::vector<int> PlaceTransformWorkers(int workers) const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  std::shared_ptr<const PlacementClaim> Enter(const ModelPlacementConfig& config,
-                                              const Measurements& measurements, ModelPlan plan)
+  std::shared_ptr<const PlacementClaim> Enter(const ModelPlacementConfig& config, ModelPlan plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Strike(const PlacementClaim* claim) ABSL_LOCKS_EXCLUDED(mutex_);
   // WakeFirst() is to be called afterwards.

@@ -83,7 +83,9 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(
   context.metrics = metrics.get();
   std::unique_ptr<ServedModel> model(new ServedModel(
       settings, replicas.mode.engine, std::move(signature), std::move(metrics), *context.clock));
+  const absl::Time begin = context.clock->Now();
   MILLRACE_ASSIGN_OR_RETURN(model->pool_, ReplicaPool::Create(std::move(replicas), context));
+  model->metrics_->SetLoadDuration(context.clock->Now() - begin);
   model->ShowGauges(bytes_limit);
   return model;
 }
@@ -97,13 +99,14 @@ void ServedModel::End() {
 
 void ServedModel::ShowGauges(int64_t bytes_limit) {
   gauges_ = metrics_->SetGauges([this, bytes_limit] {
-    const Dispatcher::Gauges gauges = pool_->dispatcher().gauges();
+    const auto [gauges, costs] = pool_->dispatcher().glance();
+    ReplicaPool::Glance replicas = pool_->glance();
     return ModelGauges{.queue_depth = gauges.queued_rows,
                        .queue_limit = gauges.queue_limit,
                        .oldest_queued_age = gauges.oldest_age,
                        .in_flight = gauges.in_flight,
-                       .ready_replicas = pool_->ready_replicas(),
-                       .busy_for = pool_->busy_for(),
+                       .ready_replicas = replicas.ready,
+                       .busy_for = std::move(replicas.busy_for),
                        .parked = gauges.parked,
                        .held_bytes = gauges.held_bytes,
                        .held_bytes_limit = bytes_limit,
@@ -111,7 +114,12 @@ void ServedModel::ShowGauges(int64_t bytes_limit) {
                        .capacity = gauges.capacity,
                        .utilisation = gauges.utilisation,
                        .overloaded = gauges.overloaded,
-                       .costs = CostsOf(pool_->dispatcher().costs())};
+                       .waiting_requests = gauges.waiting_requests,
+                       .waiting_rows = gauges.waiting_rows,
+                       .batch_limit = gauges.batch_limit,
+                       .replicas = std::move(replicas.replicas),
+                       .pids = std::move(replicas.pids),
+                       .costs = CostsOf(costs)};
   });
 }
 
@@ -127,6 +135,7 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
   std::string id = request.id;
   Parameters echoes = std::move(request.echoes);
   const bool wants_timings = request.wants_timings;
+  std::shared_ptr<RequestTrace> trace = std::move(request.trace);
   const int level = settings_.LevelOf(request.priority);
   const std::optional<absl::Duration> timeout = request.timeout;
   absl::StatusOr<CheckedRequest> checked = signature_->Check(std::move(request));
@@ -134,13 +143,17 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
     metrics_->RecordRejection(Rejection::kInvalid);
     RequestRecord record;
     record.code = static_cast<int>(checked.status().code());
-    record.total = clock_.Now() - terms.arrival;
+    const absl::Time now = clock_.Now();
+    record.total = now - terms.arrival;
     metrics_->RecordRequest(record);
     Response response = Response::Error(checked.status());
     response.model_name = signature_->model_name();
     response.model_version = signature_->version();
     response.id = std::move(id);
     response.parameters = std::move(echoes);
+    response.trace = std::move(trace);
+    response.timings.arrival = terms.arrival;
+    response.timings.answered = now;
     return responder.Respond(std::move(response));
   }
   auto pending = std::make_shared<PendingRequest>(*std::move(checked), std::move(responder),
@@ -148,6 +161,7 @@ void ServedModel::Submit(Request request, Responder responder, std::shared_ptr<c
   pending->id = std::move(id);
   pending->echoes = std::move(echoes);
   pending->wants_timings = wants_timings;
+  pending->trace = std::move(trace);
   pending->arrival = terms.arrival;
   pending->deadline = terms.deadline;
   pending->timeout = timeout;

@@ -64,6 +64,8 @@ class ServedModel : public std::enable_shared_from_this<ServedModel> {
   // Brings the replicas to where a plan has them, and the queue to the room that these need.
   // Blocks; see ReplicaPool::Move() for the errors.
   absl::Status Follow(const ModelPlan& plan, absl::Duration timeout);
+  // See ReplicaPool.
+  void StopMoves() { pool_->StopMoves(); }
 
   // What becomes of a flow's requests that find no room: as the flow says, else the configuration.
   Overflow OverflowOf(const Flow& flow) const {

@@ -31,8 +31,9 @@ class Reader {
         settings_(settings) {}
 
   absl::Status Read(const WarmupSample& sample, const TensorSpec& spec, WarmupInput& input) {
-    // Two samples may name one file, and sizes that nobody declared take the first one's.
-    const auto [place, is_new] = places_.try_emplace({input.file, spec.name, sample.rows});
+    // Two samples may name one file; its bytes are rows of some sizes only.
+    const auto [place, is_new] =
+        places_.try_emplace({input.file, spec.name, sample.rows, input.dims});
     if (is_new) {
       MILLRACE_ASSIGN_OR_RETURN(place->second, Append(spec, input, sample.rows));
     }
@@ -108,14 +109,15 @@ class Reader {
     return place;
   }
 
+  // That of all of a sample's rows can be counted, too: the config was held to it.
   static size_t RowBytes(const TensorSpec& spec, const WarmupInput& input) {
-    return static_cast<size_t>(*ElementCount(input.dims)) * ElementSize(spec.data_type);
+    return static_cast<size_t>(ElementCount(input.dims).value()) * ElementSize(spec.data_type);
   }
 
   const std::string repository_;
   const fs::path folder_;  // In it.
   const ModelSettings& settings_;
-  std::map<std::tuple<std::string, std::string, int64_t>, Place> places_;
+  std::map<std::tuple<std::string, std::string, int64_t, Shape>, Place> places_;
   std::vector<std::byte> data_;
 };
 

@@ -128,7 +128,8 @@ class ControlService::Methods {
     Offer(gate, service, &Service::RequestModelConfig, &Methods::ModelConfig);
     Offer(gate, service, &Service::RequestModelStatistics, &Methods::ModelStatisticsOf);
     Offer(gate, service, &Service::RequestRepositoryIndex, &Methods::RepositoryIndex);
-    OfferLater(gate, service, &Service::RequestRepositoryModelLoad, &Methods::RepositoryModelLoad);
+    OfferWatched(gate, service, &Service::RequestRepositoryModelLoad,
+                 &Methods::RepositoryModelLoad);
     OfferLater(gate, service, &Service::RequestRepositoryModelUnload,
                &Methods::RepositoryModelUnload);
     Refuse(gate, service, &Service::RequestSystemSharedMemoryStatus);
@@ -164,6 +165,20 @@ class ControlService::Methods {
         typename UnaryMethod<Request, Response>::LaterAnswer(
             [this, answer](const Request& request, Reply<Response> reply) {
               (this->*answer)(request, std::move(reply));
+            }));
+  }
+
+  template <typename Declaring, typename Request, typename Response>
+  void OfferWatched(CallGate& gate, Service& service,
+                    RequestMethod<Declaring, Request, Response> method,
+                    void (Methods::*answer)(const Request&, Reply<Response>,
+                                            std::shared_ptr<const UniqueFd>)) {
+    Add<Declaring, Request, Response>(
+        gate, service, method,
+        typename UnaryMethod<Request, Response>::WatchedAnswer(
+            [this, answer](const Request& request, Reply<Response> reply,
+                           std::shared_ptr<const UniqueFd> over) {
+              (this->*answer)(request, std::move(reply), std::move(over));
             }));
   }
 
@@ -269,7 +284,8 @@ class ControlService::Methods {
   }
 
   void RepositoryModelLoad(const inference::RepositoryModelLoadRequest& request,
-                           Reply<inference::RepositoryModelLoadResponse> reply) {
+                           Reply<inference::RepositoryModelLoadResponse> reply,
+                           std::shared_ptr<const UniqueFd> over) {
     const auto answer = [reply = std::move(reply)](const absl::Status& status) {
       reply(ToGrpc(status), {});
     };
@@ -278,7 +294,7 @@ class ControlService::Methods {
     }
     const absl::StatusOr<std::optional<std::string>> config = ConfigIn(request.parameters());
     if (!config.ok()) return answer(config.status());
-    repository_.LoadModel(request.model_name(), *config, answer);
+    repository_.LoadModel(request.model_name(), *config, answer, std::move(over));
   }
 
   void RepositoryModelUnload(const inference::RepositoryModelUnloadRequest& request,

@@ -15,6 +15,19 @@ namespace {
 // When a client whose request was refused should try again, where its answer doesn't say.
 constexpr absl::Duration kRetryAfter = absl::Milliseconds(100);
 
+constexpr char kRpc[] = "ModelInfer";
+constexpr char kTraceParent[] = "traceparent";
+
+// The trace context that came in the request, or with the call.
+absl::string_view TraceParentOf(const grpc::ServerContext& context, const Request& request,
+                                const RequestTracer& tracer) {
+  // gRPC makes a map of the metadata once it is asked for it, which takes a while.
+  if (!request.trace_parent.empty() || !tracer.on()) return request.trace_parent;
+  const auto found = context.client_metadata().find(kTraceParent);
+  if (found == context.client_metadata().end()) return {};
+  return {found->second.data(), found->second.size()};
+}
+
 // The call's deadline on the server's clock.
 absl::Time DeadlineOf(const grpc::ServerContext& context, absl::Time now) {
   const auto deadline = context.deadline();
@@ -53,12 +66,24 @@ void InferCall::Submit() {
   Responder responder(shared_from_this(), 0);
   DecodedRequest decoded = DecodeInferRequest(message_);
   message_.Clear();
-  if (!decoded.status.ok()) return responder.Respond(Response::Error(decoded.status));
   Request& request = decoded.request;
+  request.trace = context_.tracer->Begin(TraceParentOf(server_context_, request, *context_.tracer),
+                                         "", [this] { return server_context_.peer(); });
+  const auto refuse = [&](const absl::Status& status) {
+    Response response = Response::Error(status);
+    response.id = std::move(request.id);
+    response.model_name = std::move(request.model_name);
+    response.model_version = std::move(request.model_version);
+    response.trace = std::move(request.trace);
+    response.timings.arrival = now;
+    response.timings.answered = context_.clock->Now();
+    responder.Respond(std::move(response));
+  };
+  if (!decoded.status.ok()) return refuse(decoded.status);
   auto model = context_.repository->Find(request.model_name, request.model_version);
   if (!model.ok()) {
     context_.metrics->UnknownModel();
-    return responder.Respond(Response::Error(model.status()));
+    return refuse(model.status());
   }
   {
     MutexLock lock(mutex_);
@@ -72,6 +97,13 @@ void InferCall::Submit() {
 
 void InferCall::Deliver(uint64_t /*place*/, Response&& response) {
   CompletionTag* const tag = &on_finished_;
+  if (response.trace != nullptr) {
+    traced_ =
+        std::make_unique<TracedRequest>(TracedRequest::Of(kRpc, response, context_.clock->Now()));
+    if (response.trace->to_client) {
+      server_context_.AddTrailingMetadata(kTraceParent, FormatTraceParent(response.trace->context));
+    }
+  }
   if (response.status.ok()) {
     return writer_.Finish(EncodeInferResponse(std::move(response)), grpc::Status::OK, tag);
   }
@@ -84,7 +116,12 @@ void InferCall::Deliver(uint64_t /*place*/, Response&& response) {
   writer_.FinishWithError(status, tag);
 }
 
-void InferCall::OnFinished(bool /*ok*/) {
+void InferCall::OnFinished(bool ok) {
+  if (traced_ != nullptr) {
+    traced_->written = context_.clock->Now();
+    traced_->delivered = ok;
+    context_.tracer->End(std::move(*traced_));
+  }
   context_.metrics->RequestFinished(InferRpc::kModelInfer);
   ReleaseOne();
 }

@@ -54,6 +54,8 @@ class InferCall final : public ResponseSink, public std::enable_shared_from_this
   grpc::ByteBuffer message_;
   grpc::ServerAsyncResponseWriter<grpc::ByteBuffer> writer_;
   std::shared_ptr<Caller> caller_;  // Null until the call is accepted.
+  std::unique_ptr<TracedRequest>
+      traced_;  // From the answer to its end; null: nobody wants to see it.
 
   MethodTag<InferCall, &InferCall::OnAccepted> on_accepted_;
   MethodTag<InferCall, &InferCall::OnFinished> on_finished_;

@@ -9,6 +9,7 @@
 #include "server/rpc/call_gate.h"
 #include "server/rpc/connection_flows.h"
 #include "server/rpc/stream_limits.h"
+#include "server/tracing/request_tracer.h"
 
 namespace millrace {
 
@@ -25,6 +26,7 @@ struct InferContext {
   Clock* clock;
   CallGate* gate;
   ConnectionFlows* connection_flows;
+  RequestTracer* tracer;
   StreamLimits limits;
 };
 

@@ -364,6 +364,11 @@ bool RequestDecoder::ReadRequestParameter() {
       return true;
     }
   }
+  if (key_ == "traceparent") {  // One that makes no sense is to be ignored.
+    const bool text = value.kind == ParameterValue::kString && text_.size() <= kMostKeptBytes;
+    request_.trace_parent = text ? text_ : "";
+    return true;
+  }
   if (absl::StartsWith(key_, "millrace_image_")) return Keep(value, &request_.parameters);
   if (absl::StartsWith(key_, "millrace_echo_")) return Keep(value, &request_.echoes);
   if (IsReserved(key_)) {

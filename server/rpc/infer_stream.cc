@@ -14,6 +14,9 @@
 namespace millrace {
 namespace {
 
+constexpr char kRpc[] = "ModelStreamInfer";
+constexpr char kTraceParent[] = "traceparent";
+
 // Whether a request gives way to a newer one of its flow.
 bool MayBeDropped(Overflow overflow) {
   return overflow == Overflow::kDropOldest || overflow == Overflow::kLatest;
@@ -41,6 +44,7 @@ InferStream::InferStream(const InferContext& context, OpenStreams& open_streams,
       window_(context.limits.default_window, context.limits.max_bytes) {}
 
 InferStream::~InferStream() {
+  context_.metrics->AnswersDropped(static_cast<uint64_t>(decided_.load()));
   MutexLock lock(mutex_);
   context_.metrics->StreamHolds(-static_cast<int64_t>(window_.held_bytes()));
   for (size_t i = 0; i < window_.size(); ++i) {  // What nobody was left to answer.
@@ -118,14 +122,18 @@ void InferStream::OnRead(bool ok) {
 
 void InferStream::OnWritten(bool ok) {
   Operations next;
+  std::unique_ptr<TracedRequest> traced;
   {
     MutexLock lock(mutex_);
     const uint64_t written = *std::exchange(writing_, std::nullopt);
+    traced = std::move(writing_traced_);
     ChangeWindow([&](StreamWindow& window) { window.Write(written); });
     if (ok) ++answered_;
     next = NextOperations();
   }
   context_.metrics->RequestFinished(InferRpc::kModelStreamInfer);
+  if (ok) context_.metrics->AnswerWritten();
+  if (traced != nullptr) EndTrace(std::move(traced), ok);
   Begin(std::move(next));
   ReleaseTag();
 }
@@ -168,6 +176,12 @@ void InferStream::Agree(const StreamTerms& terms) {
                                              if (const auto alive = weak.lock())
                                                alive->OnParked(change);
                                            }}));
+  counts_ = context_.metrics->streams().Open(terms.name);
+  name_ = terms.name;
+  const auto parent = server_context_.client_metadata().find(kTraceParent);
+  if (parent != server_context_.client_metadata().end()) {
+    trace_parent_.assign(parent->second.data(), parent->second.size());
+  }
   MutexLock lock(mutex_);
   window_ = StreamWindow(terms.window, context_.limits.max_bytes);
   ends_on_error_ = terms.ends_on_error;
@@ -179,6 +193,9 @@ void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
   Responder responder = sequencer_->Reserve();
   DecodedRequest decoded = DecodeInferRequest(message);
   Request& request = decoded.request;
+  request.trace =
+      context_.tracer->Begin(request.trace_parent.empty() ? trace_parent_ : request.trace_parent,
+                             name_, [this] { return server_context_.peer(); });
   auto model = decoded.status.ok()
                    ? context_.repository->Find(request.model_name, request.model_version)
                    : absl::StatusOr<std::shared_ptr<ServedModel>>(decoded.status);
@@ -189,6 +206,9 @@ void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
     response.model_name = std::move(request.model_name);
     response.model_version = std::move(request.model_version);
     response.parameters = std::move(request.echoes);
+    response.trace = std::move(request.trace);
+    response.timings.arrival = now;
+    response.timings.answered = context_.clock->Now();
     return responder.Respond(std::move(response));
   }
   Remember(*model);
@@ -224,6 +244,8 @@ void InferStream::OnParked(int change) {
 // ---- Answers ----
 
 void InferStream::OnDecided(uint64_t place, const Response& response) {
+  context_.metrics->AnswerDecided();
+  decided_.fetch_add(1, std::memory_order_relaxed);
   Operations next;
   {
     MutexLock lock(mutex_);
@@ -236,22 +258,58 @@ void InferStream::OnDecided(uint64_t place, const Response& response) {
 
 void InferStream::TakeAnswer(uint64_t place, Response&& response) {
   absl::Status status = response.status;
+  CountLeaving(response);
+  std::unique_ptr<TracedRequest> traced;
+  if (response.trace != nullptr) traced = Trace(response);
   grpc::ByteBuffer message = EncodeStreamResponse(std::move(response));
-  bool ends;
+  bool ends = false;
   Operations next;
   {
     MutexLock lock(mutex_);
-    if (gone_ || !early_end_.ok()) return;
-    ends = ends_on_error_ && !status.ok();
-    if (ends) {
-      early_end_ = std::move(status);
-    } else {
-      outbox_.push_back({place, std::move(message)});
+    if (!gone_ && early_end_.ok()) {
+      ends = ends_on_error_ && !status.ok();
+      if (ends) {
+        early_end_ = std::move(status);
+      } else {
+        outbox_.push_back({place, std::move(message), std::move(traced)});
+      }
+      next = NextOperations();
     }
-    next = NextOperations();
   }
+  if (traced != nullptr) EndTrace(std::move(traced), /*delivered=*/false);
   if (ends) DropWaiting();  // Before the Finish: who hears of the end finds nothing left.
   Begin(std::move(next));
+}
+
+std::unique_ptr<TracedRequest> InferStream::Trace(Response& response) const {
+  if (response.trace->to_client) {
+    response.parameters.push_back({kTraceParent, FormatTraceParent(response.trace->context)});
+  }
+  return std::make_unique<TracedRequest>(TracedRequest::Of(kRpc, response, context_.clock->Now()));
+}
+
+void InferStream::EndTrace(std::unique_ptr<TracedRequest> traced, bool delivered) const {
+  traced->written = context_.clock->Now();
+  traced->delivered = delivered;
+  context_.tracer->End(std::move(*traced));
+}
+
+void InferStream::CountLeaving(const Response& response) {
+  const Timings& timings = response.timings;
+  const absl::Time now = context_.clock->Now();
+  decided_.fetch_sub(1, std::memory_order_relaxed);
+  const bool lost = timings.answered == absl::InfinitePast();  // By the server.
+  context_.metrics->AnswerLeft(lost ? absl::ZeroDuration() : now - timings.answered);
+  if (response.status.ok()) return counts_->Served(now - timings.arrival);
+  switch (response.status.code()) {
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnavailable:
+      return counts_->Dropped();
+    default:
+      return counts_->Failed();
+  }
 }
 
 void InferStream::Abandon() {
@@ -260,6 +318,9 @@ void InferStream::Abandon() {
     MutexLock lock(mutex_);
     gone_ = true;
     dropped.swap(outbox_);
+  }
+  for (Outgoing& answer : dropped) {
+    if (answer.traced != nullptr) EndTrace(std::move(answer.traced), /*delivered=*/false);
   }
   if (caller_ == nullptr) return;  // It was never accepted.
   DropWaiting();
@@ -314,6 +375,7 @@ InferStream::Operations InferStream::NextOperations() {
   Operations next;
   if (!writing_ && !finishing_ && !gone_ && !outbox_.empty()) {
     writing_ = outbox_.front().place;
+    writing_traced_ = std::move(outbox_.front().traced);
     next.write = std::move(outbox_.front().message);
     outbox_.pop_front();
     if (!outbox_.empty()) next.write_options.set_buffer_hint();  // More follows at once.

@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "grpcpp/server_context.h"
@@ -14,6 +15,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "server/base/mutex.h"
 #include "server/dispatch/caller.h"
+#include "server/metrics/stream_metrics.h"
 #include "server/ordering/response_sequencer.h"
 #include "server/ordering/stream_window.h"
 #include "server/rpc/call_gate.h"
@@ -71,6 +73,12 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   void OnDecided(uint64_t place, const Response& response) ABSL_LOCKS_EXCLUDED(mutex_);
   // The sequencer's next answer.
   void TakeAnswer(uint64_t place, Response&& response) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What is to be traced of an answer whose turn has come; null where nothing is.
+  std::unique_ptr<TracedRequest> Trace(Response& response) const;
+  // Its answer was written, or couldn't be.
+  void EndTrace(std::unique_ptr<TracedRequest> traced, bool delivered) const;
+  // Counts an answer whose turn has come.
+  void CountLeaving(const Response& response);
   // Drops everything: the peer has gone.
   void Abandon() ABSL_LOCKS_EXCLUDED(mutex_);
   // Drops what waits at the models, and the answers to come. What runs already goes on. REQUIRES:
@@ -81,6 +89,7 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   struct Outgoing {
     uint64_t place;
     grpc::ByteBuffer message;
+    std::unique_ptr<TracedRequest> traced = nullptr;  // Null: nobody wants to see it.
   };
 
   // What can be started now: a Write, a Read, the Finish. Decided after every change, in the same
@@ -110,6 +119,9 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> stream_;
   std::shared_ptr<Caller> caller_;                // Null until the stream is accepted.
   std::shared_ptr<ResponseSequencer> sequencer_;  // As `caller_`.
+  std::shared_ptr<StreamCounts> counts_;          // As `caller_`.
+  std::string name_;                              // By which it counts.
+  std::string trace_parent_;                      // Of requests that bring none of their own.
 
   MethodTag<InferStream, &InferStream::OnAccepted> on_accepted_;
   MethodTag<InferStream, &InferStream::OnRead> on_read_;
@@ -125,6 +137,8 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   std::atomic<int> owed_tags_{2};  // Accepted and done.
   std::shared_ptr<InferStream> self_;
 
+  std::atomic<int64_t> decided_{0};  // Answers that are there and haven't left.
+
   mutable Mutex mutex_;
   StreamWindow window_ ABSL_GUARDED_BY(mutex_);
   bool ends_on_error_ ABSL_GUARDED_BY(mutex_) = false;  // `triton_grpc_error`
@@ -132,7 +146,8 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   uint64_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<uint64_t> writing_ ABSL_GUARDED_BY(mutex_);  // The place whose answer is out.
-  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;         // No more requests will come.
+  std::unique_ptr<TracedRequest> writing_traced_ ABSL_GUARDED_BY(mutex_);
+  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;  // No more requests will come.
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;       // The peer has cancelled or vanished.

@@ -53,6 +53,7 @@ RpcServer::RpcServer(Options options, Context context)
                      .clock = context_.clock,
                      .gate = &gate_,
                      .connection_flows = &connection_flows_,
+                     .tracer = context_.tracer,
                      .limits = options_.streams},
       control_(gate_, service_, *context_.repository, options_.control),
       health_(gate_),

@@ -23,6 +23,7 @@
 #include "server/rpc/infer_context.h"
 #include "server/rpc/open_streams.h"
 #include "server/rpc/reflection_service.h"
+#include "server/tracing/request_tracer.h"
 
 namespace millrace {
 
@@ -44,6 +45,7 @@ class RpcServer {
     Clock* clock;
     ModelRepository* repository;
     ServerMetrics* metrics;
+    RequestTracer* tracer;
   };
 
   // Listens and serves. An address that is taken or makes no sense is an error that names it.

@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -44,6 +45,15 @@ absl::Status ReadNumber(const CallMetadata& metadata, const char* key, int64_t m
     return Unexpected(key, *text, expected);
   }
   return absl::OkStatus();
+}
+
+constexpr char kNameKey[] = "millrace-stream-name";
+
+bool IsName(absl::string_view text) {
+  return !text.empty() && text.size() <= 64 && std::all_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
+           absl::string_view("._:/-").find(c) != absl::string_view::npos;
+  });
 }
 
 template <typename Value>
@@ -89,11 +99,16 @@ absl::StatusOr<StreamTerms> ReadStreamTerms(const CallMetadata& metadata,
   MILLRACE_ASSIGN_OR_RETURN(const auto overflow,
                             ReadWord(metadata, "millrace-overflow", kOverflows));
   MILLRACE_ASSIGN_OR_RETURN(const auto order, ReadWord(metadata, "millrace-order", kOrders));
+  MILLRACE_ASSIGN_OR_RETURN(const auto name, Find(metadata, kNameKey));
+  if (name && !IsName(*name)) {
+    return Unexpected(kNameKey, *name, "1 to 64 of letters, digits and . _ : / -");
+  }
 
   StreamTerms terms;
   terms.window = static_cast<int>(std::min<int64_t>(window, limits.max_window));
   terms.weight = static_cast<int>(weight);
   terms.overflow = overflow;
+  if (name) terms.name = std::string(*name);
   terms.order = order.value_or(AnswerOrder::kRequest);
   if (max_age > 0) terms.max_age = absl::Microseconds(max_age);
   const auto ends_on_error = metadata.find("triton_grpc_error");

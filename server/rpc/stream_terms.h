@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -22,6 +23,7 @@ struct StreamTerms {
   AnswerOrder order = AnswerOrder::kRequest;
   absl::Duration max_age = absl::InfiniteDuration();
   bool ends_on_error = false;
+  std::string name = {};  // Empty: none.
 };
 
 using CallMetadata = std::multimap<grpc::string_ref, grpc::string_ref>;
@@ -32,6 +34,7 @@ using CallMetadata = std::multimap<grpc::string_ref, grpc::string_ref>;
 //  millrace-overflow  block, reject, drop-oldest or latest
 //  millrace-order     request or completion
 //  millrace-max-age   microseconds, from 1 on
+//  millrace-stream-name  by what name metrics show it: 1 to 64 of letters, digits and . _ : / -
 //  triton_grpc_error  true: the first error ends the stream
 // INVALID_ARGUMENT names the key, what came and what was expected; it is also the answer to a key
 // of ours that comes twice.

@@ -2,13 +2,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <functional>
+#include <memory>
 #include <utility>
 
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/async_unary_call.h"
 #include "grpcpp/support/status.h"
+#include "server/base/event_fd.h"
+#include "server/base/unique_fd.h"
 #include "server/rpc/call_gate.h"
 #include "server/rpc/completion_tag.h"
 
@@ -35,16 +39,27 @@ class UnaryMethod {
   using Reply = std::function<void(const grpc::Status& status, const Response& response)>;
   using LaterAnswer = std::function<void(const Request& request, Reply reply)>;
 
+  // As LaterAnswer; `over` is an eventfd that becomes readable once the client has gone, or the
+  // call is over in another way.
+  using WatchedAnswer = std::function<void(const Request& request, Reply reply,
+                                           std::shared_ptr<const UniqueFd> over)>;
+
   // `request_method` is the generated &Service::Request… of an asynchronous `service`.
   template <typename Service, typename Declaring>
   UnaryMethod(CallGate& gate, Service& service,
+              RequestMethod<Declaring, Request, Response> request_method, WatchedAnswer answer)
+      : UnaryMethod(gate, service, request_method, std::move(answer), /*watched=*/true) {}
+
+  template <typename Service, typename Declaring>
+  UnaryMethod(CallGate& gate, Service& service,
               RequestMethod<Declaring, Request, Response> request_method, LaterAnswer answer)
-      : gate_(gate),
-        accept_([&service, request_method](Call& call, grpc::ServerCompletionQueue* queue) {
-          (service.*request_method)(&call.context, &call.request, &call.writer, queue, queue,
-                                    static_cast<CompletionTag*>(&call.on_accepted));
-        }),
-        answer_(std::move(answer)) {}
+      : UnaryMethod(
+            gate, service, request_method,
+            [answer = std::move(answer)](const Request& request, Reply reply,
+                                         const std::shared_ptr<const UniqueFd>& /*over*/) {
+              answer(request, std::move(reply));
+            },
+            /*watched=*/false) {}
 
   template <typename Service, typename Declaring>
   UnaryMethod(CallGate& gate, Service& service,
@@ -68,7 +83,20 @@ class UnaryMethod {
   }
 
  private:
-  // Accept, answer, finish: one tag is out at a time, and the last one deletes.
+  template <typename Service, typename Declaring>
+  UnaryMethod(CallGate& gate, Service& service,
+              RequestMethod<Declaring, Request, Response> request_method, WatchedAnswer answer,
+              bool watched)
+      : gate_(gate),
+        accept_([&service, request_method](Call& call, grpc::ServerCompletionQueue* queue) {
+          (service.*request_method)(&call.context, &call.request, &call.writer, queue, queue,
+                                    static_cast<CompletionTag*>(&call.on_accepted));
+        }),
+        answer_(std::move(answer)),
+        watched_(watched) {}
+
+  // Accept, answer, finish: one tag is out at a time, and where the call is watched, from its
+  // accept on one more. The last one deletes.
   struct Call {
     Call(UnaryMethod& owner, grpc::ServerCompletionQueue* its_queue, CallGate::Pass its_pass)
         : method(owner),
@@ -76,7 +104,13 @@ class UnaryMethod {
           pass(std::move(its_pass)),
           writer(&context),
           on_accepted(this),
-          on_finished(this) {}
+          on_finished(this),
+          on_over(this) {
+      if (!method.watched_) return;
+      over = std::make_shared<const UniqueFd>(MakeEvent());
+      tags = 2;
+      context.AsyncNotifyWhenDone(static_cast<CompletionTag*>(&on_over));
+    }
 
     void OnAccepted(bool ok) {
       if (!ok) {  // The server is shutting down.
@@ -84,17 +118,25 @@ class UnaryMethod {
         return;
       }
       method.Start(queue);
-      method.answer_(request, [this](const grpc::Status& status, const Response& response) {
+      const auto reply = [this](const grpc::Status& status, const Response& response) {
         CompletionTag* const tag = &on_finished;
         if (status.ok()) {
           writer.Finish(response, status, tag);
         } else {
           writer.FinishWithError(status, tag);
         }
-      });
+      };
+      method.answer_(request, reply, over);
     }
 
-    void OnFinished(bool /*ok*/) { delete this; }
+    void OnFinished(bool /*ok*/) {
+      if (tags.fetch_sub(1) == 1) delete this;
+    }
+
+    void OnOver(bool /*ok*/) {
+      SignalEvent(over->get());
+      if (tags.fetch_sub(1) == 1) delete this;
+    }
 
     UnaryMethod& method;
     grpc::ServerCompletionQueue* const queue;
@@ -104,11 +146,15 @@ class UnaryMethod {
     grpc::ServerAsyncResponseWriter<Response> writer;
     MethodTag<Call, &Call::OnAccepted> on_accepted;
     MethodTag<Call, &Call::OnFinished> on_finished;
+    MethodTag<Call, &Call::OnOver> on_over;
+    std::shared_ptr<const UniqueFd> over;  // Null where the call isn't watched.
+    std::atomic<int> tags = 1;             // Still to come; two I/O threads may have one each.
   };
 
   CallGate& gate_;
   const std::function<void(Call& call, grpc::ServerCompletionQueue* queue)> accept_;
-  const LaterAnswer answer_;
+  const WatchedAnswer answer_;
+  const bool watched_;
 };
 
 }  // namespace millrace

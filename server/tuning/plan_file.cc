@@ -177,10 +177,10 @@ absl::StatusOr<ExecutionMode> ReadMode(const Json& json, const std::string& plac
   return mode;
 }
 
-absl::StatusOr<Measurements::Best> ReadBest(const Json& json, const std::string& place) {
+absl::StatusOr<MeasuredBest> ReadBest(const Json& json, const std::string& place) {
   MILLRACE_ASSIGN_OR_RETURN(
       const Object object, Object::Open(json, place, {"replicas", "threads", "most_rows", "mode"}));
-  Measurements::Best best;
+  MeasuredBest best;
   MILLRACE_ASSIGN_OR_RETURN(const int64_t replicas, object.Whole("replicas", 1, kMostReplicas));
   MILLRACE_ASSIGN_OR_RETURN(const int64_t threads, object.Whole("threads", 1, kMostThreads));
   best.replicas = static_cast<int>(replicas);

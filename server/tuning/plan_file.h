@@ -18,7 +18,7 @@ struct TunedModel {
   std::string model;
   std::string sha256;     // Of the file that runs, in 64 small hex digits.
   std::string objective;  // For people: "throughput", "latency" or "slo 50ms".
-  Measurements::Best best;
+  MeasuredBest best;
   double rows_per_second = 0;  // Measured for `best`,
   absl::Duration p99;          // and how long a request took.
 

@@ -21,7 +21,7 @@ using Verdict = Comparison::Verdict;
 using Tensors = std::vector<at::Tensor>;
 
 // A value in BF16 has eight bits, so some layers together are wrong by about a percent.
-constexpr double kRounding = 5e-2;
+constexpr double kRoundingInBfloat16 = 5e-2;
 constexpr int64_t kMostRows = 4;
 
 // Copies, since a model may write to its inputs.
@@ -39,10 +39,12 @@ absl::StatusOr<Comparison> CompareRun(const LoadCommand& command, Model& plain, 
   }
   const absl::StatusOr<Tensors> came = model.Run(CopyOf(inputs), rows);
   if (!came.ok()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("it raises in BF16, but not otherwise: ", came.status().message()));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "it raises in ", ModeName(command.mode), ", but not otherwise: ", came.status().message()));
   }
-  Comparison found = CompareOutputs(command, *expected, *came, kRounding);
+  Comparison found = command.mode.bfloat16
+                         ? CompareOutputs(command, *expected, *came, kRoundingInBfloat16)
+                         : CompareOutputs(command, *expected, *came);
   if (found.verdict != Verdict::kDifferent) return found;
   MILLRACE_ASSIGN_OR_RETURN(const Tensors again, plain.Run(CopyOf(inputs), rows));
   if (CompareOutputs(command, *expected, again).verdict == Verdict::kSame) return found;
@@ -69,17 +71,23 @@ absl::Status CheckSample(const LoadCommand& command, Model& plain, Model& model,
   }
   if (!always) return unclear;
   return absl::FailedPreconditionError(
-      absl::StrCat("its results in BF16 are other ones: ", different));
+      absl::StrCat("its results in ", ModeName(command.mode), " are other ones: ", different));
 }
 
 }  // namespace
 
-absl::Status CheckBfloat16Agrees(const LoadCommand& command, int model_fd, Model& model) {
+std::string ModeName(const ExecutionMode& mode) {
+  return absl::StrCat(mode.bfloat16 ? "BF16" : "",
+                      mode.bfloat16 && mode.channels_last ? " and " : "",
+                      mode.channels_last ? "channels_last" : "");
+}
+
+absl::Status CheckModeAgrees(const LoadCommand& command, int model_fd, Model& model) {
   if (command.warmup.empty()) {
     return absl::UnknownError("the config leaves dims open (-1) and declares no model_warmup");
   }
   LoadCommand as_it_is = command;
-  as_it_is.mode.bfloat16 = false;
+  as_it_is.mode.bfloat16 = as_it_is.mode.channels_last = false;
   Notes ignored;
   MILLRACE_ASSIGN_OR_RETURN(const std::unique_ptr<Model> plain,
                             Model::Open(as_it_is, model_fd, /*warmup_data=*/{}, ignored));

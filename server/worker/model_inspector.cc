@@ -18,7 +18,6 @@
 #include "server/inference/shape.h"
 #include "server/worker/aoti_engine.h"
 #include "server/worker/batch_check.h"
-#include "server/worker/model.h"
 #include "server/worker/model_error.h"
 #include "server/worker/opening.h"
 #include "server/worker/process.h"
@@ -492,16 +491,32 @@ absl::Status ModelInspector::Verify() {
                             Model::Over(command, /*warmup_data=*/{}, std::move(engine)));
   MILLRACE_RETURN_IF_ERROR(model->Prepare(c10::Device(c10::kCPU), found_.notes));
   MILLRACE_RETURN_IF_ERROR(model->CheckConfig());
-  Notes ignored;
-  MILLRACE_RETURN_IF_ERROR(
-      Annotate(RunInChild([&] { return model->WarmUp(ignored); }), "running it as it is served"));
+  MILLRACE_RETURN_IF_ERROR(Annotate(RunAsServed(*model), "running it as it is served"));
   if (command.max_batch_size < 2) return absl::OkStatus();
   MILLRACE_RETURN_IF_ERROR(Tell("comparing rows alone with rows in a batch"));
   found_.batching = RunInChild([&] {
+    Notes ignored;  // Known from the run before.
     const absl::Status warm = model->WarmUp(ignored);
     return warm.ok() ? CheckRowsAreIndependent(command, *model) : warm;
   });
   if (command_.engine == EngineKind::kAotInductor) DoubtBatching();
+  return absl::OkStatus();
+}
+
+absl::Status ModelInspector::RunAsServed(Model& model) {
+  MILLRACE_ASSIGN_OR_RETURN(
+      const std::string text, AskChild([&]() -> absl::StatusOr<std::string> {
+        Notes notes;
+        MILLRACE_RETURN_IF_ERROR(model.WarmUp(notes));
+        InspectedReply reply;
+        for (std::string& note : notes) {
+          reply.inspection.notes.push_back(Shortened(std::move(note), kMostMessageBytes));
+        }
+        return ToJson(reply);
+      }));
+  MILLRACE_ASSIGN_OR_RETURN(const InspectedReply reply, FromJson<InspectedReply>(text));
+  found_.notes.insert(found_.notes.end(), reply.inspection.notes.begin(),
+                      reply.inspection.notes.end());
   return absl::OkStatus();
 }
 

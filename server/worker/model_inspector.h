@@ -16,6 +16,7 @@
 #include "server/channel/control_socket.h"
 #include "server/channel/worker_protocol.h"
 #include "server/worker/engine.h"
+#include "server/worker/model.h"
 #include "server/worker/observed_outputs.h"
 #include "server/worker/package_inputs.h"
 
@@ -88,6 +89,9 @@ class ModelInspector {
   absl::Status Settle(const std::vector<ObservedRun>& runs, int64_t max_batch_size);
   // Holds the findings to what a load would hold a config to.
   absl::Status Verify();
+  // Runs it with batches of the sizes that it shall take, in a child process. Where it raises on
+  // values that were made up, that is a note.
+  absl::Status RunAsServed(Model& model);
   // Of a package nobody has said that its first dimension is the batch's: it isn't, where rows
   // aren't known to be independent.
   void DoubtBatching();

@@ -2,8 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/worker/template.h"
 
+#include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/status.h"
 #include "server/worker/batch_check.h"
 #include "server/worker/mode_check.h"
@@ -76,16 +78,22 @@ absl::Status Template::WarmUp(LoadedReply& reply) {
 }
 
 absl::Status Template::CheckMode(int model_fd, Notes& notes) {
-  if (!command_.mode.bfloat16) return absl::OkStatus();
+  const std::string mode = ModeName(command_.mode);
+  if (mode.empty()) return absl::OkStatus();
   const absl::Status status =
-      warm_ ? RunInChild([&] { return CheckBfloat16Agrees(command_, model_fd, *model_); })
+      warm_ ? RunInChild([&] { return CheckModeAgrees(command_, model_fd, *model_); })
             : absl::UnknownError("the model starts threads when it runs");
   if (absl::IsFailedPrecondition(status)) {
-    return Annotate(status, "the model can't compute in BF16, so take bfloat16 away");
+    return Annotate(status, absl::StrCat("the model can't compute in ", mode, ", so take ",
+                                         command_.mode.bfloat16 ? "bfloat16" : "channels_last",
+                                         command_.mode.bfloat16 && command_.mode.channels_last
+                                             ? " or channels_last"
+                                             : "",
+                                         " away"));
   }
   if (!status.ok()) {
-    notes.push_back(absl::StrCat(
-        "whether it computes the same in BF16 is inconclusive, so it does: ", status.message()));
+    notes.push_back(absl::StrCat("whether it computes the same in ", mode,
+                                 " is inconclusive, so it does: ", status.message()));
   }
   return absl::OkStatus();
 }

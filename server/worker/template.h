@@ -33,7 +33,7 @@ class Template {
  private:
   absl::Status Load(const ControlMessage& message, LoadedReply& reply);
   absl::Status WarmUp(LoadedReply& reply);
-  // FAILED_PRECONDITION where the model computes something else in BF16.
+  // FAILED_PRECONDITION where the model computes something else in its mode.
   absl::Status CheckMode(int model_fd, Notes& notes);
   // FAILED_PRECONDITION where rows get other results in a batch than alone.
   absl::Status CheckBatching(Notes& notes);

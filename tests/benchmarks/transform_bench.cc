@@ -7,6 +7,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -16,6 +17,7 @@
 
 #include "absl/strings/string_view.h"
 #include "server/base/check.h"
+#include "server/transform/jpeg_reader.h"
 #include "server/transform/picture_decoder.h"
 #include "server/transform/row_kernels.h"
 #include "server/transform/row_writer.h"
@@ -76,6 +78,24 @@ void Transform(benchmark::State& state, const char* steps, bool scaled, DataType
   }
 }
 
+// A JPEG of 1920x1080 decoded at so many eighths, and written into a square row with sides of so
+// many pixels (0: not written): which scales are worth decoding at, see EighthsToDecode().
+void DecodeAtEighths(benchmark::State& state) {
+  const auto file = NaturalJpeg(1920, 1080);
+  const auto eighths = static_cast<int>(state.range(0));
+  const auto side = static_cast<int>(state.range(1));
+  const ImageTransform transform = Letterbox(std::max(side, 1));
+  std::vector<std::byte> row(RowBytes(transform));
+  JpegReader reader;
+  for (auto _ : state) {
+    MILLRACE_CHECK(reader.ReadHeader(PayloadOf(file)).ok(), "It is a JPEG.");
+    Picture picture = *reader.Decode(eighths);
+    if (side > 0) WriteRow(picture, transform, absl::MakeSpan(row));
+    benchmark::DoNotOptimize(picture.row(0));
+    benchmark::DoNotOptimize(row.data());
+  }
+}
+
 void Nv12(benchmark::State& state) {
   const auto width = static_cast<int>(state.range(0));
   const auto height = static_cast<int>(state.range(1));
@@ -121,6 +141,9 @@ BENCHMARK_CAPTURE(Transform, write_row_fp16, "w", false, DataType::kFp16, Native
     ->Apply(SizesAndRows);
 BENCHMARK_CAPTURE(Transform, write_row_uint8, "w", false, DataType::kUint8, NativeRowKernels())
     ->Apply(SizesAndRows);
+BENCHMARK(DecodeAtEighths)
+    ->Unit(benchmark::kMicrosecond)
+    ->ArgsProduct({{8, 7, 6, 5, 4, 3, 2, 1}, {0, 224, 640}});
 BENCHMARK(Nv12)->Apply(SizesAndRows);
 
 }  // namespace

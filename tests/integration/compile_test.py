@@ -302,6 +302,28 @@ def test_exported_program_says_itself_what_it_takes(nets, tmp_path):
         source.load(str(file), [], 4)
 
 
+class Nested(torch.nn.Module):
+    def forward(self, x, more=None):
+        if more is None:
+            return x[0] + x[1]
+        return x + (more["a"] if isinstance(more, dict) else more)
+
+
+@pytest.mark.parametrize("args, kwargs, message", [
+    ((torch.zeros(2),), {"more": torch.zeros(2)}, "was exported with more in kwargs"),
+    ((torch.zeros(2),), {"more": {"a": torch.zeros(2)}}, "was exported with more in kwargs"),
+    ((torch.zeros(2), {"a": torch.zeros(2)}), {}, "argument 2 of .* is a dict that holds 1 values"),
+    (([torch.zeros(2), torch.zeros(2)],), {}, "argument 1 of .* is a list that holds 2 values"),
+    (((torch.zeros(2), torch.zeros(2)),), {}, "argument 1 of .* is a tuple that holds 2 values"),
+])
+def test_exported_program_whose_arguments_are_no_plain_tensors_is_refused(tmp_path, args, kwargs,
+                                                                          message):
+    file = tmp_path / "nested.pt2"
+    torch.export.save(torch.export.export(Nested(), args, kwargs), file)
+    with pytest.raises(UsageError, match=message):
+        source.load(str(file), [], None)
+
+
 def test_digest_differs_with_weights_shapes_and_code(nets):
     def digest(entry, batch=8, text="16:FP32"):
         from millrace_compile.tensors import parse_input

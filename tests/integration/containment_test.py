@@ -98,7 +98,8 @@ def server(tmp_path_factory, secret):
     hostile_models.write_script(hostile, "writes", hostile_models.WritesInForward(str(secret)))
     hostile_models.write_script(hostile, "fills", hostile_models.FillsInForward(), LIMITS)
     hostile_models.write_script(hostile, "sets", hostile_models.ReadsWhenLoaded(str(secret)))
-    hostile_models.write_script(hostile, "fills_early", hostile_models.FillsWhenLoaded(), LIMITS)
+    hostile_models.write_script(hostile, "fills_early",
+                                hostile_models.FillsOrSpinsWhenLoaded(spins=False), LIMITS)
     with Server(tmp_path_factory.mktemp("server"), ["identity", "mlp_pt2", "fork_model"],
                 repositories=[hostile], flags=ALL_OF_IT,
                 env=dict([SECRET.split("=")])) as running:
@@ -208,7 +209,8 @@ def test_torchscript_that_reads_a_file_or_fills_memory_while_it_is_loaded_is_not
 def test_code_that_spins_while_it_is_loaded_is_ended(tmp_path, secret):
     hostile = tmp_path / "hostile"
     hostile_models.write_package(hostile, secret, "native", when_loaded="SPINS_WHEN_LOADED")
-    hostile_models.write_script(hostile, "script", hostile_models.SpinsWhenLoaded())
+    hostile_models.write_script(hostile, "script",
+                                hostile_models.FillsOrSpinsWhenLoaded(spins=True))
     with Server(tmp_path, ["identity"], repositories=[hostile],
                 flags=["--load-timeout", "15s"]) as server:
         for model in ("native", "script"):

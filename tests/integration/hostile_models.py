@@ -106,45 +106,30 @@ class ReadsWhenLoaded(torch.nn.Module):
         return x + self.read
 
 
-class FillsWhenLoaded(torch.nn.Module):
-    def __init__(self):
+class FillsOrSpinsWhenLoaded(torch.nn.Module):
+    def __init__(self, spins: bool):
         super().__init__()
+        self.spins = spins
         self.piece = torch.zeros(1)
 
     @torch.jit.export
     def __getstate__(self):
-        return self.training
+        return self.spins, self.training
 
     @torch.jit.export
-    def __setstate__(self, state: bool):
-        self.training = state
-        pieces = [torch.ones(1 << 24)]
-        for _ in range(1 << 12):
-            pieces.append(torch.ones(1 << 24))
+    def __setstate__(self, state: tuple[bool, bool]):
+        self.spins = state[0]
+        self.training = state[1]
+        pieces = [torch.ones(1)]
+        turns = 0
+        while self.spins or turns < 1 << 12:
+            if not self.spins:
+                pieces.append(torch.ones(1 << 24))
+            turns += 1
         self.piece = pieces[-1][:1]
 
     def forward(self, x):
         return x + self.piece
-
-
-class SpinsWhenLoaded(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.turns = 0
-
-    @torch.jit.export
-    def __getstate__(self):
-        return self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: bool):
-        self.training = state
-        self.turns = 0
-        while self.turns >= 0:
-            self.turns = self.turns + 1
-
-    def forward(self, x):
-        return x + self.turns
 
 
 def write_script(folder, name, module, more=""):

@@ -6,18 +6,24 @@ loads what was written answers as torch does. What can't be served is told with 
 import concurrent.futures
 import dataclasses
 import json
+import os
+import pathlib
 import shutil
+import signal
 import subprocess
+import time
 import zipfile
 from typing import Callable, Dict, Sequence, Tuple
 
 import client
+import grpc
+import hostile_models
 import modules
 import pytest
 import reference
 import torch
 import torch.nn.functional as F
-from server_process import BIN, MODELS, PATIENCE, Server
+from server_process import BIN, MODELS, PATIENCE, Server, comm_of, eventually, stat_of
 from torch import Tensor, nn
 from tritonclient.grpc import service_pb2
 
@@ -75,6 +81,15 @@ class DataDependent(nn.Module):
         return x[x > 0.5]
 
 
+class FewRows(nn.Module):
+    """Takes some rows, but not as many as it is tried with at first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.size(0) > 5:
+            raise RuntimeError("five rows at most")
+        return x * 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     module: Callable[[], nn.Module]
@@ -121,6 +136,10 @@ CASES = {
         DataDependent, ["--input", "32:FP32"], {"x": ("FP32", [32])},
         {"OUTPUT__0": ("FP32", [-1])}, 0, lambda: {"x": torch.rand(32)},
         says="depends on the values of the input"),
+    "few_rows": Case(
+        FewRows, ["--input", "4:FP32"], {"x": ("FP32", [-1, 4])},
+        {"OUTPUT__0": ("FP32", [-1, 4])}, 8, lambda: {"x": torch.rand(3, 4)},
+        says="warming up with invented inputs of 8 rows is inconclusive, the model raised"),
     "integer_input": Case(
         modules.Lookup, ["--input", "5:INT64"], {"ids": ("INT64", [-1, 5])},
         {"OUTPUT__0": ("FP32", [-1, 5, 4])}, 8, lambda: {"ids": torch.randint(0, 10, (2, 5))}),
@@ -363,6 +382,60 @@ def test_what_cant_be_served_says_why(refusals, name):
     assert out == ""
     assert REFUSED[name][2] in said
     assert name in said  # Which file it is about.
+
+
+# ---- Inspections that are given up ----
+
+
+@pytest.fixture(scope="module")
+def spinning(folder):
+    """A package whose code spins when it is loaded."""
+    hostile_models.write_package(folder / "hostile", folder / "secret", "spins",
+                                 when_loaded="SPINS_WHEN_LOADED")
+    return folder / "hostile/spins/1/model.pt2"
+
+
+def inspectors(parent):
+    """The inspectors that this process has started."""
+    running = [int(entry.name) for entry in pathlib.Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in running
+            if comm_of(pid) == "inspector" and stat_of(pid)[1] == str(parent)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_inspection_that_is_interrupted_ends_and_leaves_nothing(spinning, tmp_path, number):
+    process = subprocess.Popen([BIN / "millrace", "inspect", spinning, "--timeout", "10m"],
+                               env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE)
+    eventually(lambda: inspectors(process.pid))
+    running = inspectors(process.pid)
+    assert list(tmp_path.iterdir())
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == -number
+    assert list(tmp_path.iterdir()) == []
+    assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in running)
+
+
+def test_inspection_ends_with_the_call_that_wanted_it_and_with_the_server(spinning, tmp_path):
+    repository = tmp_path / "inspected"
+    (repository / "spins/1").mkdir(parents=True)
+    shutil.copy(spinning, repository / "spins/1")
+    with Server(tmp_path, ["identity"], repositories=[repository],
+                flags=["--model-control", "explicit"]) as running:
+        def load(name, seconds):
+            return running.stub.RepositoryModelLoad(
+                service_pb2.RepositoryModelLoadRequest(model_name=name), timeout=seconds)
+        error = client.error_of(lambda: load("spins", 3))
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        load("identity", PATIENCE)  # It waits for the inspection, which has ended.
+        assert inspectors(running.pid) == []
+        going_on = running.stub.RepositoryModelLoad.future(
+            service_pb2.RepositoryModelLoadRequest(model_name="spins"))
+        eventually(lambda: inspectors(running.pid))
+        begin = time.monotonic()
+        running.stop()
+        assert time.monotonic() - begin < 20
+        assert client.error_of(going_on.result).code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_arguments_that_make_no_sense_are_told(folder, found):

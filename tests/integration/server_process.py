@@ -166,9 +166,9 @@ class Server:
             assert self.process.poll() is None, f"ended with {self.process.returncode}"
             return self.logged(awaits)
         eventually(started, f"the server did not say {awaits}")
-        self.addresses = [found[1] for found in self.logged(r"gRPC listens on (\S+)")]
+        self.addresses = [found[1] for found in self.logged(r'gRPC listens on ([^\s"]+)')]
         self.address = self.addresses[0]
-        self.http = self.logged(r"HTTP listens on (\S+)")[0][1]
+        self.http = self.logged(r'HTTP listens on ([^\s"]+)')[0][1]
 
     def logged(self, pattern):
         """The matches of a regular expression in the log so far, at most one per line."""

@@ -370,10 +370,11 @@ def assert_paired(answers):
     assert numbers == sorted(set(numbers)) and numbers[0] >= 0
 
 
-def test_rtsp_answers_belong_to_their_frames_across_reconnects(server, tmp_path):
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_rtsp_answers_belong_to_their_frames_across_reconnects(server, tmp_path, transport):
     with RtspCamera() as camera:
         camera.start(first=0)
-        with Running(server, camera.url, "--rtsp-transport", "udp", "--reconnect-max", 0.5,
+        with Running(server, camera.url, "--rtsp-transport", transport, "--reconnect-max", 0.5,
                      "--annotate", tmp_path / "live.mp4",
                      outputs=ALL) as running:
             eventually(lambda: len(running.answered(0)) >= 20)

@@ -140,6 +140,8 @@ MODELS: Sequence[Model] = (
     Model("how_it_runs", {"1": modules.HowItRuns}, [TensorSpec("INPUT__0", "FP32", [3, 6, 8])],
           [TensorSpec("OUTPUT__0", "INT32", [2])]),
     one_to_one("only_precise", modules.OnlyPrecise, [4]),
+    one_to_one("flattened_by_view", modules.FlattenedByView, [2, 3, 4], [24]),
+    one_to_one("flattened_as_it_lies", modules.FlattenedAsItLies, [2, 3, 4], [24]),
     one_to_one("fork_model", modules.Forking, [16]),
     Model("slow", {"1": modules.Slow}, [TensorSpec("loops", "INT32", [1])],
           [TensorSpec("done", "INT32", [1])]),

@@ -145,6 +145,21 @@ class OnlyPrecise(nn.Module):
         return y
 
 
+class FlattenedByView(nn.Module):
+    """Raises where its input's layout isn't that of its dims."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(x.size(0), -1)
+
+
+class FlattenedAsItLies(nn.Module):
+    """Takes its input's values in the order in which they lie in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        elements = x.numel() // x.size(0)
+        return x.as_strided([x.size(0), elements], [elements, 1])
+
+
 class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()

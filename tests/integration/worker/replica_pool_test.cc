@@ -15,6 +15,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <variant>
@@ -84,6 +85,7 @@ class ReplicaPoolTest : public testing::Test {
     options.replicas.resize(static_cast<size_t>(most));
     options.start = replicas;
     options.most_places = most_places_;
+    options.scaling = scaling_;
     options.backoff = backoff;
     auto pool = ReplicaPool::Create(std::move(options), {.clock = &clock_,
                                                          .timer = &timer_,
@@ -162,6 +164,7 @@ class ReplicaPoolTest : public testing::Test {
   CoreLeases leases_{2};
   ModelMetrics metrics_{"identity", "1", 8, clock_};
   size_t most_places_ = 0;  // See ReplicaPool::Options.
+  std::optional<ReplicaScaler::Options> scaling_;
   std::unique_ptr<ReplicaPool> pool_;
 };
 
@@ -353,6 +356,44 @@ TEST_F(ReplicaPoolTest, MoveWaitsForATemplateThatIsBeingLoaded) {
   NextTemplate(dead);
   ASSERT_TRUE(pool_->Move(Places(1, last), 1, kPatience).ok());
   EXPECT_EQ(CpusOf(Pids().front()), last);
+}
+
+// The scaler wants to take a replica away while Move() waits for a template that doesn't answer.
+TEST_F(ReplicaPoolTest, TemplateIsReplacedWhileTheScalerWaitsForAMove) {
+  scaling_ = {.least = 1, .most = 2, .shrink_after = absl::Seconds(1)};
+  const std::vector<int> last = {CpusOf(getpid()).back()};
+  StartPool(2, 2);
+  kill(pool_->pids()[0], SIGSTOP);
+  const absl::Status moved = pool_->Move(Places(2, last), 2, kPatience);
+  ASSERT_TRUE(moved.ok()) << moved;
+  EXPECT_EQ(CpusOf(Pids().front()), last);
+  const absl::Time latest = clock_.Now() + kPatience;
+  while (pool_->replicas() > 1 && clock_.Now() < latest) clock_.SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(pool_->replicas(), 1);
+}
+
+TEST_F(ReplicaPoolTest, MoveThatWaitsEndsWhenMovesAreStopped) {
+  StartPool(1, 2);
+  const std::vector<pid_t> before = Pids();
+  const pid_t dead = pool_->pids()[0];
+  kill(dead, SIGKILL);
+  const pid_t loading = NextTemplate(dead);
+  kill(loading, SIGSTOP);
+  const absl::Time begin = clock_.Now();
+  absl::Status moved;
+  {
+    const Thread mover(
+        "mover", [&] { moved = pool_->Move(Places(1, {CpusOf(getpid()).back()}), 1, kPatience); });
+    while (pool_->replicas() < 2) clock_.SleepFor(absl::Milliseconds(1));
+    pool_->StopMoves();
+  }
+  EXPECT_TRUE(absl::IsCancelled(moved)) << moved;
+  EXPECT_LT(clock_.Now() - begin, kPatience / 2);
+  EXPECT_TRUE(absl::IsCancelled(pool_->Resize(2, kPatience)));
+  EXPECT_TRUE(absl::IsCancelled(pool_->Restart(kPatience)));
+  EXPECT_EQ(Pids(), before) << "It serves where it was.";
+  EXPECT_EQ(pool_->ready_replicas(), 1);
+  kill(loading, SIGCONT);
 }
 
 TEST_F(ReplicaPoolTest, ReplicasStayWhereTheyAreWhileNoOtherCanStart) {

@@ -407,6 +407,23 @@ TEST(Worker, AModelThatComputesSomethingElseInBfloat16IsRefusedInIt) {
               AllOf(HasSubstr("take bfloat16 away"), HasSubstr("output 'OUTPUT__0': values that")));
 }
 
+TEST(Worker, AModelThatComputesSomethingElseInChannelsLastIsRefusedInIt) {
+  LoadCommand command = OneToOne({2, 3, 4}, {24});
+  for (const auto& [model, reason] :
+       {std::pair{"good/flattened_by_view/1/model.pt", "it raises in channels_last, but not"},
+        {"good/flattened_as_it_lies/1/model.pt", "its results in channels_last are other ones"}}) {
+    SCOPED_TRACE(model);
+    command.mode = {};
+    EXPECT_TRUE(LoadError(command, TestModel(model)).ok());
+    command.mode.channels_last = true;
+    const absl::Status refused = LoadError(command, TestModel(model));
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+    EXPECT_THAT(std::string(refused.message()),
+                AllOf(HasSubstr("can't compute in channels_last, so take channels_last away"),
+                      HasSubstr(reason)));
+  }
+}
+
 TEST(Worker, ATemplateWhoseModelStartsThreadsForksAnImageWithoutThem) {
   WorkerHarness worker;
   const auto loaded = worker.Load(OneToOne({16}, {16}), TestModel("good/fork_model/1/model.pt"));

@@ -6,7 +6,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 
@@ -54,9 +56,50 @@ TEST(Log, JsonLineIsOneObjectWithQuotesEscaped) {
                             "\n"));
 }
 
+TEST(Log, FieldsFollowTheMessage) {
+  const std::vector<LogField> fields = {{"id", std::string("a b")},
+                                        {"model", std::string("net")},
+                                        {"us", int64_t{12}},
+                                        {"peer", std::string("x\ny")},
+                                        {"none", std::string()}};
+  ConfigureLog(LogLevel::kInfo, LogFormat::kText, "tester");
+  EXPECT_THAT(StderrOf([&] { Log(LogLevel::kInfo, "request", fields); }),
+              EndsWith(R"(] request id="a b" model=net us=12 peer=x\ny none="")"
+                       "\n"));
+  ConfigureLog(LogLevel::kInfo, LogFormat::kJson, "tester");
+  EXPECT_THAT(
+      StderrOf([&] { Log(LogLevel::kInfo, "request", fields); }),
+      EndsWith(R"("message":"request","id":"a b","model":"net","us":12,"peer":"x\ny","none":""})"
+               "\n"));
+}
+
 TEST(Log, BracesInAMessageAreNoFormat) {
   ConfigureLog(LogLevel::kInfo, LogFormat::kText, "tester");
   EXPECT_THAT(StderrOf([] { LogInfo("{} {0} %s %v"); }), EndsWith("{} {0} %s %v\n"));
+}
+
+// The last: those after it would be cut, too.
+TEST(Log, FloodIsCutAndTheNextLineSaysSo) {
+  ConfigureLog(LogLevel::kInfo, LogFormat::kText, "tester");
+  const uint64_t before = DroppedLogLines();
+  const std::string out = StderrOf([] {
+    for (int i = 0; i < 20'000; ++i) LogInfo("flood");
+    LogError("errors are always written");
+  });
+  const auto lines = static_cast<uint64_t>(std::count(out.begin(), out.end(), '\n'));
+  EXPECT_GE(lines, 1'000u);
+  EXPECT_LT(lines, 10'000u);
+  EXPECT_GT(DroppedLogLines() - before, 10'000u);
+  EXPECT_THAT(out, HasSubstr("errors are always written"));
+  const std::string later = StderrOf([] {
+    while (DroppedLogLines() > 0) {  // Until one may be written again.
+      const uint64_t dropped = DroppedLogLines();
+      LogInfo("calm");
+      if (DroppedLogLines() == dropped) break;
+    }
+  });
+  EXPECT_THAT(later,
+              AllOf(HasSubstr(" lines were left out: there were too many\n"), EndsWith("calm\n")));
 }
 
 }  // namespace

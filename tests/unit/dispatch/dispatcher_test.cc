@@ -1148,6 +1148,40 @@ TEST_F(DispatcherTest, AfterStopNobodyGetsANeighboursError) {
   EXPECT_TRUE(pool.Quiet());
 }
 
+TEST_F(DispatcherTest, GlanceIsALittleOldWhileRequestsComeAndExactOnceNoneDoes) {
+  EchoPool& pool = Pool({.max_batch_size = 1});
+  pool.AddRunner();
+  Advance(absl::Seconds(1));
+  Submit(pool, {0});
+  EXPECT_EQ(pool.dispatcher().glance().gauges.waiting_rows, 0);
+  Submit(pool, {1});
+  Submit(pool, {2});
+  EXPECT_EQ(pool.dispatcher().glance().gauges.waiting_rows, 0) << "It was left before they came.";
+  EXPECT_EQ(pool.dispatcher().glance().gauges.in_flight, 3) << "That is always known.";
+  Advance(Dispatcher::kGlanceAge);
+  EXPECT_EQ(pool.dispatcher().glance().gauges.waiting_rows, 2);
+  EXPECT_EQ(pool.dispatcher().glance().gauges.waiting_requests, 2);
+  Submit(pool, {3});
+  EXPECT_EQ(pool.dispatcher().glance().gauges.waiting_rows, 3) << "The last was too old.";
+  while (pool.runners()[0].busy()) pool.runners()[0].Complete();
+  Advance(Dispatcher::kGlanceAge);
+  EXPECT_EQ(pool.dispatcher().glance().gauges.waiting_rows, 0);
+  EXPECT_EQ(pool.dispatcher().glance().gauges.waiting_requests, 0);
+}
+
+TEST_F(DispatcherTest, CapacityIsThatOfTheReplicasThatTheCoresCarry) {
+  EchoPool& pool = Pool({.max_batch_size = 1});
+  HandDrivenRunner& runner = pool.AddRunner(1);
+  Submit(pool, {1});
+  runner.Complete(absl::Milliseconds(100));
+  const double one = pool.dispatcher().gauges().capacity;
+  EXPECT_NEAR(one, 10, 0.1);
+  pool.AddRunner(1);
+  EXPECT_NEAR(pool.dispatcher().gauges().capacity, 2 * one, 0.1);
+  pool.AddRunner(1);  // There are two cores.
+  EXPECT_NEAR(pool.dispatcher().gauges().capacity, 2 * one, 0.1);
+}
+
 TEST_F(DispatcherTest, GaugesTellWhatWaits) {
   EchoPool& pool = Pool({.max_batch_size = 1});
   pool.AddRunner();

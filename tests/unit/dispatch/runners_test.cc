@@ -41,6 +41,18 @@ TEST_F(RunnersTest, TheOneThatWasBusyLastIsNextAndOneWithoutALeaseBeforeThat) {
   EXPECT_EQ(runners_.Next(), &a_);
 }
 
+TEST_F(RunnersTest, AsManyRunAtATimeAsTheCoresCarryAndOneAtLeast) {
+  IdleRunner second{2}, third{2};
+  EXPECT_EQ(runners_.at_a_time(ReplicaKind::kCpu, 8), 0);
+  for (IdleRunner* one : {&cpu_, &second, &third}) runners_.AddIdle(one, now_);
+  runners_.Start(&third, now_, now_);
+  EXPECT_EQ(runners_.at_a_time(ReplicaKind::kCpu, 8), 3);
+  EXPECT_EQ(runners_.at_a_time(ReplicaKind::kCpu, 5), 2);
+  EXPECT_EQ(runners_.at_a_time(ReplicaKind::kCpu, 1), 1);
+  runners_.AddIdle(&a_, now_);
+  EXPECT_EQ(runners_.at_a_time(ReplicaKind::kGpu, 0), 1);
+}
+
 TEST_F(RunnersTest, KnowsWhenTheyWillBeIdle) {
   runners_.AddIdle(&a_, now_);
   runners_.AddIdle(&b_, now_);

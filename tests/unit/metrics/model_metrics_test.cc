@@ -279,6 +279,80 @@ TEST_F(ModelMetricsTest, OwnerMayGoWhileScrapesRun) {
   done = true;
 }
 
+TEST_F(ModelMetricsTest, DesiredReplicasIsDemandOverCapacity) {
+  ModelGauges gauges;
+  gauges.ready_replicas = 1;
+  gauges.capacity = 10;
+  metrics_.SetGauges([&gauges] { return gauges; });
+  EXPECT_EQ(Value(metrics_, kDesiredReplicas), 0);
+  clock_.Advance(absl::Seconds(100));
+  for (int second = 0; second < 14; ++second) {  // Three times as many rows as can be run.
+    for (int i = 0; i < 15; ++i) metrics_.RecordArrival(clock_.Now(), 2);
+    metrics_.RecordBatch(Batch(10, absl::Milliseconds(900)));
+    clock_.Advance(absl::Seconds(1));
+  }
+  gauges.waiting_rows = 128;  // The queue is full; the rest was refused.
+  EXPECT_NEAR(Value(metrics_, kDesiredReplicas), 3, 1e-9);
+  EXPECT_EQ(Value(metrics_, kArrivedRowsTotal), 14 * 30);
+  clock_.Advance(absl::Seconds(60));
+  gauges.waiting_rows = 0;
+  EXPECT_EQ(Value(metrics_, kDesiredReplicas), 0);
+}
+
+TEST_F(ModelMetricsTest, DesiredReplicasCountsWhatWaitsWhereClientsAreHeldBack) {
+  ModelGauges gauges;
+  gauges.ready_replicas = 1;
+  gauges.capacity = 10;
+  gauges.waiting_rows = 140;
+  metrics_.SetGauges([&gauges] { return gauges; });
+  clock_.Advance(absl::Seconds(100));
+  for (int second = 0; second < 14; ++second) {  // They send what is run, no more.
+    metrics_.RecordArrival(clock_.Now(), 10);
+    metrics_.RecordBatch(Batch(10, absl::Seconds(1)));
+    clock_.Advance(absl::Seconds(1));
+  }
+  EXPECT_NEAR(Value(metrics_, kDesiredReplicas), 2, 1e-9);
+}
+
+TEST_F(ModelMetricsTest, DesiredReplicasStandsStillWhereCapacityIsNotKnown) {
+  ModelGauges gauges;
+  gauges.waiting_rows = 5;
+  metrics_.SetGauges([&gauges] { return gauges; });
+  metrics_.RecordArrival(clock_.Now(), 5);
+  EXPECT_EQ(Value(metrics_, kDesiredReplicas), 1);
+  gauges.waiting_rows = 0;
+  EXPECT_EQ(Value(metrics_, kDesiredReplicas), 0);
+}
+
+TEST_F(ModelMetricsTest, DeadlinesAndCancelsAreCountedByStage) {
+  metrics_.RecordDeadlineExceeded(RequestStage::kAdmission);
+  metrics_.RecordDeadlineExceeded(RequestStage::kQueue);
+  metrics_.RecordDeadlineExceeded(RequestStage::kQueue);
+  metrics_.RecordCancelled(RequestStage::kExecution);
+  EXPECT_EQ(Value(metrics_, kDeadlineExceededTotal, "admission"), 1);
+  EXPECT_EQ(Value(metrics_, kDeadlineExceededTotal, "queue"), 2);
+  EXPECT_EQ(Value(metrics_, kDeadlineExceededTotal, "execution"), 0);
+  EXPECT_EQ(Value(metrics_, kCancelledTotal, "execution"), 1);
+}
+
+TEST_F(ModelMetricsTest, ReplicaIsInOneState) {
+  metrics_.SetGauges([] {
+    ModelGauges gauges;
+    gauges.replicas.push_back(
+        {.index = 1, .device = "gpu0", .state = ModelGauges::Replica::State::kFailed});
+    return gauges;
+  });
+  EXPECT_EQ(Value(metrics_, kReplicaState, "ready"), 0);
+  EXPECT_EQ(Value(metrics_, kReplicaState, "starting"), 0);
+  EXPECT_EQ(Value(metrics_, kReplicaState, "failed"), 1);
+}
+
+TEST_F(ModelMetricsTest, LoadDurationIsTheLastLoads) {
+  metrics_.SetGauges([] { return ModelGauges{}; });
+  metrics_.SetLoadDuration(absl::Milliseconds(1500));
+  EXPECT_EQ(Value(metrics_, kModelLoad), 1.5);
+}
+
 TEST_F(ModelMetricsTest, SaturationIsBusyTimeOverReplicaTime) {
   metrics_.SetGauges([] {
     ModelGauges gauges;

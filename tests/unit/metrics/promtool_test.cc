@@ -11,6 +11,8 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/metrics/metrics_registry.h"
@@ -22,7 +24,7 @@ namespace {
 
 std::string PromtoolPath() {
   const char* path = std::getenv("MILLRACE_PROMTOOL");
-  return path != nullptr ? path : MILLRACE_SOURCE_DIR "/.cache/tools/usr/bin/promtool";
+  return path != nullptr ? path : MILLRACE_SOURCE_DIR "/.cache/tools/promtool";
 }
 
 // promtool's exit status for `exposition`; it says on stderr what it dislikes.
@@ -41,7 +43,46 @@ class PromtoolTest : public ::testing::Test {
       GTEST_SKIP() << PromtoolPath() << " not found; set MILLRACE_PROMTOOL to promtool's path.";
     }
     registry_.AddSource([this] { return server_.Collect(); });
-    registry_.AddSource([] { return std::vector<Sample>{{&kCpuBudget, {}, 2.0}}; });
+    server_.SetTlsCertificateExpiry(absl::FromUnixSeconds(2'000'000'000));
+    registry_.AddSource([] {  // What other folders show.
+      std::vector<Sample> samples;
+      for (const Metric* metric : {&kCpuBudget,
+                                   &kTransformWorkers,
+                                   &kTransformBusyTotal,
+                                   &kBatchCores,
+                                   &kQueueBytes,
+                                   &kQueueBytesLimit,
+                                   &kTraceDroppedTotal,
+                                   &kLogDroppedTotal,
+                                   &kWorkerCpuTotal,
+                                   &kWorkerMemory,
+                                   &kCgroupCpuTotal,
+                                   &kCgroupPeriodsTotal,
+                                   &kCgroupThrottledPeriodsTotal,
+                                   &kCgroupThrottledTotal,
+                                   &kCgroupMemory,
+                                   &kCgroupWorkingSet,
+                                   &kCgroupMemoryLimit,
+                                   &kCgroupOomKillsTotal,
+                                   &kGpuUtilisation,
+                                   &kGpuMemoryUsed,
+                                   &kGpuMemoryTotal,
+                                   &kGpuPower,
+                                   &kProcessCpuTotal,
+                                   &kProcessResident,
+                                   &kProcessVirtual,
+                                   &kProcessOpenFds,
+                                   &kProcessMaxFds,
+                                   &kProcessThreads,
+                                   &kProcessStartTime}) {
+        std::vector<std::string> labels;
+        for (const char* label : metric->labels) {
+          if (label != nullptr) labels.emplace_back("x");
+        }
+        samples.push_back({metric, std::move(labels), 2.0});
+      }
+      return samples;
+    });
   }
 
   FakeClock clock_;
@@ -58,7 +99,12 @@ TEST_F(PromtoolTest, AcceptsAServerWithModels) {
   const auto busy = std::make_shared<ModelMetrics>("busy", "2", 8, clock_, /*has_transform=*/true);
   registry_.AddModel(idle);
   registry_.AddModel(busy);
-  busy->SetGauges([] { return ModelGauges{}; });
+  busy->SetGauges([] {
+    ModelGauges gauges;
+    gauges.replicas.push_back({.index = 0, .device = "cpu"});
+    gauges.costs.push_back({.shape = "3x224x224", .replica_kind = "cpu"});
+    return gauges;
+  });
   busy->RecordRequest({});
   BatchRecord batch;
   batch.rows = 3;

@@ -51,6 +51,43 @@ TEST(ServerMetrics, BytesThatStreamsHoldGoUpAndDown) {
   EXPECT_EQ(Value(metrics, kStreamHeldBytes), 50);
 }
 
+TEST(ServerMetrics, ReorderBufferHoldsAnswersThatAreThereAndHaveNotLeft) {
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  for (int i = 0; i < 5; ++i) metrics.AnswerDecided();
+  metrics.AnswerLeft(absl::Milliseconds(3));
+  EXPECT_EQ(Value(metrics, kReorderBuffer), 4);
+  metrics.AnswersDropped(4);
+  EXPECT_EQ(Value(metrics, kReorderBuffer), 0);
+}
+
+TEST(ServerMetrics, HeadOfLineWaitIsThatOfAnswersThatLeft) {
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  metrics.AnswerLeft(absl::Milliseconds(3));
+  metrics.AnswerLeft(absl::Milliseconds(5));
+  metrics.AnswersDropped(1);
+  for (const Sample& sample : metrics.Collect()) {
+    if (sample.metric != &kHeadOfLineWait) continue;
+    EXPECT_NEAR(std::get<HistogramValue>(sample.value).sum, 0.008, 1e-9);
+  }
+}
+
+TEST(ServerMetrics, MessagesOfStreamsAreCountedBothWays) {
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  metrics.RequestReceived(InferRpc::kModelStreamInfer);
+  metrics.RequestReceived(InferRpc::kModelStreamInfer);
+  metrics.RequestReceived(InferRpc::kModelInfer);
+  metrics.AnswerWritten();
+  EXPECT_EQ(Value(metrics, kStreamMessagesTotal, "read"), 2);
+  EXPECT_EQ(Value(metrics, kStreamMessagesTotal, "written"), 1);
+}
+
+TEST(ServerMetrics, CertificatesExpiryIsShownOnceItIsKnown) {
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  EXPECT_EQ(Value(metrics, kTlsExpiry), -1);
+  metrics.SetTlsCertificateExpiry(absl::FromUnixSeconds(2'000'000'000));
+  EXPECT_EQ(Value(metrics, kTlsExpiry), 2e9);
+}
+
 TEST(ServerMetrics, BuildInfoCarriesTheVersions) {
   const ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
   EXPECT_EQ(Value(metrics, kBuildInfo, "1.2.3"), 1);

@@ -104,17 +104,15 @@ std::vector<ModelPlacementConfig> Repository() {
 struct Expected {
   std::string table;
   size_t spares;  // Of the model whose replicas come and go.
-  int slots;
   size_t warnings = 0;
 };
 
 void ExpectPlan(const Machine& machine, const Expected& expected, PlacementOptions options = {}) {
   const Hardware hardware = machine.Detect();
   SCOPED_TRACE(DescribeHardware(hardware));
-  const PlacementPlan plan = PlanPlacement(hardware, Repository(), Measurements(), options);
+  const PlacementPlan plan = PlanPlacement(hardware, Repository(), options);
   EXPECT_EQ("\n" + FormatPlan(plan), expected.table);
   EXPECT_EQ(plan.models.back().spares.size(), expected.spares);
-  EXPECT_EQ(plan.running_slots, expected.slots);
   EXPECT_EQ(plan.warnings.size(), expected.warnings);
 }
 
@@ -138,24 +136,20 @@ transform workers  -        -            0-1      cpu     any    1        -
 )";
 
 // The tracker asks for two replicas, the classifier for two threads: both get them, with a warning.
-TEST(Fleet, OneCore) {
-  ExpectPlan(Machine(1), {.table = kOneCore, .spares = 0, .slots = 2, .warnings = 2});
-}
+TEST(Fleet, OneCore) { ExpectPlan(Machine(1), {.table = kOneCore, .spares = 0, .warnings = 2}); }
 
 TEST(Fleet, HalfACore) {
-  ExpectPlan(Machine(8).Quota("50000 100000"),
-             {.table = kOneCore, .spares = 0, .slots = 2, .warnings = 2});
+  ExpectPlan(Machine(8).Quota("50000 100000"), {.table = kOneCore, .spares = 0, .warnings = 2});
 }
 
 TEST(Fleet, OneAndAHalfCores) {
-  ExpectPlan(Machine(8).Quota("150000 100000"),
-             {.table = kOneCore, .spares = 0, .slots = 2, .warnings = 2});
+  ExpectPlan(Machine(8).Quota("150000 100000"), {.table = kOneCore, .spares = 0, .warnings = 2});
 }
 
-TEST(Fleet, TwoCores) { ExpectPlan(Machine(2), {.table = kTwoCores, .spares = 0, .slots = 2}); }
+TEST(Fleet, TwoCores) { ExpectPlan(Machine(2), {.table = kTwoCores, .spares = 0}); }
 
 TEST(Fleet, QuotaOfTwoCores) {
-  ExpectPlan(Machine(16).Quota("200000 100000"), {.table = kTwoCores, .spares = 0, .slots = 2});
+  ExpectPlan(Machine(16).Quota("200000 100000"), {.table = kTwoCores, .spares = 0});
 }
 
 TEST(Fleet, SixteenCoresWithSmt) {
@@ -168,8 +162,7 @@ embedder           1        aotinductor  0        cpu     any    1        config
 elastic            1        torchscript  0-1      cpu     any    1        automatic
 transform workers  -        -            0-15     cpu     any    1        -
 )",
-                             .spares = 10,
-                             .slots = 16});
+                             .spares = 10});
 }
 
 TEST(Fleet, SixteenCoresWithSmtPinned) {
@@ -207,8 +200,7 @@ elastic            1        torchscript  0        cpu     3      1        automa
 elastic            1        torchscript  1        cpu     4      1        automatic
 transform workers  -        -            0-15     cpu     0-15   1        -
 )",
-              .spares = 10,
-              .slots = 16},
+              .spares = 10},
              {.pin = true});
 }
 
@@ -222,8 +214,7 @@ embedder           1        aotinductor  0        cpu     any    1        config
 elastic            1        torchscript  0-1      cpu     any    1        automatic
 transform workers  -        -            0-31     cpu     any    1        -
 )",
-                                 .spares = 10,
-                                 .slots = 32});
+                                 .spares = 10});
 }
 
 // 22 and 24 are the siblings of 6 and 8.
@@ -246,8 +237,7 @@ elastic            1        torchscript  0        cpu     8          1        au
 elastic            1        torchscript  1        cpu     22         1        automatic
 transform workers  -        -            0-5      cpu     6-9,22,24  1        -
 )",
-                                                    .spares = 4,
-                                                    .slots = 6});
+                                                    .spares = 4});
 }
 
 TEST(Fleet, OneGpu) {
@@ -260,8 +250,7 @@ embedder           1        aotinductor  0        cpu     any    1        config
 elastic            1        torchscript  0-1      cpu     any    1        automatic
 transform workers  -        -            0-31     cpu     any    1        -
 )",
-                                         .spares = 10,
-                                         .slots = 32});
+                                         .spares = 10});
 }
 
 TEST(Fleet, TwoGpus) {
@@ -278,8 +267,7 @@ embedder           1        aotinductor  0        cpu     any    1        config
 elastic            1        torchscript  0-1      cpu     any    1        automatic
 transform workers  -        -            0-31     cpu     any    1        -
 )",
-                                         .spares = 10,
-                                         .slots = 32});
+                                         .spares = 10});
 }
 
 TEST(Fleet, FourGpusUnderAQuota) {
@@ -302,8 +290,7 @@ embedder           1        aotinductor  0        cpu     any    1        config
 elastic            1        torchscript  0-1      cpu     any    1        automatic
 transform workers  -        -            0-5      cpu     any    1        -
 )",
-                                                                .spares = 4,
-                                                                .slots = 6});
+                                                                .spares = 4});
 }
 
 }  // namespace

@@ -30,9 +30,15 @@ ModelPlacementConfig PictureModel(std::vector<InstanceGroup> groups = {}) {
   return model;
 }
 
+// The model above, as it was measured.
+ModelPlacementConfig Measured(MeasuredBest best, ModelPlacementConfig model = Model()) {
+  model.measured = best;
+  return model;
+}
+
 PlacementPlan Plan(const Hardware& hardware, const std::vector<ModelPlacementConfig>& models,
                    PlacementOptions options = {}) {
-  return PlanPlacement(hardware, models, Measurements(), options);
+  return PlanPlacement(hardware, models, options);
 }
 
 std::vector<int> Gpus(const ModelPlan& model) {
@@ -54,9 +60,9 @@ std::vector<std::vector<int>> Cpus(const ModelPlan& model) {
 }
 
 // Expects of a model without a count that it gets so many floating one-thread or `threads`-thread
-// replicas, and that so many slots may run.
+// replicas, and asks for no more slots than one of them takes.
 void ExpectAutomatic(const char* name, const Hardware& hardware, std::optional<int> threads,
-                     size_t replicas, int slots) {
+                     size_t replicas) {
   SCOPED_TRACE(name);
   const PlacementPlan plan = Plan(hardware, {Model({}, threads)});
   ASSERT_TRUE(plan.models[0].status.ok());
@@ -64,20 +70,20 @@ void ExpectAutomatic(const char* name, const Hardware& hardware, std::optional<i
   EXPECT_THAT(Threads(plan.models[0]), Each(threads.value_or(1)));
   EXPECT_THAT(Gpus(plan.models[0]), Each(-1));
   EXPECT_THAT(Cpus(plan.models[0]), Each(IsEmpty()));
-  EXPECT_EQ(plan.running_slots, slots);
+  EXPECT_EQ(plan.models[0].explicit_slots, threads.value_or(1));
   EXPECT_THAT(plan.warnings, IsEmpty());
 }
 
 TEST(Placement, AutomaticCpuPlanFillsTheBudgetAndFloats) {
-  ExpectAutomatic("one core", SimulateCpus(1), {}, 1, 1);
-  ExpectAutomatic("half a core", SimulateQuota(8, 0.5), {}, 1, 1);
-  ExpectAutomatic("one and a half cores", SimulateQuota(8, 1.5), {}, 1, 1);
-  ExpectAutomatic("two cores", SimulateCpus(2), {}, 2, 2);
-  ExpectAutomatic("quota of two", SimulateQuota(8, 2), {}, 2, 2);
-  ExpectAutomatic("quota above the CPUs", SimulateQuota(4, 16), {}, 4, 4);
-  ExpectAutomatic("SMT and two nodes", SimulateCpus(16, 2, 2), {}, 32, 32);
-  ExpectAutomatic("two threads on five cores", SimulateCpus(5), 2, 2, 5);
-  ExpectAutomatic("four threads with SMT", SimulateCpus(16, 2, 2), 4, 8, 32);
+  ExpectAutomatic("one core", SimulateCpus(1), {}, 1);
+  ExpectAutomatic("half a core", SimulateQuota(8, 0.5), {}, 1);
+  ExpectAutomatic("one and a half cores", SimulateQuota(8, 1.5), {}, 1);
+  ExpectAutomatic("two cores", SimulateCpus(2), {}, 2);
+  ExpectAutomatic("quota of two", SimulateQuota(8, 2), {}, 2);
+  ExpectAutomatic("quota above the CPUs", SimulateQuota(4, 16), {}, 4);
+  ExpectAutomatic("SMT and two nodes", SimulateCpus(16, 2, 2), {}, 32);
+  ExpectAutomatic("two threads on five cores", SimulateCpus(5), 2, 2);
+  ExpectAutomatic("four threads with SMT", SimulateCpus(16, 2, 2), 4, 8);
 }
 
 TEST(Placement, CpuKindWithoutCountFillsTheBudgetDespiteGpus) {
@@ -99,7 +105,6 @@ TEST(Placement, ExclusiveCpusetUnderAQuotaPinsAsManyAsTheQuotaAllows) {
   hardware.cpu.quota = 2.5;
   const PlacementPlan plan = Plan(hardware, {Model()});
   EXPECT_THAT(Cpus(plan.models[0]), ElementsAre(ElementsAre(4), ElementsAre(5)));
-  EXPECT_EQ(plan.running_slots, 2);
 }
 
 TEST(Placement, PinOnRequestSpreadsReplicasOverNodesEachOnItsOwnCpu) {
@@ -121,7 +126,7 @@ TEST(Placement, PinnedReplicaOfSeveralThreadsGetsNeighbours) {
   const PlacementPlan plan =
       Plan(SimulateCpus(8, 2, 2), {Model({{DeviceKind::kCpu, 2, {}}}, 4)}, {.pin = true});
   EXPECT_THAT(Cpus(plan.models[0]), ElementsAre(ElementsAre(0, 1, 2, 3), ElementsAre(4, 5, 6, 7)));
-  EXPECT_EQ(plan.running_slots, 16);
+  EXPECT_EQ(plan.models[0].explicit_slots, 8);
 }
 
 TEST(Placement, PinnedReplicasOfSeveralModelsUseDifferentCpusWhileThereAreSome) {
@@ -134,8 +139,10 @@ TEST(Placement, PinnedReplicasOfSeveralModelsUseDifferentCpusWhileThereAreSome) 
 TEST(Placement, SeveralModelsShareTheSlotsOfTheBudget) {
   const PlacementPlan plan =
       Plan(SimulateCpus(2), {Model(), Model(), Model({{DeviceKind::kCpu, 2, {}}})});
-  for (const ModelPlan& model : plan.models) EXPECT_THAT(model.replicas, SizeIs(2));
-  EXPECT_EQ(plan.running_slots, 2);
+  for (const ModelPlan& model : plan.models) {
+    EXPECT_THAT(model.replicas, SizeIs(2));
+    EXPECT_LE(model.explicit_slots, 2);
+  }
   EXPECT_THAT(plan.warnings, IsEmpty());
 }
 
@@ -143,7 +150,7 @@ TEST(Placement, MoreReplicasThanTheBudgetAreAllowedWithOneWarning) {
   const PlacementPlan plan =
       Plan(SimulateQuota(8, 1.5), {Model({{DeviceKind::kCpu, 3, {}}}), Model()});
   EXPECT_THAT(plan.models[0].replicas, SizeIs(3));
-  EXPECT_EQ(plan.running_slots, 3);
+  EXPECT_EQ(plan.models[0].explicit_slots, 3);
   ASSERT_THAT(plan.warnings, SizeIs(1));
   EXPECT_THAT(plan.warnings[0], HasSubstr("asks for 3 threads in all, but the CPU budget is 1 "
                                           "core (a quota)"));
@@ -152,8 +159,8 @@ TEST(Placement, MoreReplicasThanTheBudgetAreAllowedWithOneWarning) {
 
 TEST(Placement, GroupsOfAModelAddUp) {
   const InstanceGroup two{DeviceKind::kCpu, 2, {}};
-  EXPECT_EQ(Plan(SimulateCpus(2), {Model({two, two})}).running_slots, 4);
-  EXPECT_EQ(Plan(SimulateCpus(4), {Model({two, two})}).running_slots, 4);
+  EXPECT_EQ(Plan(SimulateCpus(2), {Model({two, two})}).models[0].explicit_slots, 4);
+  EXPECT_EQ(Plan(SimulateCpus(4), {Model({two, two})}).models[0].explicit_slots, 4);
   EXPECT_THAT(Plan(SimulateCpus(4), {Model({two, two})}).warnings, IsEmpty());
 }
 
@@ -161,7 +168,7 @@ TEST(Placement, ReplicaWiderThanTheBudgetIsAllowedWithOneWarning) {
   const PlacementPlan plan = Plan(SimulateCpus(2), {Model({}, 4)}, {.pin = true});
   EXPECT_THAT(Threads(plan.models[0]), ElementsAre(4));
   EXPECT_THAT(Cpus(plan.models[0]), ElementsAre(ElementsAre(0, 1)));
-  EXPECT_EQ(plan.running_slots, 4);
+  EXPECT_EQ(plan.models[0].explicit_slots, 4);
   EXPECT_THAT(plan.warnings, SizeIs(1));
 }
 
@@ -176,7 +183,7 @@ void ExpectGpus(const char* name, int gpus, InstanceGroup group, const std::vect
     EXPECT_EQ(replica.slots(), 0);
     EXPECT_THAT(replica.cpus, IsEmpty());
   }
-  EXPECT_EQ(plan.running_slots, 8);
+  EXPECT_EQ(plan.models[0].explicit_slots, 0);
   EXPECT_THAT(plan.warnings, IsEmpty());
 }
 
@@ -217,7 +224,6 @@ void ExpectError(const char* name, int gpus, const ModelPlacementConfig& model,
   EXPECT_THAT(plan.models[0].replicas, IsEmpty());
   EXPECT_TRUE(plan.models[1].status.ok());
   EXPECT_FALSE(plan.models[1].replicas.empty());
-  EXPECT_EQ(plan.running_slots, 8);
   EXPECT_THAT(plan.warnings, IsEmpty());
 }
 
@@ -248,28 +254,22 @@ TEST(Placement, NonsenseIsAnErrorOfItsModelOnly) {
 }
 
 TEST(Placement, MeasuredOptimumReplacesTheAutomaticPlanOfItsModelOnly) {
-  Measurements measurements;
-  measurements.on_cpu[{"model", 1}] = {2, 4, 0, {}};
   ModelPlacementConfig other = Model();
   other.model = "other";
-  ModelPlacementConfig next = Model();
-  next.version = 2;
   const PlacementPlan plan =
-      PlanPlacement(SimulateCpus(8), {Model(), other, next}, measurements, {});
+      Plan(SimulateCpus(8), {Measured({2, 4, 0, {}}), other, Model(), Measured({1, 3, 0, {}})});
   EXPECT_THAT(Threads(plan.models[0]), ElementsAre(4, 4));
   EXPECT_EQ(plan.models[0].numbers, NumbersFrom::kMeasuring);
   EXPECT_THAT(plan.models[1].replicas, SizeIs(8));
-  EXPECT_THAT(plan.models[2].replicas, SizeIs(8)) << "another version, another model";
+  EXPECT_THAT(plan.models[2].replicas, SizeIs(8)) << "the same version, loaded a second time";
   EXPECT_EQ(plan.models[2].numbers, NumbersFrom::kHardware);
-  EXPECT_EQ(plan.running_slots, 8);
+  EXPECT_THAT(Threads(plan.models[3]), ElementsAre(3)) << "and a third time";
   EXPECT_THAT(plan.warnings, IsEmpty());
 }
 
 TEST(Placement, MeasuredOptimumHoldsOnlyWithTheNumbersThatAreConfigured) {
-  Measurements measurements;
-  measurements.on_cpu[{"model", 1}] = {2, 4, 0, {}};
   const auto threads = [&](const ModelPlacementConfig& model) {
-    return Threads(PlanPlacement(SimulateCpus(8), {model}, measurements, {}).models[0]);
+    return Threads(Plan(SimulateCpus(8), {Measured({2, 4, 0, {}}, model)}).models[0]);
   };
   EXPECT_THAT(threads(Model({{DeviceKind::kCpu, 3, {}}})), ElementsAre(1, 1, 1));
   EXPECT_THAT(threads(Model({{DeviceKind::kCpu, 2, {}}})), ElementsAre(4, 4));
@@ -277,36 +277,26 @@ TEST(Placement, MeasuredOptimumHoldsOnlyWithTheNumbersThatAreConfigured) {
   EXPECT_THAT(threads(Model({}, 4)), ElementsAre(4, 4));
   EXPECT_THAT(threads(Model({{DeviceKind::kCpu, {}, {}}, {DeviceKind::kCpu, {}, {}}})), SizeIs(16))
       << "to which group would it belong?";
-  EXPECT_THAT(Gpus(PlanPlacement(SimulateGpus(1), {Model()}, measurements, {}).models[0]),
-              ElementsAre(0))
+  EXPECT_THAT(Gpus(Plan(SimulateGpus(1), {Measured({2, 4, 0, {}})}).models[0]), ElementsAre(0))
       << "it was measured on CPUs";
 }
 
 TEST(Placement, MeasuringMayUseTheFractionOfAQuota) {
-  Measurements measurements;
-  measurements.on_cpu[{"model", 1}] = {2, 1, 0, {}};
-  measurements.on_cpu[{"other", 1}] = {1, 2, 0, {}};
-  ModelPlacementConfig other = Model();
+  ModelPlacementConfig other = Measured({1, 2, 0, {}});
   other.model = "other";
-  const PlacementPlan plan =
-      PlanPlacement(SimulateQuota(8, 1.5), {Model(), other}, measurements, {});
+  const ModelPlacementConfig model = Measured({2, 1, 0, {}});
+  const PlacementPlan plan = Plan(SimulateQuota(8, 1.5), {model, other});
   EXPECT_THAT(Threads(plan.models[0]), ElementsAre(1, 1));
   EXPECT_THAT(Threads(plan.models[1]), ElementsAre(2));
-  EXPECT_EQ(plan.running_slots, 2) << "or only one of the replicas would run";
+  EXPECT_EQ(plan.models[0].explicit_slots, 2) << "or only one of the replicas would run";
   EXPECT_THAT(plan.warnings, IsEmpty());
-  const PlacementPlan half = PlanPlacement(SimulateQuota(8, 0.5), {Model()}, measurements, {});
-  EXPECT_THAT(Threads(half.models[0]), ElementsAre(1));
+  EXPECT_THAT(Threads(Plan(SimulateQuota(8, 0.5), {model}).models[0]), ElementsAre(1));
 }
 
 TEST(Placement, MeasurementOfALargerMachineIsCutToTheBudget) {
-  Measurements measurements;
-  measurements.on_cpu[{"model", 1}] = {8, 4, 0, {}};
-  const PlacementPlan plan = PlanPlacement(SimulateCpus(6), {Model()}, measurements, {});
+  const PlacementPlan plan = Plan(SimulateCpus(6), {Measured({8, 4, 0, {}})});
   EXPECT_THAT(Threads(plan.models[0]), ElementsAre(4));
-  EXPECT_EQ(plan.running_slots, 6);
-  const Measurements wide = {.on_cpu = {{{"model", 1}, {1, 16, 0, {}}}}};
-  EXPECT_THAT(Threads(PlanPlacement(SimulateCpus(6), {Model()}, wide, {}).models[0]),
-              ElementsAre(6));
+  EXPECT_THAT(Threads(Plan(SimulateCpus(6), {Measured({1, 16, 0, {}})}).models[0]), ElementsAre(6));
 }
 
 TEST(Placement, Bfloat16IsForCpusThatComputeInItAndForGpusNoMatter) {
@@ -435,8 +425,7 @@ TEST(Placement, TableHasALineForNeighboursThatArePlacedAlike) {
             "model              version  engine       replica  device  cores  threads  numbers\n"
             "model              1        torchscript  0        cpu     0      1        configured\n"
             "transform workers  -        -            0-1      cpu     1-2    1        -\n");
-  const Measurements measurements = {.on_cpu = {{{"model", 1}, {1, 2, 0, {}}}}};
-  EXPECT_EQ(FormatPlan(PlanPlacement(SimulateCpus(2), {Model()}, measurements, {})),
+  EXPECT_EQ(FormatPlan(Plan(SimulateCpus(2), {Measured({1, 2, 0, {}})})),
             "model  version  engine       replica  device  cores  threads  numbers\n"
             "model  1        torchscript  0        cpu     any    2        measured\n");
 }

@@ -39,16 +39,17 @@ class ConfigInferrerTest : public testing::Test {
   fs::path root_;
   absl::Status status_;
   int inspections_ = 0;
-  ConfigInferrer inferrer_{[this](const ModelVersion& version, int) -> absl::StatusOr<Inspection> {
-    ++inspections_;
-    if (!status_.ok()) return status_;
-    Inspection found;
-    found.engine = version.engine;
-    found.inputs = {{"x", DataType::kFp32, {4}}};
-    found.outputs = {{"y", DataType::kFp32, {version.number}}};
-    found.max_batch_size = 8;
-    return found;
-  }};
+  ConfigInferrer inferrer_{
+      [this](const ModelVersion& version, int, int) -> absl::StatusOr<Inspection> {
+        ++inspections_;
+        if (!status_.ok()) return status_;
+        Inspection found;
+        found.engine = version.engine;
+        found.inputs = {{"x", DataType::kFp32, {4}}};
+        found.outputs = {{"y", DataType::kFp32, {version.number}}};
+        found.max_batch_size = 8;
+        return found;
+      }};
 };
 
 TEST_F(ConfigInferrerTest, APackageWithoutConfigGetsTheOneThatItTells) {

@@ -37,7 +37,7 @@ class MeasuredPlansTest : public testing::Test {
   }
 
   // What was measured of a file.
-  TunedModel Tuned(const std::string& file, Measurements::Best best) const {
+  TunedModel Tuned(const std::string& file, MeasuredBest best) const {
     TunedModel tuned;
     tuned.model = "net";
     tuned.sha256 = HashOf(file);

@@ -743,6 +743,7 @@ output { name: "OUT" data_type: TYPE_FP32 dims: -1 }
 model_warmup { inputs { key: "IN" value { data_type: TYPE_FP32 zero_data: true dims: )";
   EXPECT_TRUE(Parse(text + "9 } } }").ok());
   EXPECT_THAT(ErrorOf(text + "-1 } } }"), HasSubstr("[-1] came, expected sizes"));
+  EXPECT_THAT(ErrorOf(text + "9223372036854775807 } } }"), HasSubstr("more bytes than can be"));
 }
 
 TEST(ModelConfig, ARowMayBeASingleElementIfThatIsWritten) {

@@ -43,7 +43,7 @@ class PlacementBookTest : public testing::Test {
  protected:
   std::shared_ptr<const PlacementClaim> Place(const ModelPlacementConfig& model,
                                               const PlacementClaim* leaving = nullptr) {
-    return *book_.Place({model}, Measurements(), {leaving}).front();
+    return *book_.Place({model}, {leaving}).front();
   }
 
   std::vector<ReplicaPlacement> ReplicasOf(const std::shared_ptr<const PlacementClaim>& claim) {
@@ -137,6 +137,27 @@ TEST_F(PlacementBookTest, ModelsGetAsManyReplicasAsTheNewBudgetCarries) {
   EXPECT_THAT(ReplicasOf(any), SizeIs(8));
 }
 
+// A version that is loaded again has two claims until the new one has taken over.
+TEST_F(PlacementBookTest, ClaimsOfOneVersionKeepWhatWasMeasuredForEach) {
+  ModelPlacementConfig model = Model("a", std::nullopt);
+  model.intra_op_threads.reset();
+  model.measured = {.replicas = 1, .threads = 2};
+  const auto old = Place(model);
+  model.measured = {.replicas = 2, .threads = 1};
+  const auto newer = Place(model, old.get());
+  model.measured.reset();
+  const auto newest = Place(model, newer.get());
+  CpuBudget budget = Cpus(8).cpu;
+  budget.quota = 4;  // As many cores, so what was measured counts.
+  book_.Replan(budget);
+  ASSERT_THAT(ReplicasOf(old), SizeIs(1));
+  EXPECT_EQ(ReplicasOf(old)[0].threads, 2);
+  EXPECT_THAT(ReplicasOf(newer), SizeIs(2));
+  EXPECT_THAT(ReplicasOf(newest), SizeIs(4));
+  book_.Replan(Cpus(8).cpu);
+  for (const auto& claim : {old, newer, newest}) EXPECT_THAT(ReplicasOf(claim), SizeIs(8));
+}
+
 TEST_F(PlacementBookTest, FractionOfACoreIsSeenAndMovesNobody) {
   const auto any = Place(Model("a", std::nullopt));
   const std::vector<ReplicaPlacement> before = ReplicasOf(any);
@@ -175,14 +196,14 @@ TEST_F(PlacementBookTest, PlanDependsOnNoBudgetButTheLast) {
     machine.cpu = some_budget();
     CoreLeases leases(machine.cpu.slots());
     PlacementBook book(machine, {}, leases);
-    const auto claims = book.Place(models, {}, {});
+    const auto claims = book.Place(models, {});
     for (int i = number(1, 3); i > 0; --i) {
       machine.cpu = some_budget();
       book.Replan(machine.cpu);
     }
     CoreLeases fresh_leases(machine.cpu.slots());
     PlacementBook fresh(machine, {}, fresh_leases);
-    const auto fresh_claims = fresh.Place(models, {}, {});
+    const auto fresh_claims = fresh.Place(models, {});
     for (size_t i = 0; i < models.size(); ++i) {
       const ModelPlan plan = book.PlanOf(**claims[i]);
       EXPECT_EQ(plan.places(), fresh.PlanOf(**fresh_claims[i]).places());
@@ -193,7 +214,7 @@ TEST_F(PlacementBookTest, PlanDependsOnNoBudgetButTheLast) {
 }
 
 TEST_F(PlacementBookTest, ModelThatCantBePlacedHindersNoOther) {
-  const auto places = book_.Place({Model("a", 0), Model("b", 1)}, Measurements(), {});
+  const auto places = book_.Place({Model("a", 0), Model("b", 1)}, {});
   EXPECT_TRUE(absl::IsInvalidArgument(places[0].status()));
   EXPECT_TRUE(places[1].ok());
 }

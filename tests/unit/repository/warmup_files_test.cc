@@ -73,12 +73,13 @@ class WarmupFilesTest : public testing::Test {
   }
 
   // Plans for a model whose config ends with a sample for each of `declared`.
-  void Plan(const std::vector<std::string>& declared) {
-    std::string config = R"(
+  void Plan(const std::vector<std::string>& declared, int dims = 2) {
+    std::string config = absl::StrCat(R"(
 max_batch_size: 3
-input { name: "IN" data_type: TYPE_UINT8 dims: 2 }
+input { name: "IN" data_type: TYPE_UINT8 dims: )",
+                                      dims, R"( }
 output { name: "OUT" data_type: TYPE_UINT8 dims: 2 }
-)";
+)");
     for (const std::string& sample : declared) {
       absl::StrAppend(&config, "model_warmup { ", sample, " }\n");
     }
@@ -88,9 +89,10 @@ output { name: "OUT" data_type: TYPE_UINT8 dims: 2 }
     samples_ = PlanWarmup(settings_);
   }
 
-  std::string OfFile(const std::string& name, int rows = 0) {
+  std::string OfFile(const std::string& name, int rows = 0, int dims = 2) {
     return absl::StrCat("batch_size: ", rows, " inputs { key: \"IN\" value { ",
-                        "data_type: TYPE_UINT8 dims: 2 input_data_file: \"", name, "\" } }");
+                        "data_type: TYPE_UINT8 dims: ", dims, " input_data_file: \"", name,
+                        "\" } }");
   }
 
   absl::StatusOr<std::string> Read() {
@@ -138,6 +140,16 @@ TEST_F(WarmupFilesTest, AnotherSizeIsAnErrorThatSaysWhichIsRight) {
                     HasSubstr("expected 2 for a row of UINT8 [2], or 6 for the 3 rows")));
   Write("models/a/warmup/data", "");
   EXPECT_THAT(Read().status().ToString(), HasSubstr("0 bytes came"));
+}
+
+TEST_F(WarmupFilesTest, SamplesOfOtherDimsDontShareAFilesRows) {
+  Plan({OfFile("data", 2, 2), OfFile("data", 2, 4)}, /*dims=*/-1);
+  Write("models/a/warmup/data", "abcd");
+  ASSERT_TRUE(Read().ok());
+  EXPECT_EQ(samples_[0].inputs[0].data_rows, 2);
+  EXPECT_EQ(samples_[1].inputs[0].data_rows, 1) << "The four bytes are one row of four.";
+  Plan({OfFile("data", 2, 2), OfFile("data", 2, 3)}, /*dims=*/-1);
+  EXPECT_THAT(Read().status().ToString(), HasSubstr("expected 3 for a row of UINT8 [3]"));
 }
 
 TEST_F(WarmupFilesTest, AMissingFileIsAnErrorThatNamesIt) {

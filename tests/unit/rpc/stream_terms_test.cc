@@ -56,6 +56,19 @@ TEST(StreamTerms, AreWhatTheStreamAsksFor) {
   EXPECT_TRUE(terms.ends_on_error);
 }
 
+TEST(StreamTerms, NameIsShortAndPlain) {
+  EXPECT_EQ(Terms({}).name, "");
+  EXPECT_EQ(Terms({{"millrace-stream-name", "hall-2/cam_7:left.b"}}).name, "hall-2/cam_7:left.b");
+  const std::string longest(64, 'x');
+  EXPECT_EQ(Terms({{"millrace-stream-name", longest}}).name, longest);
+  for (const std::string& bad : {std::string(), longest + "x", std::string("a b"),
+                                 std::string("a\"b"), std::string("\xc3\xa4")}) {
+    const auto terms = Read({{"millrace-stream-name", bad}});
+    EXPECT_EQ(terms.status().code(), absl::StatusCode::kInvalidArgument) << bad;
+    EXPECT_THAT(std::string(terms.status().message()), HasSubstr("millrace-stream-name")) << bad;
+  }
+}
+
 TEST(StreamTerms, EveryWordMeansWhatItSays) {
   EXPECT_EQ(Terms({{"millrace-overflow", "block"}}).overflow, Overflow::kBlock);
   EXPECT_EQ(Terms({{"millrace-overflow", "reject"}}).overflow, Overflow::kReject);
