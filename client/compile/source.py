@@ -267,11 +267,11 @@ def refuse_other_files(path: pathlib.Path) -> None:
 
 def refuse_other_arguments(path: pathlib.Path, program: torch.export.ExportedProgram) -> None:
     """A server gives a model its tensors one by one, and what is compared with it takes them so."""
-    positional, by_name = program.call_spec.in_spec.children_specs
-    if by_name.children_specs:
+    positional, by_name = program.call_spec.in_spec.children()
+    if by_name.children():
         raise UsageError(f"{path} was exported with {', '.join(by_name.context)} in kwargs; export "
                          "it with all of its tensors in args, by position")
-    for place, argument in enumerate(positional.children_specs, 1):
+    for place, argument in enumerate(positional.children(), 1):
         if not argument.is_leaf():
             raise UsageError(f"argument {place} of {path} is a {argument.type.__name__} that holds "
                              f"{argument.num_leaves} values; export a module whose forward() takes "

@@ -10,6 +10,7 @@
 #include <memory>
 #include <variant>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "server/app/inspect_command.h"
 #include "server/app/server_app.h"
@@ -77,12 +78,19 @@ int Run(const TuneConfig& config) {
   return Run(RunTuneCommand(config, std::cerr, isatty(STDERR_FILENO) != 0));
 }
 
+int Check(const ServerConfig& config) {
+  const absl::Status status = ServerApp::Check(config);
+  if (!status.ok()) return Run(ExitNow{1, absl::StrCat(status.message(), "\n")});
+  return Run(ExitNow{0, "all of it would serve\n"});
+}
+
 int Run(const ServerConfig& config) {
   if (config.show_version) return Run(ExitNow{0, DescribeVersions(config.worker_program)});
   signal(SIGPIPE, SIG_IGN);
   // Never destroyed: its thread waits for signals until the process ends.
   auto* const signals = new StopSignals(StopSignals::Block());
   ConfigureLog(config.log_level, config.log_format, "millrace-server");
+  if (config.check_only) return Check(config);
   absl::StatusOr<std::unique_ptr<ServerApp>> app = ServerApp::Start(config);
   if (!app.ok()) {
     LogError("can't start: ", std::string(app.status().message()));

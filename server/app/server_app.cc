@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -77,6 +79,12 @@ absl::StatusOr<std::unique_ptr<ServerApp>> ServerApp::Start(ServerConfig config)
   return app;
 }
 
+absl::Status ServerApp::Check(ServerConfig config) {
+  ServerApp app(std::move(config));
+  MILLRACE_RETURN_IF_ERROR(app.Build());
+  return app.CheckModels();
+}
+
 absl::Status ServerApp::Build() {
   MILLRACE_RETURN_IF_ERROR(BecomeSubreaper());
   const std::string worker_program = WorkerProgram(config_);
@@ -88,21 +96,32 @@ absl::Status ServerApp::Build() {
   MILLRACE_ASSIGN_OR_RETURN(const MeasuredPlans::Options plans,
                             PlansOf(config_, hardware, worker.libtorch_version));
 
-  const int slots = hardware.cpu.slots();
-  const bool automatic = config_.transform_workers == 0;
-  transforms_ = std::make_unique<TransformStage>(automatic ? slots : config_.transform_workers,
+  BuildRepository(hardware, plans);
+  if (config_.check_only) return repository_->Start();
+  MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, hardware.cpu.slots()));
+  ShowMetrics(!hardware.accelerators.empty());
+  if (config_.tune_at_start > absl::ZeroDuration()) TuneAtStart(hardware, plans);
+
+  MILLRACE_RETURN_IF_ERROR(repository_->Start());
+  balancer_ = std::make_unique<CoreBalancer>(
+      CoreBalancer::Context{.clock = &Clock::Real(),
+                            .repository = repository_.get(),
+                            .transforms = transforms_.get(),
+                            .fixed = config_.transform_workers != 0});
+  loaded_ = true;
+  health_->Look();
+  return absl::OkStatus();
+}
+
+void ServerApp::BuildRepository(const Hardware& hardware, const MeasuredPlans::Options& plans) {
+  const int workers = config_.transform_workers;
+  transforms_ = std::make_unique<TransformStage>(workers == 0 ? hardware.cpu.slots() : workers,
                                                  Clock::Real());
-  ModelLoader::Options loader;
-  loader.worker_program = worker_program;
-  loader.max_message_bytes = static_cast<size_t>(config_.max_message_bytes);
-  loader.load_timeout = config_.load_timeout;
-  loader.unhealthy_after = config_.unhealthy_after;
-  loader.sandbox = config_.sandbox;
   repository_ = std::make_unique<ModelRepository>(
       ModelRepository::Options{
           .directories = config_.model_repositories,
           .control = ControlOf(config_),
-          .loader = std::move(loader),
+          .loader = LoaderOptions(),
           .max_queue_bytes = config_.max_queue_bytes,
           .required_models = config_.required_models,
           .placement = {.pin = config_.pin, .transform_workers = config_.transform_workers},
@@ -112,19 +131,37 @@ absl::Status ServerApp::Build() {
                                .timer = &timer_,
                                .metrics = &registry_,
                                .preparers = transforms_.get(),
-                               .on_change = [this] { health_->Poke(); }});
-  MILLRACE_RETURN_IF_ERROR(BuildListeners(worker.libtorch_version, slots));
-  ShowMetrics(!hardware.accelerators.empty());
-  if (config_.tune_at_start > absl::ZeroDuration()) TuneAtStart(hardware, plans);
+                               .on_change = [this] {
+                                 if (health_ != nullptr) health_->Poke();
+                               }});
+}
 
-  MILLRACE_RETURN_IF_ERROR(repository_->Start());
-  balancer_ = std::make_unique<CoreBalancer>(CoreBalancer::Context{.clock = &Clock::Real(),
-                                                                   .repository = repository_.get(),
-                                                                   .transforms = transforms_.get(),
-                                                                   .fixed = !automatic});
-  loaded_ = true;
-  health_->Look();
-  return absl::OkStatus();
+absl::Status ServerApp::CheckModels() const {
+  std::set<std::string> missing(config_.load_models.begin(), config_.load_models.end());
+  const bool named_only = config_.model_control == "explicit" && missing.erase("*") == 0;
+  const std::set<std::string> wanted = missing;
+  std::vector<std::string> problems;
+  for (const ModelRepository::IndexEntry& entry : repository_->Index()) {
+    missing.erase(entry.name);
+    if (named_only && wanted.count(entry.name) == 0) continue;
+    if (entry.state == ModelState::kReady) continue;
+    problems.push_back(absl::StrCat("model '", entry.name, "'",
+                                    entry.version.empty() ? "" : " version ", entry.version, ": ",
+                                    entry.reason));
+  }
+  for (const std::string& name : missing) {
+    problems.push_back(absl::StrCat("model '", name, "': no repository has it"));
+  }
+  if (problems.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
+}
+
+ModelLoader::Options ServerApp::LoaderOptions() const {
+  return {.worker_program = WorkerProgram(config_),
+          .max_message_bytes = static_cast<size_t>(config_.max_message_bytes),
+          .load_timeout = config_.load_timeout,
+          .unhealthy_after = config_.unhealthy_after,
+          .sandbox = config_.sandbox};
 }
 
 void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans) {
@@ -137,13 +174,15 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
                         }),
           " for at most ", absl::FormatDuration(config_.tune_at_start),
           ", since no plan has them for this machine");
-  RepositoryTuner tuner({.objective = {},
-                         .measurer = {.loader = {.worker_program = WorkerProgram(config_),
-                                                 .load_timeout = config_.load_timeout,
-                                                 .sandbox = config_.sandbox,
-                                                 .log_moves = false},
-                                      .placement = {.pin = config_.pin}}},
-                        hardware, plans.machine, Clock::Real(), timer_);
+  ModelLoader::Options loader = LoaderOptions();
+  loader.log_moves = false;
+  absl::StatusOr<std::vector<std::string>> written = std::vector<std::string>();
+  RepositoryTuner tuner(
+      {.objective = {},
+       .measurer = {.loader = std::move(loader), .placement = {.pin = config_.pin}},
+       // At once: a start that is given up isn't in vain.
+       .found = [&](const TuningReport& report) { written = WritePlans(report, plans.file); }},
+      hardware, plans.machine, Clock::Real(), timer_);
   const TuningReport report = tuner.Tune(*models, Clock::Real().Now() + config_.tune_at_start);
   for (const TunedVersion& each : report.models) {
     if (each.status.ok()) continue;
@@ -151,7 +190,6 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
                " was not tuned: ", std::string(each.status.message()));
   }
   repository_->AddMeasured(PlanOf(report).models);
-  const auto written = WritePlans(report, plans.file);
   if (!written.ok()) {
     LogWarning("the plan is kept in memory until the server ends: ",
                std::string(written.status().message()));

@@ -36,6 +36,10 @@ class ServerApp {
   // model is loaded or refused.
   static absl::StatusOr<std::unique_ptr<ServerApp>> Start(ServerConfig config);
 
+  // Loads the models as Start() does, listens nowhere, and ends them again. INVALID_ARGUMENT with
+  // the reasons where a model that is to be loaded can't be served.
+  static absl::Status Check(ServerConfig config);
+
   // Ends everything at once where Stop() hasn't been called.
   ~ServerApp();
 
@@ -49,6 +53,11 @@ class ServerApp {
   explicit ServerApp(ServerConfig config) : config_(std::move(config)), timer_(Clock::Real()) {}
 
   absl::Status Build();
+  // Whose models are loaded later.
+  void BuildRepository(const Hardware& hardware, const MeasuredPlans::Options& plans);
+  // What is wrong with the models that were to be loaded.
+  absl::Status CheckModels() const;
+  ModelLoader::Options LoaderOptions() const;
   // Measures the models that no plan has, before they are loaded.
   void TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans);
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);

@@ -21,7 +21,9 @@
 #include "server/measuring/repository_tuner.h"
 #include "server/measuring/tuning_report.h"
 #include "server/replica/child_process.h"
+#include "server/replica/model_inspection.h"
 #include "server/replica/model_template.h"
+#include "server/repository/config_inferrer.h"
 #include "server/repository/model_directory.h"
 #include "server/tuning/machine_fingerprint.h"
 #include "server/tuning/plan_file.h"
@@ -75,8 +77,10 @@ absl::StatusOr<std::vector<ModelDirectory>> FindModels(const TuneConfig& config)
   if (fs::is_directory(config.model)) {
     fs::path folder = fs::absolute(config.model).lexically_normal();
     if (!folder.has_filename()) folder = folder.parent_path();
-    // A folder with a config is a model, and the one around it its repository.
-    const bool is_model = fs::exists(folder / "config.pbtxt");
+    // A folder with a config, or with a package that tells it, is a model, and the one around it
+    // its repository.
+    const bool is_model =
+        fs::exists(folder / "config.pbtxt") || NewestPackage(folder.string()).has_value();
     repositories = {is_model ? folder.parent_path().string() : folder.string()};
     name = is_model ? folder.filename().string() : "";
   } else if (!name.empty() && repositories.empty()) {
@@ -107,7 +111,7 @@ absl::Status WriteText(const std::string& path, const std::string& text) {
 
 // Measures, writes, and says what was found.
 absl::StatusOr<ExitNow> Tune(const TuneConfig& config, std::ostream& progress, bool is_terminal) {
-  MILLRACE_ASSIGN_OR_RETURN(const std::vector<ModelDirectory> models, FindModels(config));
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> models, FindModels(config));
   if (models.empty()) return absl::NotFoundError("the repository has no models");
   MILLRACE_RETURN_IF_ERROR(BecomeSubreaper());
   const std::string worker_program =
@@ -120,29 +124,42 @@ absl::StatusOr<ExitNow> Tune(const TuneConfig& config, std::ostream& progress, b
     MILLRACE_ASSIGN_OR_RETURN(plot, PlotProgram::Find());
   }
 
+  // As the server does it.
+  ConfigInferrer inferrer([&](const ModelVersion& version, int fd, int) {
+    return InspectModel({.worker_program = worker_program, .sandbox = config.sandbox},
+                        version.engine, version.path, fd);
+  });
+  for (ModelDirectory& model : models) inferrer.Complete(model);
+
   TimerThread timer(Clock::Real());
   const absl::Time deadline = Clock::Real().Now() + config.budget;
   Progress shown(progress, is_terminal, deadline);
+  absl::StatusOr<std::vector<std::string>> written = std::vector<std::string>();
   RepositoryTuner tuner(
       {.objective = ObjectiveOf(config),
        .oversubscribe = config.oversubscribe,
-       .measurer = {.loader = {.worker_program = worker_program, .sandbox = config.sandbox},
+       .measurer = {.loader = {.worker_program = worker_program,
+                               .max_message_bytes = static_cast<size_t>(config.max_message_bytes),
+                               .sandbox = config.sandbox},
                     .placement = {.pin = config.pin}},
-       .progress = [&](const std::string& what) { shown.Show(what); }},
+       .progress = [&](const std::string& what) { shown.Show(what); },
+       // At once: what ends the command later costs no plan.
+       .found = [&](const TuningReport& report) { written = WritePlans(report, config.plan); }},
       hardware, machine, Clock::Real(), timer);
   if (config.dry_run) {
     return ExitNow{0, absl::StrCat("On ", Describe(machine), "\n", tuner.Describe(models))};
   }
+  MILLRACE_RETURN_IF_ERROR(CheckPlans(models, machine, config.plan));
   const TuningReport report = tuner.Tune(models, deadline);
   shown.Clear();
 
   std::string text = FormatReport(report);
-  const TunedPlan plan = PlanOf(report);
-  if (!plan.models.empty()) {
-    MILLRACE_ASSIGN_OR_RETURN(const std::vector<std::string> paths,
-                              WritePlans(report, config.plan));
-    absl::StrAppend(&text, "\n");
-    for (const std::string& path : paths) absl::StrAppend(&text, "wrote ", path, "\n");
+  const bool found = !written.ok() || !written->empty();
+  if (found) absl::StrAppend(&text, "\n");
+  if (written.ok()) {
+    for (const std::string& path : *written) absl::StrAppend(&text, "wrote ", path, "\n");
+  } else {
+    absl::StrAppend(&text, Failure(kBadArguments, written.status()).text);
   }
   if (!config.json.empty()) {
     MILLRACE_RETURN_IF_ERROR(WriteText(config.json, ReportJson(report)));
@@ -152,7 +169,7 @@ absl::StatusOr<ExitNow> Tune(const TuneConfig& config, std::ostream& progress, b
     MILLRACE_RETURN_IF_ERROR(plot->Draw(ReportJson(report), config.plot));
     absl::StrAppend(&text, "wrote ", config.plot, "\n");
   }
-  return ExitNow{plan.models.empty() ? kNothingTuned : 0, text};
+  return ExitNow{!written.ok() ? kBadArguments : found ? 0 : kNothingTuned, text};
 }
 
 }  // namespace

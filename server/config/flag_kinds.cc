@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/config/flag_kinds.h"
 
-#include <map>
-
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
@@ -32,6 +30,12 @@ void AddDuration(CLI::App& app, const std::string& flag, absl::Duration* duratio
       ->default_str(absl::FormatDuration(*duration));
 }
 
+void AddMaxMessageBytes(CLI::App& app, int* bytes, const std::string& help) {
+  app.add_option("--max-message-bytes", *bytes, help)
+      ->check(CLI::Range(1 << 10, 1 << 30))
+      ->capture_default_str();
+}
+
 void AddWorkerProgram(CLI::App& app, std::string* program) {
   app.add_option("--worker", *program,
                  "The worker program; default: millrace-worker beside this program")
@@ -40,24 +44,21 @@ void AddWorkerProgram(CLI::App& app, std::string* program) {
 }
 
 void AddSandbox(CLI::App& app, SandboxMode* mode) {
-  app.add_option("--sandbox", *mode,
-                 "Shut the processes that run models in: off, on (what the kernel refuses is left "
-                 "out, with a warning) or required (such a model is not served)")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, SandboxMode>{{"off", SandboxMode::kOff},
-                                             {"on", SandboxMode::kOn},
-                                             {"required", SandboxMode::kRequired}}))
-      ->default_str("on");
+  AddChoice(
+      app, "--sandbox", mode,
+      {{"off", SandboxMode::kOff}, {"on", SandboxMode::kOn}, {"required", SandboxMode::kRequired}},
+      "on",
+      "Shut the processes that run models in: off, on (what the kernel refuses is left out, "
+      "with a warning) or required (such a model is not served)");
 }
 
 void AddLogLevel(CLI::App& app, LogLevel* level, const std::string& default_level) {
-  app.add_option("--log-level", *level, "debug, info, warning or error")
-      ->transform(
-          CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
-                                                                  {"info", LogLevel::kInfo},
-                                                                  {"warning", LogLevel::kWarning},
-                                                                  {"error", LogLevel::kError}}))
-      ->default_str(default_level);
+  AddChoice(app, "--log-level", level,
+            {{"debug", LogLevel::kDebug},
+             {"info", LogLevel::kInfo},
+             {"warning", LogLevel::kWarning},
+             {"error", LogLevel::kError}},
+            default_level, "What is logged, and what is worse");
 }
 
 }  // namespace millrace

@@ -5,11 +5,14 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <sstream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "server/config/config_file.h"
 #include "server/config/flag_kinds.h"
 #include "server/config/inspect_flags.h"
 #include "server/config/tune_flags.h"
@@ -39,6 +42,7 @@ std::string CheckGrpcAddress(const std::string& text) {
 }
 
 void AddServerFlags(CLI::App& app, ServerConfig& config) {
+  app.option_defaults()->group("Models");
   app.add_option("--model-repository", config.model_repositories,
                  "Directory of models; may be given several times")
       ->type_name("DIR")
@@ -58,6 +62,7 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
   AddDuration(app, "--watch-poll", &config.watch_poll,
               "With --model-control watch: how often a repository is looked through whose changes "
               "the kernel doesn't tell, such as one on a network");
+  app.option_defaults()->group("Addresses");
   app.add_option("--grpc-listen", config.grpc_listen,
                  "Where gRPC listens: host:port or unix:/path; may be given several times")
       ->type_name("ADDRESS")
@@ -77,6 +82,7 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
          "Where /metrics, /livez and /readyz listen: host:port")
       ->type_name("ADDRESS")
       ->default_str("127.0.0.1:8002");
+  app.option_defaults()->group("Processes and threads");
   AddWorkerProgram(app, &config.worker_program);
   app.add_option("--io-threads", config.io_threads,
                  "Threads that read and write connections; 0: one per four budgeted cores")
@@ -88,10 +94,9 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
                  "what pictures and batches cost demands")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  app.add_option("--max-message-bytes", config.max_message_bytes,
-                 "The largest message that gRPC takes; a larger one ends its stream")
-      ->check(CLI::Range(1 << 10, 1 << 30))
-      ->capture_default_str();
+  app.option_defaults()->group("Limits");
+  AddMaxMessageBytes(app, &config.max_message_bytes,
+                     "The largest message that gRPC takes; a larger one ends its stream");
   app.add_option("--max-streams", config.max_streams, "Streams that may be open at once")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -118,6 +123,7 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
                  "calls; 0: no such quota")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 50))
       ->capture_default_str();
+  app.option_defaults()->group("Metrics");
   app.add_option(
          "--stream-names", config.stream_names,
          "Names of streams (metadata `millrace-stream-name`) that have metrics of their own")
@@ -125,6 +131,7 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
       ->capture_default_str();
   app.add_flag("--triton-metrics", config.triton_metrics,
                "Show metrics by Triton's names (nv_inference_…), too");
+  app.option_defaults()->group("Placement");
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
   app.add_option("--plan", config.plan,
@@ -134,6 +141,7 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
   AddDuration(app, "--tune-at-start", &config.tune_at_start,
               "Before it is ready, measure for so long how models run best of which no plan has "
               "anything for this machine; 0s: measure nothing");
+  app.option_defaults()->group("Life of models and of the server");
   AddSandbox(app, &config.sandbox);
   AddDuration(app, "--load-timeout", &config.load_timeout, "How long a model may take to load");
   app.add_option("--required-model", config.required_models,
@@ -146,11 +154,10 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
               "From saying not ready to refusing requests, when the server is told to stop");
   AddDuration(app, "--drain-timeout", &config.drain_timeout,
               "How long requests that were read may take to be answered, when the server stops");
+  app.option_defaults()->group("Log and trace");
   AddLogLevel(app, &config.log_level, "info");
-  app.add_option("--log-format", config.log_format, "text or json")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
-      ->default_str("text");
+  AddChoice(app, "--log-format", &config.log_format,
+            {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, "text", "How it is logged");
   app.add_option("--trace-file", config.trace_file,
                  "Where requests are traced, in Chrome's trace format; made anew; default: nowhere")
       ->type_name("FILE");
@@ -167,12 +174,43 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
                  "The part of the requests that is logged once they are answered, from 0 to 1")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  app.add_flag("--version", config.show_version, "Print the versions and leave");
+  app.option_defaults()->group("Instead of serving");
+  app.add_flag("--check", config.check_only,
+               "Load every model as when serving, listen nowhere, and leave: 0 where all of it "
+               "would serve")
+      ->configurable(false);
+  app.add_flag("--print-config", config.print_config,
+               "Print the settings in effect, as a file for --config, and leave")
+      ->configurable(false);
+  app.add_flag("--version", config.show_version, "Print the versions and leave")
+      ->configurable(false);
+  app.option_defaults()->group("Options");
+  app.footer(R"(
+Examples:
+  millrace-server --model-repository /models
+  millrace-server --model-repository /models --grpc-listen 0.0.0.0:8001 --http-listen 0.0.0.0:8002
+  millrace-server --config /etc/millrace.yaml --check
+  MILLRACE_LOG_FORMAT=json millrace-server --config /etc/millrace.yaml
+
+What else it does: millrace-server inspect --help, millrace-server tune --help.)");
+}
+
+// "Did you mean '--max-streams'?" for the first unknown flag that an error is about, else "".
+std::string SuggestionFor(const CLI::App& app, const CLI::ParseError& error) {
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) == nullptr) return "";
+  for (const absl::string_view word : absl::StrSplit(error.what(), ' ')) {
+    if (!absl::StartsWith(word, "--")) continue;
+    const std::string name(word.substr(2, word.find('=') - 2));
+    const std::string nearest = NearestFlag(app, name);
+    return nearest.empty() ? "" : absl::StrCat("Did you mean '--", nearest, "'?\n");
+  }
+  return "";
 }
 
 // What no flag can tell alone.
 void CheckServerFlags(const ServerConfig& config) {
-  if (!config.show_version && config.model_repositories.empty()) {
+  if (config.show_version) return;
+  if (config.model_repositories.empty()) {
     throw CLI::RequiredError("--model-repository");
   }
   if (!config.load_models.empty() && config.model_control != "explicit") {
@@ -201,6 +239,7 @@ Command ParseFlags(int argc, const char* const* argv) {
   CLI::App app("Millrace serves PyTorch models over gRPC.",
                std::filesystem::path(argv[0]).filename().string());
   AddServerFlags(app, server);
+  const ConfigFile& file = AddConfigFile(app);
   const CLI::App* const inspecting = AddInspectCommand(app, inspect);
   const CLI::App* const tuning = AddTuneCommand(app, tune);
   try {
@@ -211,12 +250,14 @@ Command ParseFlags(int argc, const char* const* argv) {
       return tune;
     }
     CheckServerFlags(server);
+    if (server.print_config) return ExitNow{0, app.config_to_str(/*default_also=*/true)};
     return server;
   } catch (const CLI::ParseError& error) {
     std::ostringstream out;
     const int code = app.exit(error, out, out);
     if (code == 0) return ExitNow{0, out.str()};
-    return ExitNow{app.get_subcommands().empty() ? 2 : 1, out.str()};
+    return ExitNow{app.get_subcommands().empty() ? 2 : 1,
+                   absl::StrCat(file.PlaceOf(error.what()), out.str(), SuggestionFor(app, error))};
   }
 }
 

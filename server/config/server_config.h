@@ -55,6 +55,9 @@ struct ServerConfig {
   int64_t trace_file_bytes = 256 << 20;
   double access_log = 0;  // The part of the requests that is logged.
 
+  // Instead of serving.
+  bool check_only = false;    // Load everything, say what is wrong, and leave.
+  bool print_config = false;  // Done by ParseFlags().
   bool show_version = false;  // Print the versions and leave.
 };
 

@@ -22,6 +22,7 @@ struct TuneConfig {
   bool oversubscribe = false;
   bool dry_run = false;
   bool pin = false;
+  int max_message_bytes = 64 << 20;
   std::string json;  // A file to be written; empty: none.
   std::string plot;  // The same, a PNG.
   std::string plan;  // The same; empty: where the server looks for it.

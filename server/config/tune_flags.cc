@@ -42,6 +42,8 @@ CLI::App* AddTuneCommand(CLI::App& app, TuneConfig& config) {
                    "looks for it")
       ->type_name("FILE");
   tune->add_flag("--pin", config.pin, "Pin replicas, as the server's flag of this name");
+  AddMaxMessageBytes(*tune, &config.max_message_bytes,
+                     "The largest message that the server takes, as its flag of this name");
   AddWorkerProgram(*tune, &config.worker_program);
   AddSandbox(*tune, &config.sandbox);
   AddLogLevel(*tune, &config.log_level, "warning");

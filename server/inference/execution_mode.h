@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+
 #include "server/inference/engine_kind.h"
 
 namespace millrace {
@@ -11,6 +13,11 @@ enum class ThreadWait {
   kPassive,  // Sleep: the cores are free for others.
   kActive,   // Spin: the next region begins sooner.
 };
+
+// "passive" or "active".
+constexpr const char* WaitName(ThreadWait wait) {
+  return wait == ThreadWait::kActive ? "active" : "passive";
+}
 
 // How a model's file is run, where several ways give the same answers but for rounding: which is
 // fastest differs by machine, and is measured.
@@ -22,5 +29,9 @@ struct ExecutionMode {
 
   friend bool operator==(const ExecutionMode&, const ExecutionMode&) = default;
 };
+
+// The engine, then what isn't usual: "torchscript", "aotinductor active",
+// "torchscript bf16 channels-last".
+std::string NameOf(const ExecutionMode& mode);
 
 }  // namespace millrace

@@ -75,12 +75,6 @@ std::vector<Candidate> Oversubscribed(const TuningSpace& space, const ExecutionM
   return layouts;
 }
 
-std::string NameOf(const ExecutionMode& mode) {
-  return absl::StrCat(EngineName(mode.engine), mode.bfloat16 ? " bf16" : "",
-                      mode.channels_last ? " channels-last" : "",
-                      mode.wait == ThreadWait::kActive ? " active" : "");
-}
-
 std::string NameOf(const Candidate& candidate, int64_t max_batch_size) {
   const int64_t rows = candidate.most_rows > 0 ? candidate.most_rows : max_batch_size;
   return absl::StrCat(candidate.replicas, " x ", candidate.threads,

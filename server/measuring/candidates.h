@@ -42,7 +42,4 @@ std::vector<Candidate> Oversubscribed(const TuningSpace& space, const ExecutionM
 // and how it is run, as in "2 x 1, batches of 8, aotinductor bf16".
 std::string NameOf(const Candidate& candidate, int64_t max_batch_size);
 
-// The mode's part of it: "torchscript", "aotinductor bf16 active".
-std::string NameOf(const ExecutionMode& mode);
-
 }  // namespace millrace

@@ -56,9 +56,10 @@ absl::StatusOr<Trial> LoadDriver::Run() {
   MutexLock lock(mutex_);
   if (!error_.ok()) return error_;
   if (!answered || answers_.empty()) {
-    return absl::DeadlineExceededError(absl::StrCat(in_flight_,
-                                                    " requests were not answered within ",
-                                                    absl::FormatDuration(options_.patience)));
+    return absl::DeadlineExceededError(absl::StrCat(
+        answers_.empty() ? "no request was answered within "
+                         : absl::StrCat(in_flight_, " requests weren't answered within "),
+        absl::FormatDuration(options_.patience)));
   }
   return Result();
 }
@@ -103,14 +104,13 @@ void LoadDriver::Deliver(uint64_t place, Response&& response) {
       Work& work = work_[response.timings.replica];
       if (work.batches++ == 0) work.first = now;
       work.last = now;
-    } else if (error_.ok() && !ending_) {
+    } else if (error_.ok() && !(ending_ && absl::IsCancelled(response.status))) {
       error_ = response.status;
     }
     // In one step with what has come, so that the run doesn't end in between.
     if (!ending_ && error_.ok() && options_.load.kind != Load::Kind::kAtRandom) next = TakePlace();
     // The one who waits isn't woken for each answer: that would cost more than a small model.
-    const bool over = now >= begin_ + options_.length && HasWorked();
-    if (ending_ || over || !error_.ok()) changed_.NotifyAll();
+    if (ending_ || IsOver(now) || !error_.ok()) changed_.NotifyAll();
   }
   if (next) submit_(Responder(shared_from_this(), *next));
 }
@@ -123,15 +123,18 @@ bool LoadDriver::HasWorked() const {
          });
 }
 
+bool LoadDriver::IsOver(absl::Time now) const {
+  if (now >= begin_ + kLonger * options_.length) return !answers_.empty();
+  return now >= begin_ + options_.length && HasWorked();
+}
+
 void LoadDriver::WaitForWork() {
   const absl::Time end = begin_ + options_.length;
   const absl::Time latest = begin_ + kLonger * options_.length;
   const absl::Time hopeless = begin_ + kLonger * options_.length + options_.patience;
   MutexLock lock(mutex_);
   for (absl::Time now = begin_; error_.ok(); now = clock_.Now()) {
-    if (now >= end && HasWorked()) return;
-    if (now >= latest && !answers_.empty()) return;
-    if (now >= hopeless) return;
+    if (IsOver(now) || now >= hopeless) return;
     clock_.WaitUntil(changed_, mutex_, now < end ? end : now < latest ? latest : hopeless);
   }
 }

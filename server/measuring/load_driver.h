@@ -37,8 +37,9 @@ class LoadDriver final : public ResponseSink, public std::enable_shared_from_thi
                                             Cancel cancel);
 
   // Blocks for about the length, and until every request is answered; longer until every replica
-  // has done a few batches, at most four times as long unless nothing is done. The first error that
-  // a request was answered is the run's. Call once.
+  // has done a few batches, at most four times as long or until the first batch is done. The first
+  // error that a request was answered is the run's, but for those that were cancelled at its end.
+  // DEADLINE_EXCEEDED where requests aren't answered for `patience`. Call once.
   absl::StatusOr<Trial> Run() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ResponseSink.
@@ -64,6 +65,8 @@ class LoadDriver final : public ResponseSink, public std::enable_shared_from_thi
   // Sends requests at random times until the length is over.
   void SendAtRandom() ABSL_LOCKS_EXCLUDED(mutex_);
   void WaitForWork() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether enough has been answered.
+  bool IsOver(absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False where some request wasn't answered in time.
   bool WaitForAnswers() ABSL_LOCKS_EXCLUDED(mutex_);
   bool HasWorked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -40,9 +40,10 @@ class Measurer {
   virtual absl::StatusOr<Trial> Run(const Candidate& candidate, const Load& load,
                                     absl::Duration length) = 0;
 
-  // Only these will be run from now on: what others need may be given up. Blocks for as long as it
-  // takes to get ready for them.
-  virtual void Keep(absl::Span<const Candidate> candidates) = 0;
+  // Only these will be run from now on: what others need may be given up. Gets ready for them, in
+  // their order, as far as that has begun before `deadline`; the others take longer when they are
+  // run. Blocks.
+  virtual void Keep(absl::Span<const Candidate> candidates, absl::Time deadline) = 0;
 };
 
 }  // namespace millrace

@@ -106,7 +106,7 @@ absl::StatusOr<ModelTuning> ModelTuner::Tune(absl::Time deadline) {
 
 absl::Status ModelTuner::SearchAmong(const std::vector<Candidate>& candidates,
                                      const std::string& what, absl::Time deadline) {
-  measurer_.Keep(candidates);
+  measurer_.Keep(candidates, deadline);
   size_t left = candidates.size();
   Search search(
       options_.search, clock_,
@@ -119,7 +119,7 @@ absl::Status ModelTuner::SearchAmong(const std::vector<Candidate>& candidates,
         left = those.size();
         std::vector<Candidate> kept;
         for (const size_t each : those) kept.push_back(candidates[each]);
-        measurer_.Keep(kept);
+        measurer_.Keep(kept, deadline);
       });
   MILLRACE_ASSIGN_OR_RETURN(const SearchResult result, search.Find(candidates.size(), deadline));
   Merge(candidates, result);
@@ -148,11 +148,8 @@ void ModelTuner::Merge(const std::vector<Candidate>& candidates, const SearchRes
     earlier.finding.high *= scale;
     merged.push_back(std::move(earlier));
   }
-  const auto unknown = [](const Measured& each) {
-    return !each.finding.status.ok() || each.finding.runs == 0;
-  };
-  std::stable_sort(merged.begin() + 1, merged.end(), [&](const Measured& a, const Measured& b) {
-    return unknown(a) != unknown(b) ? unknown(b) : a.finding.ratio > b.finding.ratio;
+  std::stable_sort(merged.begin() + 1, merged.end(), [](const Measured& a, const Measured& b) {
+    return a.is_sound() != b.is_sound() ? a.is_sound() : a.finding.ratio > b.finding.ratio;
   });
   tuning_.measured = std::move(merged);
   tuning_.certain = result.certain;
@@ -272,8 +269,7 @@ std::vector<Candidate> LayoutsAndBatches(const TuningSpace& space, const Objecti
 Candidate BestWithin(const ModelTuning& tuning, int cores) {
   for (const Measured& each : tuning.measured) {
     const Candidate& candidate = each.candidate;
-    if (each.finding.runs == 0 || !each.finding.status.ok()) continue;
-    if (candidate.replicas * candidate.threads > cores) continue;
+    if (!each.is_sound() || candidate.replicas * candidate.threads > cores) continue;
     Candidate within = candidate;
     // Between two powers of two there may be room for more replicas of the same kind.
     const Candidate& best = tuning.measured.front().candidate;
@@ -289,7 +285,7 @@ std::vector<double> CurveOf(const ModelTuning& tuning, int cores) {
   std::vector<double> curve(static_cast<size_t>(cores), 0);
   for (const Measured& each : tuning.measured) {
     const int needs = each.candidate.replicas * each.candidate.threads;
-    if (each.finding.runs == 0 || needs > cores) continue;
+    if (!each.is_sound() || needs > cores) continue;
     double& known = curve[static_cast<size_t>(needs - 1)];
     known = std::max(known, each.trial.rows_per_second);
   }

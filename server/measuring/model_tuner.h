@@ -37,6 +37,9 @@ struct Measured {
   Trial trial;      // The medians of its runs.
   // With Goal::kSlo, how many requests a second it is predicted to take.
   double predicted_rate = 0;
+
+  // Whether it was run, and every time.
+  bool is_sound() const { return finding.runs > 0 && finding.status.ok(); }
 };
 
 // What tuning one model has found.
@@ -44,8 +47,8 @@ struct ModelTuning {
   std::vector<Measured> measured;        // Best first; not empty.
   std::vector<Measured> oversubscribed;  // Only to show what they cost.
   bool certain = false;                  // See SearchResult.
-  // With Goal::kSlo, the best under a load at random; where its p99 is above the limit, none at
-  // which it is within was found.
+  // With Goal::kSlo, the best of all under a load at random; where its p99 is above the limit, none
+  // at which it is within was found.
   std::optional<Trial> verified;
 };
 

@@ -3,8 +3,8 @@
 #include "server/measuring/pool_measurer.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,11 +18,21 @@ namespace {
 // How long replicas may take to end and to start, which are milliseconds each.
 constexpr absl::Duration kMoveTimeout = absl::Minutes(1);
 
-// As it is measured: with the tensors that a transform makes, and as many replicas as are asked
-// for.
+// More rows than any load has under way.
+constexpr int64_t kMostRowsThatWait = 1 << 30;
+
+// As it is measured: with the tensors that a transform makes, as many replicas as are asked for,
+// and room and time for whatever is sent. What refuses the requests of clients under too high a
+// load would have every load of this kind fail.
 ModelSettings Measurable(ModelSettings settings) {
   for (TensorSpec& input : settings.inputs) input.transform = nullptr;
   settings.replica_range = std::nullopt;
+  settings.queue_policies = {QueuePolicy{.max_rows = kMostRowsThatWait}};
+  settings.default_level = 1;
+  settings.starvation_guard = absl::InfiniteDuration();
+  settings.overflow = Overflow::kBlock;
+  settings.shed_target = absl::InfiniteDuration();
+  settings.max_queue_bytes = 0;
   return settings;
 }
 
@@ -37,11 +47,9 @@ absl::StatusOr<std::unique_ptr<PoolMeasurer>> PoolMeasurer::Create(Options optio
                                                                    ModelSettings settings,
                                                                    ModelVersion version,
                                                                    Clock& clock, Timer& timer) {
-  // <directory>/<version>/<file>.
-  const std::string directory =
-      std::filesystem::path(version.path).parent_path().parent_path().string();
-  MILLRACE_ASSIGN_OR_RETURN(std::shared_ptr<const RequestSource> source,
-                            RequestSource::Create(settings, directory, MostRows(settings)));
+  MILLRACE_ASSIGN_OR_RETURN(
+      std::shared_ptr<const RequestSource> source,
+      RequestSource::Create(settings, ModelFolderOf(version), MostRows(settings)));
   settings = Measurable(std::move(settings));
   return std::unique_ptr<PoolMeasurer>(new PoolMeasurer(std::move(options), std::move(hardware),
                                                         std::move(settings), std::move(version),
@@ -57,6 +65,7 @@ PoolMeasurer::PoolMeasurer(Options options, Hardware hardware, ModelSettings set
       version_(std::move(version)),
       source_(std::move(source)),
       clock_(clock),
+      timer_(timer),
       leases_(hardware_.cpu.slots()),
       memory_(std::numeric_limits<int64_t>::max()),
       loader_(options_.loader, {.clock = &clock,
@@ -65,7 +74,10 @@ PoolMeasurer::PoolMeasurer(Options options, Hardware hardware, ModelSettings set
                                 .memory = &memory_,
                                 .preparers = nullptr,
                                 .on_change = nullptr}),
-      reaper_(clock, timer) {}
+      reaper_(clock, timer),
+      at_deadline_(timer.Schedule(options_.deadline, [this] { loader_.Cancel(); })) {}
+
+PoolMeasurer::~PoolMeasurer() { timer_.Cancel(at_deadline_); }
 
 absl::StatusOr<Trial> PoolMeasurer::Run(const Candidate& candidate, const Load& load,
                                         absl::Duration length) {
@@ -119,23 +131,28 @@ absl::StatusOr<PoolMeasurer::Loaded*> PoolMeasurer::LoadedFor(const Candidate& c
 }
 
 PoolMeasurer::Loaded PoolMeasurer::LoadAs(const ExecutionMode& mode, const ModelPlan& plan) {
+  Loaded loaded = {.mode = mode, .status = absl::OkStatus(), .model = nullptr, .places = {}};
+  const std::optional<ModelVersion> version = VersionOn(version_, mode.engine);
+  if (!version) {
+    loaded.status = absl::FailedPreconditionError(
+        absl::StrCat("the version has no file for ", EngineName(mode.engine)));
+    return loaded;
+  }
   LoadTask task = {.model = settings_->name,
-                   .version = version_,
+                   .version = *version,
                    .mode = mode,
                    .measured = std::nullopt,
                    .settings = settings_,
                    .place = nullptr,
                    .plan = plan};
   task.plan.most_places = static_cast<size_t>(options_.most_replicas);
-  if (mode.engine != version_.engine) {
-    task.version.engine = mode.engine;
-    task.version.path = version_.package;
-  }
-  Loaded loaded = {.mode = mode, .status = absl::OkStatus(), .model = nullptr, .places = {}};
   absl::StatusOr<std::unique_ptr<ServedModel>> model = loader_.Load(task, nullptr, false);
   if (model.ok()) {
     loaded.model = reaper_.Share(*std::move(model), [] {});
     loaded.places = plan.replicas;
+  } else if (absl::IsCancelled(model.status())) {
+    loaded.status =
+        absl::DeadlineExceededError("the time to measure was over before it was loaded; give more");
   } else {
     loaded.status = model.status();
   }
@@ -157,7 +174,7 @@ absl::StatusOr<ModelPlan> PoolMeasurer::Place(const Candidate& candidate) const 
   return std::move(model);
 }
 
-void PoolMeasurer::Keep(absl::Span<const Candidate> candidates) {
+void PoolMeasurer::Keep(absl::Span<const Candidate> candidates, absl::Time deadline) {
   const auto is_needed = [&](const Loaded& loaded) {
     return loaded.model == nullptr ||
            std::any_of(candidates.begin(), candidates.end(),
@@ -165,7 +182,10 @@ void PoolMeasurer::Keep(absl::Span<const Candidate> candidates) {
   };
   std::erase_if(loaded_, [&](const Loaded& each) { return !is_needed(each); });
   // Now, so that loading isn't taken for a part of their runs. Run() tells what went wrong.
-  for (const Candidate& each : candidates) (void)LoadedFor(each);
+  for (const Candidate& each : candidates) {
+    if (clock_.Now() >= deadline) return;
+    (void)LoadedFor(each);
+  }
 }
 
 }  // namespace millrace

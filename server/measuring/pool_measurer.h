@@ -25,13 +25,15 @@ namespace millrace {
 // dispatcher. Only its clients are missing: requests are made in this process, with the tensors
 // that a transform would make of pictures.
 //
-// Each mode that is measured has a template of its own, from which all layouts are forked.
+// Each mode that is measured has a template of its own, from which all layouts are forked. A load
+// that isn't over at the deadline is given up.
 class PoolMeasurer final : public Measurer {
  public:
   struct Options {
     ModelLoader::Options loader;
     PlacementOptions placement;
     int most_replicas = 1;  // Of any candidate.
+    absl::Time deadline = absl::InfiniteFuture();
   };
 
   // `clock` and `timer` outlive it. FAILED_PRECONDITION where it isn't known what requests of this
@@ -42,12 +44,12 @@ class PoolMeasurer final : public Measurer {
                                                               Timer& timer);
 
   // Ends the replicas. Blocks.
-  ~PoolMeasurer() override = default;
+  ~PoolMeasurer() override;
 
   // Measurer.
   absl::StatusOr<Trial> Run(const Candidate& candidate, const Load& load,
                             absl::Duration length) override;
-  void Keep(absl::Span<const Candidate> candidates) override;
+  void Keep(absl::Span<const Candidate> candidates, absl::Time deadline) override;
 
  private:
   // The model, loaded in one mode.
@@ -75,10 +77,12 @@ class PoolMeasurer final : public Measurer {
   const ModelVersion version_;
   const std::shared_ptr<const RequestSource> source_;
   Clock& clock_;
+  Timer& timer_;
   CoreLeases leases_;
   MemoryBudget memory_;
   ModelLoader loader_;
   ModelReaper reaper_;
+  Timer::Id at_deadline_;
   std::vector<Loaded> loaded_;  // Last: it uses all of the above.
 };
 

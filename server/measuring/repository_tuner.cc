@@ -5,26 +5,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/status.h"
 #include "server/measuring/core_shares.h"
 #include "server/measuring/tuning_space.h"
-#include "server/repository/manifest.h"
 
 namespace millrace {
 namespace {
-
-// The version as it is measured in a mode: with the file that runs.
-ModelVersion FileOf(const ModelVersion& version, const ExecutionMode& mode) {
-  ModelVersion file = version;
-  if (mode.engine != version.engine) {
-    file.engine = mode.engine;
-    file.path = version.package;
-  }
-  return file;
-}
 
 // A quota is handed out in periods of a tenth of a second: a run must last several of them.
 Search::Options SearchOptionsFor(const CpuBudget& cpu) {
@@ -44,9 +34,30 @@ int MostReplicas(const TuningSpace& space) {
   return most;
 }
 
-// The repository of <repository>/<model>/<version>/<file>.
-std::string RepositoryOf(const ModelVersion& version) {
-  return std::filesystem::path(version.path).parent_path().parent_path().parent_path().string();
+// What was measured of `chosen` as it is to run.
+std::optional<Figures> FiguresOf(const TunedVersion& tuned, const Objective& objective) {
+  const ModelTuning& tuning = tuned.tuning;
+  std::optional<Trial> trial;
+  if (objective.goal == Objective::Goal::kSlo) {
+    // A full load, under which all of them were compared, says nothing of the limit.
+    if (tuned.chosen == tuning.measured.front().candidate) trial = tuning.verified;
+  } else {
+    for (const Measured& each : tuning.measured) {
+      if (each.candidate == tuned.chosen && each.is_sound()) trial = each.trial;
+    }
+  }
+  if (!trial) return std::nullopt;
+  return Figures{.rows_per_second = trial->rows_per_second, .p99 = trial->p99};
+}
+
+// The plan that lies there, to be added to; an empty one where there is none.
+absl::StatusOr<TunedPlan> PlanToAddTo(const std::string& path, const MachineFingerprint& machine) {
+  absl::StatusOr<TunedPlan> plan = ReadPlanFile(path);
+  if (absl::IsNotFound(plan.status())) return TunedPlan{.machine = machine, .models = {}};
+  if (!plan.ok() || plan->machine == machine) return plan;
+  return absl::FailedPreconditionError(
+      absl::StrCat(path, " was measured on another machine (", Difference(machine, plan->machine),
+                   ") and is left as it is; name another file for this one, or delete it"));
 }
 
 }  // namespace
@@ -63,6 +74,7 @@ TuningReport RepositoryTuner::Tune(absl::Span<const ModelDirectory> models, absl
   size_t left = 0;
   for (const ModelDirectory& directory : models)
     left += std::max<size_t>(1, directory.versions.size());
+  hashes_.clear();
   TuningReport report = {.machine = machine_, .objective = options_.objective, .models = {}};
   for (const ModelDirectory& directory : models) {
     if (!directory.status.ok()) {
@@ -73,35 +85,38 @@ TuningReport RepositoryTuner::Tune(absl::Span<const ModelDirectory> models, absl
     for (const ModelVersion& version : directory.versions) {
       // What one doesn't need is left to those after it.
       const absl::Time now = clock_.Now();
-      report.models.push_back(
-          TuneOne(directory, version, now + (deadline - now) / static_cast<int64_t>(left--)));
+      const absl::Time mine = now + (deadline - now) / static_cast<int64_t>(left--);
+      report.models.push_back(TuneOne(directory, version, {.mine = mine, .last = deadline}));
+      if (!report.models.back().status.ok()) continue;
+      Share(report.models);
+      for (TunedVersion& each : report.models) {
+        if (each.status.ok()) each.status = Hash(each);
+      }
+      options_.found(report);
     }
-  }
-  Share(report.models);
-  for (TunedVersion& each : report.models) {
-    if (each.status.ok()) each.status = Hash(each);
   }
   return report;
 }
 
 TunedVersion RepositoryTuner::TuneOne(const ModelDirectory& directory, const ModelVersion& version,
-                                      absl::Time deadline) {
+                                      Deadlines deadlines) {
   TunedVersion tuned = {.model = directory.name,
                         .version = version,
                         .max_batch_size = directory.settings->max_batch_size,
                         .status = version.status};
   if (!tuned.status.ok()) return tuned;
-  tuned.status = clock_.Now() < deadline
-                     ? Measure(*directory.settings, deadline, tuned)
+  tuned.status = clock_.Now() < deadlines.last
+                     ? Measure(*directory.settings, deadlines, tuned)
                      : absl::DeadlineExceededError("no time was left to measure it; give more");
   return tuned;
 }
 
-absl::Status RepositoryTuner::Measure(const ModelSettings& settings, absl::Time deadline,
+absl::Status RepositoryTuner::Measure(const ModelSettings& settings, Deadlines deadlines,
                                       TunedVersion& tuned) {
   MILLRACE_ASSIGN_OR_RETURN(TuningSpace space, TuningSpaceOf(settings, tuned.version, hardware_));
   PoolMeasurer::Options measured_with = options_.measurer;
   measured_with.most_replicas = MostReplicas(space);
+  measured_with.deadline = deadlines.last;
   MILLRACE_ASSIGN_OR_RETURN(const auto measurer,
                             PoolMeasurer::Create(std::move(measured_with), hardware_, settings,
                                                  tuned.version, clock_, timer_));
@@ -113,15 +128,19 @@ absl::Status RepositoryTuner::Measure(const ModelSettings& settings, absl::Time 
       clock_, *measurer, [&](const std::string& what) {
         options_.progress(absl::StrCat(tuned.model, " version ", tuned.version.number, ": ", what));
       });
-  MILLRACE_ASSIGN_OR_RETURN(tuned.tuning, tuner.Tune(deadline));
+  MILLRACE_ASSIGN_OR_RETURN(tuned.tuning, tuner.Tune(deadlines.mine));
   tuned.chosen = tuned.tuning.measured.front().candidate;
   return absl::OkStatus();
 }
 
 absl::Status RepositoryTuner::Hash(TunedVersion& tuned) {
-  MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file,
-                            OpenModelFile(FileOf(tuned.version, *tuned.chosen.mode)));
-  MILLRACE_ASSIGN_OR_RETURN(tuned.sha256, Sha256Of(file.get()));
+  const ModelVersion file =
+      VersionOn(tuned.version, tuned.chosen.mode->engine).value_or(tuned.version);
+  std::string& hash = hashes_[file.path];
+  if (hash.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(hash, HashOf(file));
+  }
+  tuned.sha256 = hash;
   return absl::OkStatus();
 }
 
@@ -177,13 +196,6 @@ TunedPlan PlanOf(const TuningReport& report) {
   TunedPlan plan = {.machine = report.machine, .models = {}};
   for (const TunedVersion& each : report.models) {
     if (!each.status.ok()) continue;
-    const auto chosen =
-        std::find_if(each.tuning.measured.begin(), each.tuning.measured.end(),
-                     [&](const Measured& measured) { return measured.candidate == each.chosen; });
-    // Replicas between two that were measured: as the best, for people to read.
-    const Trial trial = each.tuning.verified                   ? *each.tuning.verified
-                        : chosen == each.tuning.measured.end() ? each.tuning.measured.front().trial
-                                                               : chosen->trial;
     // Versions may have the same file.
     std::erase_if(plan.models, [&](const TunedModel& other) {
       return other.model == each.model && other.sha256 == each.sha256;
@@ -192,25 +204,32 @@ TunedPlan PlanOf(const TuningReport& report) {
                            .sha256 = each.sha256,
                            .objective = report.objective.ToString(),
                            .best = each.chosen,
-                           .rows_per_second = trial.rows_per_second,
-                           .p99 = trial.p99});
+                           .figures = FiguresOf(each, report.objective)});
   }
   return plan;
 }
 
 TunedPlan Merge(const TunedPlan& plan, const TunedPlan& newer) {
   TunedPlan merged = {.machine = newer.machine, .models = {}};
-  if (plan.machine == newer.machine) {
-    for (const TunedModel& each : plan.models) {
-      const bool again =
-          std::any_of(newer.models.begin(), newer.models.end(), [&](const TunedModel& other) {
-            return other.model == each.model && other.sha256 == each.sha256;
-          });
-      if (!again) merged.models.push_back(each);
-    }
+  for (const TunedModel& each : plan.models) {
+    const bool again =
+        std::any_of(newer.models.begin(), newer.models.end(), [&](const TunedModel& other) {
+          return other.model == each.model && other.sha256 == each.sha256;
+        });
+    if (!again) merged.models.push_back(each);
   }
   merged.models.insert(merged.models.end(), newer.models.begin(), newer.models.end());
   return merged;
+}
+
+absl::Status CheckPlans(absl::Span<const ModelDirectory> models, const MachineFingerprint& machine,
+                        const std::string& file) {
+  if (!file.empty()) return PlanToAddTo(file, machine).status();
+  for (const ModelDirectory& model : models) {
+    const std::string repository = std::filesystem::path(model.path).parent_path().string();
+    MILLRACE_RETURN_IF_ERROR(PlanToAddTo(PlanPath(repository, machine), machine).status());
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<std::string>> WritePlans(const TuningReport& report,
@@ -227,10 +246,8 @@ absl::StatusOr<std::vector<std::string>> WritePlans(const TuningReport& report,
   }
   std::vector<std::string> written;
   for (const auto& [path, part] : reports) {
-    absl::StatusOr<TunedPlan> known = ReadPlanFile(path);
-    if (absl::IsNotFound(known.status())) known = TunedPlan{.machine = part.machine, .models = {}};
-    MILLRACE_RETURN_IF_ERROR(known.status());
-    MILLRACE_RETURN_IF_ERROR(WritePlanFile(path, Merge(*known, PlanOf(part))));
+    MILLRACE_ASSIGN_OR_RETURN(const TunedPlan known, PlanToAddTo(path, part.machine));
+    MILLRACE_RETURN_IF_ERROR(WritePlanFile(path, Merge(known, PlanOf(part))));
     written.push_back(path);
   }
   return written;

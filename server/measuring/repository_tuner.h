@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -49,43 +50,60 @@ class RepositoryTuner {
     PoolMeasurer::Options measurer;
     // Told before each run, at most: what is measured.
     ModelTuner::Progress progress = [](const std::string&) {};
+    // Told whenever a version has been measured, so that it can be kept: all that was found by
+    // then. With several models each call may share the cores anew.
+    std::function<void(const TuningReport& report)> found = [](const TuningReport&) {};
   };
 
   // `clock` and `timer` outlive the tuner.
   RepositoryTuner(Options options, Hardware hardware, MachineFingerprint machine, Clock& clock,
                   Timer& timer);
 
-  // Measures until `deadline`. A model that can't be measured is in the report with the reason.
-  // Blocks.
+  // Measures until `deadline`, but for the run that goes on then. A model that can't be measured is
+  // in the report with the reason. Blocks.
   TuningReport Tune(absl::Span<const ModelDirectory> models, absl::Time deadline);
 
   // What Tune() would begin with, for people: a line for each model.
   std::string Describe(absl::Span<const ModelDirectory> models) const;
 
  private:
+  // When a version's time is over, and when that of all is: then even a load is given up.
+  struct Deadlines {
+    absl::Time mine;
+    absl::Time last;
+  };
   TunedVersion TuneOne(const ModelDirectory& directory, const ModelVersion& version,
-                       absl::Time deadline);
-  absl::Status Measure(const ModelSettings& settings, absl::Time deadline, TunedVersion& tuned);
+                       Deadlines deadlines);
+  absl::Status Measure(const ModelSettings& settings, Deadlines deadlines, TunedVersion& tuned);
   void Share(std::vector<TunedVersion>& models) const;
   // Of the file that is to be run as chosen.
-  static absl::Status Hash(TunedVersion& tuned);
+  absl::Status Hash(TunedVersion& tuned);
 
   const Options options_;
   const Hardware hardware_;
   const MachineFingerprint machine_;
   Clock& clock_;
   Timer& timer_;
+  std::map<std::string, std::string> hashes_;  // By the path of the file: each is read once.
 };
 
-// The report as a plan: those that were found.
+// The report as a plan: those that were found. The figures are those of what was chosen; there are
+// none where it wasn't measured as it is to run.
 TunedPlan PlanOf(const TuningReport& report);
 
-// What is in `plan` and not in `newer` of the same machine, then `newer`.
+// What is in `plan` and not in `newer`, then `newer`. REQUIRES: both are of the same machine.
 TunedPlan Merge(const TunedPlan& plan, const TunedPlan& newer);
+
+// Whether WritePlans() could add to what lies in its place now, so that nothing is measured in
+// vain: FAILED_PRECONDITION where that was measured on another machine, INVALID_ARGUMENT where it
+// is no plan.
+absl::Status CheckPlans(absl::Span<const ModelDirectory> models, const MachineFingerprint& machine,
+                        const std::string& file);
 
 // Writes what was found into the plan of each repository, beside what is known there of other
 // models; or all of it into `file`, where that isn't empty. Returns the paths of what was written.
-// An error where one can't be written, or where there is something else in its place.
+// An error where one can't be written, and those of CheckPlans(): what was found on another machine
+// stays.
 absl::StatusOr<std::vector<std::string>> WritePlans(const TuningReport& report,
                                                     const std::string& file);
 

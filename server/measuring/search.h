@@ -36,7 +36,7 @@ struct SearchResult {
 // In each round every candidate that is left runs once, in turn forwards and backwards, so that a
 // machine that becomes slower slows all alike; compared are ratios of scores of the same round, by
 // their median, since others disturb single runs. Whoever is worse than the best so far beyond
-// doubt leaves, and after every two rounds the worse half leaves in any case; those that are left
+// doubt leaves, and after every three rounds the worse half leaves in any case; those that are left
 // share the time, so the fewer they are, the longer they run.
 class Search {
  public:

@@ -74,7 +74,8 @@ std::string FormatVersion(const TunedVersion& tuned, const Objective& objective)
   absl::StrAppend(&text, " for ", objective.ToString(), ": ",
                   NameOf(tuned.chosen, tuned.max_batch_size),
                   tuning.certain ? " (certain)\n" : " (the time was over before it was certain)\n");
-  if (!(tuned.chosen == tuning.measured.front().candidate)) {
+  const bool shares = !(tuned.chosen == tuning.measured.front().candidate);
+  if (shares) {
     absl::StrAppend(&text, "  which is its share of the cores; alone it would be ",
                     NameOf(tuning.measured.front().candidate, tuned.max_batch_size), "\n");
   }
@@ -84,8 +85,9 @@ std::string FormatVersion(const TunedVersion& tuned, const Objective& objective)
       absl::StrAppend(&text, "  no rate was found at which p99 is within ",
                       absl::FormatDuration(objective.limit), "\n");
     } else {
-      absl::StrAppendFormat(&text, "  %.5g requests/s at random, with a p99 of %s\n",
-                            verified.rows_per_second, FormatTime(verified.p99));
+      absl::StrAppendFormat(&text, "  %.5g requests/s at random, with a p99 of %s%s\n",
+                            verified.rows_per_second, FormatTime(verified.p99),
+                            shares ? ", alone; in its share it wasn't measured" : "");
     }
   }
   std::vector<Row> rows = {
@@ -108,13 +110,10 @@ std::string FormatVersion(const TunedVersion& tuned, const Objective& objective)
 
 Json JsonOf(const Candidate& candidate, int64_t max_batch_size) {
   const int64_t rows = candidate.most_rows > 0 ? candidate.most_rows : max_batch_size;
-  return {{"replicas", candidate.replicas},
-          {"threads", candidate.threads},
-          {"batch", std::max<int64_t>(1, rows)},
-          {"engine", EngineName(candidate.mode->engine)},
-          {"bfloat16", candidate.mode->bfloat16},
-          {"channels_last", candidate.mode->channels_last},
-          {"wait", candidate.mode->wait == ThreadWait::kActive ? "active" : "passive"}};
+  return {{"replicas", candidate.replicas},        {"threads", candidate.threads},
+          {"batch", std::max<int64_t>(1, rows)},   {"engine", EngineName(candidate.mode->engine)},
+          {"bfloat16", candidate.mode->bfloat16},  {"channels_last", candidate.mode->channels_last},
+          {"wait", WaitName(candidate.mode->wait)}};
 }
 
 Json JsonOf(const Trial& trial) {

@@ -237,6 +237,10 @@ absl::Status ReplicaPool::Grow(size_t from, size_t to, absl::Time deadline) {
 absl::Status ReplicaPool::Resize(int count, absl::Duration timeout) {
   const absl::Time deadline = context_.clock->Now() + timeout;
   MutexLock one_at_a_time(resizing_);
+  return ResizeTo(count, deadline);
+}
+
+absl::Status ReplicaPool::ResizeTo(int count, absl::Time deadline) {
   if (count < 1 || count > most_replicas()) {
     return absl::InvalidArgumentError(absl::StrCat("model '", options_.signature->model_name(),
                                                    "' can have 1 to ", most_replicas(),
@@ -378,13 +382,14 @@ void ReplicaPool::KeepScaled() {
 }
 
 void ReplicaPool::Scale(ReplicaScaler& scaler) {
+  MutexLock one_at_a_time(resizing_);  // What is decided holds until it is done.
   const Dispatcher::Gauges gauges = dispatcher_->gauges();
   const int now_has = replicas();
   const int wanted =
       std::min(scaler.Decide(now_has, gauges.utilisation, context_.clock->Now()), most_replicas());
   if (wanted == now_has) return;
-  const absl::Status resized =
-      Resize(wanted, wanted > now_has ? options_.load_timeout : kShrinkTimeout);
+  const absl::Duration timeout = wanted > now_has ? options_.load_timeout : kShrinkTimeout;
+  const absl::Status resized = ResizeTo(wanted, context_.clock->Now() + timeout);
   if (!resized.ok() && !absl::IsCancelled(resized)) {
     LogWarning("model '", options_.signature->model_name(), "' can't have ", wanted,
                " replicas: ", std::string(resized.message()));

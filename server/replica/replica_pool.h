@@ -210,6 +210,8 @@ class ReplicaPool {
   absl::Status WaitUntilTried(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends a replica, after its batch or at the deadline.
   void Remove(size_t slot, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status ResizeTo(int count, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(resizing_)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Grow(size_t from, size_t to, absl::Time deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(resizing_) ABSL_LOCKS_EXCLUDED(mutex_);
   static bool IsInPlace(const Slot& slot, const ReplicaPlacement& place);

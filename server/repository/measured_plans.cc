@@ -13,17 +13,11 @@
 #include "absl/strings/str_format.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
-#include "server/repository/manifest.h"
 
 namespace millrace {
 namespace {
 
 namespace fs = std::filesystem;
-
-// The repository of <repository>/<model>/<version>/<file>.
-std::string RepositoryOf(const ModelVersion& version) {
-  return fs::path(version.path).parent_path().parent_path().parent_path().string();
-}
 
 // Whether a folder holds plans, whosever they are.
 bool HoldsPlans(const fs::path& folder) {
@@ -36,25 +30,16 @@ bool HoldsPlans(const fs::path& folder) {
   return false;
 }
 
-std::string DescribeMode(const ExecutionMode& mode) {
-  return absl::StrCat(EngineName(mode.engine), mode.bfloat16 ? ", bfloat16" : "",
-                      mode.channels_last ? ", channels last" : "",
-                      mode.wait == ThreadWait::kActive ? ", threads wait actively" : "");
-}
-
 std::string DescribeTuned(const TunedModel& tuned) {
   const MeasuredBest& best = tuned.best;
-  return absl::StrFormat("%d x %d threads%s%s: %.4g rows/s, p99 %s (%s)", best.replicas,
-                         best.threads,
+  const std::string figures =
+      tuned.figures ? absl::StrFormat("%.4g rows/s, p99 %s", tuned.figures->rows_per_second,
+                                      absl::FormatDuration(tuned.figures->p99))
+                    : "its share of the cores, not measured by itself";
+  return absl::StrFormat("%d x %d threads%s%s: %s (%s)", best.replicas, best.threads,
                          best.most_rows > 0 ? absl::StrCat(", ", best.most_rows, " rows") : "",
-                         best.mode ? absl::StrCat(", ", DescribeMode(*best.mode)) : "",
-                         tuned.rows_per_second, absl::FormatDuration(tuned.p99), tuned.objective);
-}
-
-// The file that runs where `engine` is chosen; empty where that isn't to be.
-std::string FileFor(const ModelVersion& version, EngineKind engine) {
-  if (engine == version.engine) return version.path;
-  return engine == EngineKind::kAotInductor ? version.package : "";
+                         best.mode ? absl::StrCat(", ", NameOf(*best.mode)) : "", figures,
+                         tuned.objective);
 }
 
 template <typename T>
@@ -77,13 +62,6 @@ bool Agrees(const ModelSettings& settings, const MeasuredBest& best) {
          !(best.mode->bfloat16 && settings.disable_optimized_execution);
 }
 
-absl::StatusOr<std::string> HashOf(const ModelVersion& version, const std::string& path) {
-  ModelVersion file = version;
-  file.path = path;
-  MILLRACE_ASSIGN_OR_RETURN(const UniqueFd fd, OpenModelFile(file));
-  return Sha256Of(fd.get());
-}
-
 }  // namespace
 
 MeasuredPlans::Found MeasuredPlans::Look(const ModelSettings& settings,
@@ -95,21 +73,21 @@ MeasuredPlans::Found MeasuredPlans::Look(const ModelSettings& settings,
     MutexLock lock(mutex_);
     models.insert(models.end(), added_.begin(), added_.end());
   }
-  std::map<std::string, std::string> hashes;  // By path; each file is read once.
+  std::map<EngineKind, std::string> hashes;  // Of the files; each is read once.
   Found found;
   for (const TunedModel& tuned : models) {
     if (tuned.model != settings.name) continue;
     found.others = true;
     if (!Agrees(settings, tuned.best)) continue;
     const EngineKind engine = tuned.best.mode ? tuned.best.mode->engine : version.engine;
-    const std::string path = FileFor(version, engine);
-    if (path.empty()) continue;
-    if (hashes.count(path) == 0) {
-      const absl::StatusOr<std::string> hash = HashOf(version, path);
+    const std::optional<ModelVersion> run = VersionOn(version, engine);
+    if (!run) continue;
+    if (hashes.count(engine) == 0) {
+      const absl::StatusOr<std::string> hash = HashOf(*run);
       if (!hash.ok()) return {};  // Loading it says why.
-      hashes[path] = *hash;
+      hashes[engine] = *hash;
     }
-    if (hashes[path] == tuned.sha256) found.best = tuned;  // The last one is the newest.
+    if (hashes[engine] == tuned.sha256) found.best = tuned;  // The last one is the newest.
   }
   return found;
 }

@@ -300,11 +300,33 @@ std::optional<ModelVersion> NewestPackage(const std::string& path) {
   return version;
 }
 
+std::string ModelFolderOf(const ModelVersion& version) {
+  return fs::path(version.path).parent_path().parent_path().string();
+}
+
+std::string RepositoryOf(const ModelVersion& version) {
+  return fs::path(ModelFolderOf(version)).parent_path().string();
+}
+
+std::optional<ModelVersion> VersionOn(const ModelVersion& version, EngineKind engine) {
+  if (engine == version.engine) return version;
+  if (engine != EngineKind::kAotInductor || version.package.empty()) return std::nullopt;
+  ModelVersion package = version;
+  package.engine = engine;
+  package.path = version.package;
+  return package;
+}
+
 absl::StatusOr<UniqueFd> OpenModelFile(const ModelVersion& version) {
   const Place place(version.path, /*depth=*/3);
   MILLRACE_ASSIGN_OR_RETURN(UniqueFd file, OpenBeneath(place.repository, place.path));
   MILLRACE_RETURN_IF_ERROR(CheckManifests(place.repository, place.path, file.get()));
   return file;
+}
+
+absl::StatusOr<std::string> HashOf(const ModelVersion& version) {
+  MILLRACE_ASSIGN_OR_RETURN(const UniqueFd file, OpenModelFile(version));
+  return Sha256Of(file.get());
 }
 
 std::vector<int64_t> SelectVersions(const VersionPolicy& policy,

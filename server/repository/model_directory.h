@@ -61,9 +61,22 @@ ModelDirectory ReadModelDirectory(const std::string& path,
 // default name and no other model.
 std::optional<ModelVersion> NewestPackage(const std::string& path);
 
+// The folder of the version's model, and that of its repository: a version is a file
+// <repository>/<model>/<version>/<file>.
+std::string ModelFolderOf(const ModelVersion& version);
+std::string RepositoryOf(const ModelVersion& version);
+
+// The version with the file that runs where `engine` is chosen: its own, or the package beside it.
+// Nullopt where it has none for that engine.
+std::optional<ModelVersion> VersionOn(const ModelVersion& version, EngineKind engine);
+
 // Opens the file of a version, which must lie in its repository, and holds it to its manifests; see
 // CheckManifests(). Blocks on the disk.
 absl::StatusOr<UniqueFd> OpenModelFile(const ModelVersion& version);
+
+// The SHA-256 of the file of a version, in small hex digits, with the errors of OpenModelFile().
+// Blocks for the time of reading the whole file.
+absl::StatusOr<std::string> HashOf(const ModelVersion& version);
 
 // Picks from the versions on disk (ascending) those that the policy selects, ascending. A version
 // that the policy names is picked whether it is there or not.

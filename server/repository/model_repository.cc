@@ -59,16 +59,10 @@ ExecutionMode ModeOf(const ModelSettings& settings, EngineKind engine,
   return mode;
 }
 
-// "torchscript bf16": how it runs, in the table of what runs where.
-std::string DescribeEngine(const ExecutionMode& mode) {
-  return absl::StrCat(EngineName(mode.engine), mode.bfloat16 ? " bf16" : "",
-                      mode.channels_last ? " nhwc" : "");
-}
-
 ModelPlacementConfig PlacementConfigOf(const LoadTask& task) {
   return {.model = task.model,
           .version = task.version.number,
-          .engine = DescribeEngine(task.mode),
+          .engine = NameOf(task.mode),
           .groups = GroupsOf(*task.settings, task.version.engine),
           .intra_op_threads = task.settings->intra_op_threads,
           .bfloat16 = task.mode.bfloat16,
@@ -140,17 +134,22 @@ absl::Status ModelRepository::Start() {
                               keeper_->Add([this, names] { Follow(names); });
                             }));
   }
-  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
-                            ScanRepositories(options_.directories));
-  if (options_.control.mode == Mode::kExplicit) directories = NamedOnes(std::move(directories));
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories, Scan());
+  std::erase_if(directories, [this](const ModelDirectory& directory) {
+    return !IsLoadedAtStart(directory.name);
+  });
+  for (const std::string& name : options_.control.load_at_start) {
+    const bool there =
+        name == "*" || std::any_of(directories.begin(), directories.end(),
+                                   [&](const ModelDirectory& each) { return each.name == name; });
+    if (!there) {
+      LogError("model '", name, "': --load-model names it, but no repository has it");
+    }
+  }
   Tell();
-  bool applied = false;
-  keeper_->Add([&] {
+  DoOnKeeper([&] {
     for (ModelDirectory& directory : directories) inferrer_.Complete(directory);
     Apply(directories, /*again=*/false);
-    MutexLock lock(mutex_);
-    applied = true;
-    changed_.NotifyAll();
   });
   MutexLock lock(mutex_);
   const auto settled = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -159,48 +158,66 @@ absl::Status ModelRepository::Start() {
                          return table_.IsSettled(directory.name);
                        });
   };
-  while (!applied || !settled()) changed_.Wait(mutex_);
+  while (!settled()) changed_.Wait(mutex_);
   started_ = true;
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<ModelDirectory>> ModelRepository::Unmeasured() {
-  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
-                            ScanRepositories(options_.directories));
-  const std::vector<std::string>& names = options_.control.load_at_start;
-  const auto is_loaded = [&](const std::string& name) {
-    return options_.control.mode != Mode::kExplicit ||
-           std::any_of(names.begin(), names.end(),
-                       [&](const std::string& each) { return each == name || each == "*"; });
-  };
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories, Scan());
+  Tell();
   std::vector<ModelDirectory> unmeasured;
-  for (ModelDirectory& directory : directories) {
-    if (!directory.status.ok() || !directory.settings || !is_loaded(directory.name)) continue;
-    std::erase_if(directory.versions, [&](const ModelVersion& version) {
-      return !version.status.ok() || plans_.Knows(*directory.settings, version);
-    });
-    if (!directory.versions.empty()) unmeasured.push_back(std::move(directory));
-  }
+  DoOnKeeper([&] {
+    for (ModelDirectory& directory : directories) {
+      if (!IsLoadedAtStart(directory.name)) continue;
+      inferrer_.Complete(directory);
+      if (!directory.status.ok() || !directory.settings) continue;
+      std::erase_if(directory.versions, [&](const ModelVersion& version) {
+        return !version.status.ok() || plans_.Knows(*directory.settings, version);
+      });
+      if (!directory.versions.empty()) unmeasured.push_back(std::move(directory));
+    }
+  });
   return unmeasured;
 }
 
-std::vector<ModelDirectory> ModelRepository::NamedOnes(std::vector<ModelDirectory> all) {
+absl::StatusOr<std::vector<ModelDirectory>> ModelRepository::Scan() {
+  MILLRACE_ASSIGN_OR_RETURN(std::vector<ModelDirectory> directories,
+                            ScanRepositories(options_.directories));
+  std::set<std::string> there;
+  MutexLock lock(mutex_);
+  for (const ModelDirectory& directory : directories) {
+    there.insert(directory.name);
+    table_.Add(directory, IsLoadedAtStart(directory.name)
+                              ? absl::UnavailableError("the server starts, and is yet to load it")
+                              : absl::UnavailableError("not loaded; RepositoryModelLoad loads it"));
+  }
+  scanned_.swap(there);
+  for (const std::string& name : there) {  // What an earlier scan has found.
+    const auto model = table_.models().find(name);
+    const bool gone = scanned_.count(name) == 0 && model != table_.models().end();
+    if (gone && model->second.versions.empty()) table_.Remove(name);
+  }
+  return directories;
+}
+
+bool ModelRepository::IsLoadedAtStart(const std::string& name) const {
   const std::vector<std::string>& names = options_.control.load_at_start;
-  std::set<std::string> missing(names.begin(), names.end());
-  const bool everything = missing.erase("*") > 0;
-  std::vector<ModelDirectory> named;
-  for (ModelDirectory& directory : all) {
-    if (missing.erase(directory.name) > 0 || everything) {
-      named.push_back(std::move(directory));
-      continue;
-    }
+  return options_.control.mode != Mode::kExplicit ||
+         std::any_of(names.begin(), names.end(),
+                     [&](const std::string& each) { return each == name || each == "*"; });
+}
+
+void ModelRepository::DoOnKeeper(const std::function<void()>& task) {
+  bool done = false;
+  keeper_->Add([&] {
+    task();
     MutexLock lock(mutex_);
-    table_.Add(directory, absl::UnavailableError("not loaded; RepositoryModelLoad loads it"));
-  }
-  for (const std::string& name : missing) {
-    LogError("model '", name, "': --load-model names it, but no repository has it");
-  }
-  return named;
+    done = true;
+    changed_.NotifyAll();
+  });
+  MutexLock lock(mutex_);
+  while (!done) changed_.Wait(mutex_);
 }
 
 absl::Status ModelRepository::CheckControl() const {
@@ -323,10 +340,10 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   }
   Retire(released);
   if (tasks.empty()) return Tell();
-  Measure(tasks);
+  const double cores = Measure(tasks);
   std::vector<ModelPlacementConfig> configs;
   for (const LoadTask& task : tasks) configs.push_back(PlacementConfigOf(task));
-  auto places = places_.Place(configs, PlacesLeftBy(tasks));
+  auto places = places_.Place(configs, cores, PlacesLeftBy(tasks));
   for (size_t i = 0; i < tasks.size(); ++i) {
     if (!places[i].ok()) {
       Finish(tasks[i], places[i].status());
@@ -338,9 +355,10 @@ void ModelRepository::Apply(const std::vector<ModelDirectory>& directories, bool
   Tell();
 }
 
-void ModelRepository::Measure(std::vector<LoadTask>& tasks) {
+double ModelRepository::Measure(std::vector<LoadTask>& tasks) {
   // Of a budget that has changed since the start nothing was measured.
-  const bool known = std::abs(places_.budget().cores() - plans_.machine().cores) < 0.01;
+  const double cores = places_.budget().cores();
+  const bool known = std::abs(cores - plans_.machine().cores) < 0.01;
   for (LoadTask& task : tasks) {
     ModelVersion& version = task.version;
     std::optional<TunedModel> tuned;
@@ -352,12 +370,10 @@ void ModelRepository::Measure(std::vector<LoadTask>& tasks) {
       mode = tuned->best.mode;
       task.measured = tuned->best;
     }
-    if (mode && mode->engine != version.engine) {
-      version.engine = mode->engine;
-      version.path = version.package;
-    }
+    if (mode) version = VersionOn(version, mode->engine).value_or(version);
     task.mode = ModeOf(*task.settings, version.engine, mode);
   }
+  return cores;
 }
 
 std::set<const PlacementClaim*> ModelRepository::PlacesLeftBy(const std::vector<LoadTask>& tasks) {

@@ -70,15 +70,16 @@ class ModelRepository {
   // Ends every model. REQUIRES: nobody submits requests any more.
   ~ModelRepository();
 
-  // Scans the directories, prints the placement plan to the log, and loads the models that are to
-  // serve from the start. Blocks until each is loaded or refused; a model that can't be served is
-  // listed with the reason and hinders no other. An error where a directory can't be read. Call
-  // once.
+  // Scans the directories, says what is about to be loaded (see Find()), prints the placement plan
+  // to the log, and loads the models that are to serve from the start. Blocks until each is loaded
+  // or refused; a model that can't be served is listed with the reason and hinders no other. An
+  // error where a directory can't be read. Call once.
   absl::Status Start() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The models that Start() will load and of which nothing was measured on this machine, with these
   // versions; and what was measured of them meanwhile, for Start() to go by. Both are called before
-  // it. Blocks on the disk.
+  // it. From then on Find() knows of all models. Blocks on the disk, and for as long as models
+  // without config.pbtxt are inspected.
   absl::StatusOr<std::vector<ModelDirectory>> Unmeasured();
   void AddMeasured(const std::vector<TunedModel>& models) { plans_.Add(models); }
 
@@ -143,9 +144,11 @@ class ModelRepository {
   absl::Status Readiness() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  // Those that are to be loaded at start; the others are made known.
-  std::vector<ModelDirectory> NamedOnes(std::vector<ModelDirectory> all)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  // What lies on disk, all of it made known, with why it doesn't serve yet.
+  absl::StatusOr<std::vector<ModelDirectory>> Scan() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsLoadedAtStart(const std::string& name) const;
+  // Has the keeper do something, and waits for it.
+  void DoOnKeeper(const std::function<void()>& task) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- On the keeper ----
 
@@ -158,8 +161,8 @@ class ModelRepository {
   void Apply(const std::vector<ModelDirectory>& directories, bool again)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Finds out how each of `tasks` is run best, and puts what was measured, its mode, and the file
-  // that then runs, into it.
-  void Measure(std::vector<LoadTask>& tasks);
+  // that then runs, into it. Returns for a budget of how many cores that is.
+  double Measure(std::vector<LoadTask>& tasks);
   // Where the models run whose places `tasks` will take.
   std::set<const PlacementClaim*> PlacesLeftBy(const std::vector<LoadTask>& tasks)
       ABSL_LOCKS_EXCLUDED(mutex_);
@@ -207,6 +210,7 @@ class ModelRepository {
   mutable Mutex mutex_;
   mutable CondVar changed_;
   ModelTable table_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> scanned_ ABSL_GUARDED_BY(mutex_);  // The names that the last scan found.
   std::map<const ServedModel*, const PlacementClaim*> place_of_ ABSL_GUARDED_BY(mutex_);
   std::multimap<std::string, Done> waiting_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<ServedModel> moving_ ABSL_GUARDED_BY(mutex_);  // By the mover.

@@ -25,16 +25,19 @@ PlacementBook::PlacementBook(Hardware hardware, PlacementOptions options, CoreLe
     : options_(options), leases_(leases), hardware_(std::move(hardware)) {}
 
 std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> PlacementBook::Place(
-    absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving) {
+    absl::Span<const ModelPlacementConfig> models, double measured_cores,
+    const std::set<const PlacementClaim*>& leaving) {
   PlacementPlan plan;
   std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> claims;
   {
     MutexLock lock(mutex_);
-    plan = PlanPlacement(hardware_, models, options_, Placed(leaving));
+    std::vector<ModelPlacementConfig> planned;
+    for (const ModelPlacementConfig& each : models) planned.push_back(ToPlan(each, measured_cores));
+    plan = PlanPlacement(hardware_, planned, options_, Placed(leaving));
     for (size_t i = 0; i < models.size(); ++i) {
       const ModelPlan& model = plan.models[i];
       if (model.status.ok()) {
-        claims.emplace_back(Enter(models[i], model));
+        claims.emplace_back(Enter(models[i], measured_cores, model));
       } else {
         claims.emplace_back(model.status);
       }
@@ -55,8 +58,7 @@ void PlacementBook::Replan(const CpuBudget& budget) {
     before = std::exchange(hardware_.cpu, budget);
     std::vector<ModelPlacementConfig> models;
     for (const PlacementClaim* const claim : claims_) {
-      models.push_back(claim->config_);
-      if (claim->measured_cores_ != budget.cores()) models.back().measured.reset();
+      models.push_back(ToPlan(claim->config_, claim->measured_cores_));
     }
     plan = PlanPlacement(hardware_, models, options_);
     for (size_t i = 0; i < claims_.size(); ++i) {
@@ -108,10 +110,16 @@ std::vector<int> PlacementBook::PlaceTransformWorkers(int workers) const {
   return millrace::PlaceTransformWorkers(hardware_, workers, options_, Placed({}));
 }
 
+ModelPlacementConfig PlacementBook::ToPlan(ModelPlacementConfig config,
+                                           double measured_cores) const {
+  if (measured_cores != hardware_.cpu.cores()) config.measured.reset();
+  return config;
+}
+
 std::shared_ptr<const PlacementClaim> PlacementBook::Enter(const ModelPlacementConfig& config,
-                                                           ModelPlan plan) {
+                                                           double measured_cores, ModelPlan plan) {
   claims_.push_back(new PlacementClaim(config, std::move(plan)));
-  claims_.back()->measured_cores_ = hardware_.cpu.cores();
+  claims_.back()->measured_cores_ = measured_cores;
   return std::shared_ptr<const PlacementClaim>(claims_.back(), [this](const PlacementClaim* last) {
     Strike(last);
     delete last;

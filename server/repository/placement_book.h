@@ -38,11 +38,12 @@ class PlacementBook {
 
   // Plans `models` together and writes the plan to the log. One result for each, in their order:
   // see PlanPlacement() for the errors. Each is placed as if `leaving` had gone already: the place
-  // of a version is its successor's, and while that is loaded the version has two claims. The
-  // claims may outlive neither the book nor the leases.
+  // of a version is its successor's, and while that is loaded the version has two claims. What was
+  // measured of them was for a budget of `measured_cores`, and counts whenever the budget has as
+  // many. The claims may outlive neither the book nor the leases.
   std::vector<absl::StatusOr<std::shared_ptr<const PlacementClaim>>> Place(
-      absl::Span<const ModelPlacementConfig> models, const std::set<const PlacementClaim*>& leaving)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+      absl::Span<const ModelPlacementConfig> models, double measured_cores,
+      const std::set<const PlacementClaim*>& leaving) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The CPU budget is another. Plans all that is placed as if it were placed now, so that the plan
   // is the one of a server that is started with this budget: what was measured for another budget
@@ -68,7 +69,11 @@ class PlacementBook {
   std::vector<int> PlaceTransformWorkers(int workers) const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  std::shared_ptr<const PlacementClaim> Enter(const ModelPlacementConfig& config, ModelPlan plan)
+  // With what was measured of it, as far as that counts now.
+  ModelPlacementConfig ToPlan(ModelPlacementConfig config, double measured_cores) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<const PlacementClaim> Enter(const ModelPlacementConfig& config,
+                                              double measured_cores, ModelPlan plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Strike(const PlacementClaim* claim) ABSL_LOCKS_EXCLUDED(mutex_);
   // WakeFirst() is to be called afterwards.

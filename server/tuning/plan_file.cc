@@ -40,11 +40,7 @@ constexpr int64_t kMostReplicas = 1024;
 constexpr int64_t kMostThreads = 1024;
 constexpr double kMostCores = 1 << 16;
 
-struct NamedWait {
-  const char* name;
-  ThreadWait wait;
-};
-constexpr NamedWait kWaits[] = {{"passive", ThreadWait::kPassive}, {"active", ThreadWait::kActive}};
+constexpr ThreadWait kWaits[] = {ThreadWait::kPassive, ThreadWait::kActive};
 constexpr EngineKind kEngines[] = {EngineKind::kTorchScript, EngineKind::kAotInductor};
 
 std::string Shown(const Json& json) {
@@ -164,9 +160,9 @@ absl::StatusOr<ExecutionMode> ReadMode(const Json& json, const std::string& plac
   }
   if (!known) return object.Error("engine", engine, "torchscript or aotinductor");
   known = false;
-  for (const NamedWait& each : kWaits) {
-    if (wait != each.name) continue;
-    mode.wait = each.wait;
+  for (const ThreadWait each : kWaits) {
+    if (wait != WaitName(each)) continue;
+    mode.wait = each;
     known = true;
   }
   if (!known) return object.Error("wait", wait, "passive or active");
@@ -205,12 +201,13 @@ absl::StatusOr<TunedModel> ReadModel(const Json& json, const std::string& place)
   for (const char c : model.sha256) hex &= absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f');
   if (!hex) return object.Error("sha256", model.sha256, "64 hexadecimal digits, small ones");
   MILLRACE_ASSIGN_OR_RETURN(model.objective, object.Text("objective"));
-  MILLRACE_ASSIGN_OR_RETURN(
-      model.rows_per_second,
-      object.Number("rows_per_second", 0, std::numeric_limits<double>::max()));
-  MILLRACE_ASSIGN_OR_RETURN(const double p99,
-                            object.Number("p99_seconds", 0, absl::ToDoubleSeconds(absl::Hours(1))));
-  model.p99 = absl::Seconds(p99);
+  if (object.Has("rows_per_second") || object.Has("p99_seconds")) {
+    MILLRACE_ASSIGN_OR_RETURN(
+        const double rate, object.Number("rows_per_second", 0, std::numeric_limits<double>::max()));
+    MILLRACE_ASSIGN_OR_RETURN(
+        const double p99, object.Number("p99_seconds", 0, absl::ToDoubleSeconds(absl::Hours(1))));
+    model.figures = {.rows_per_second = rate, .p99 = absl::Seconds(p99)};
+  }
   MILLRACE_ASSIGN_OR_RETURN(const Json* best, object.Find("best"));
   MILLRACE_ASSIGN_OR_RETURN(model.best, ReadBest(*best, object.Inside("best")));
   return model;
@@ -239,14 +236,10 @@ absl::StatusOr<TunedPlan> ReadPlan(const Json& json) {
 }
 
 Json ToJson(const ExecutionMode& mode) {
-  const char* wait = kWaits[0].name;
-  for (const NamedWait& each : kWaits) {
-    if (each.wait == mode.wait) wait = each.name;
-  }
   return {{"engine", EngineName(mode.engine)},
           {"bfloat16", mode.bfloat16},
           {"channels_last", mode.channels_last},
-          {"wait", wait}};
+          {"wait", WaitName(mode.wait)}};
 }
 
 Json ToJson(const TunedModel& model) {
@@ -254,12 +247,15 @@ Json ToJson(const TunedModel& model) {
                {"threads", model.best.threads},
                {"most_rows", model.best.most_rows}};
   if (model.best.mode) best["mode"] = ToJson(*model.best.mode);
-  return {{"model", model.model},
-          {"sha256", model.sha256},
-          {"objective", model.objective},
-          {"best", std::move(best)},
-          {"rows_per_second", model.rows_per_second},
-          {"p99_seconds", absl::ToDoubleSeconds(model.p99)}};
+  Json json = {{"model", model.model},
+               {"sha256", model.sha256},
+               {"objective", model.objective},
+               {"best", std::move(best)}};
+  if (model.figures) {
+    json["rows_per_second"] = model.figures->rows_per_second;
+    json["p99_seconds"] = absl::ToDoubleSeconds(model.figures->p99);
+  }
+  return json;
 }
 
 std::string Format(const TunedPlan& plan) {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,14 +14,23 @@
 
 namespace millrace {
 
+// What was measured of a way to run a model.
+struct Figures {
+  double rows_per_second = 0;
+  absl::Duration p99 = {};  // Of the time from a request to its answer.
+
+  friend bool operator==(const Figures&, const Figures&) = default;
+};
+
 // What measuring one model's file has found.
 struct TunedModel {
   std::string model;
   std::string sha256;     // Of the file that runs, in 64 small hex digits.
   std::string objective;  // For people: "throughput", "latency" or "slo 50ms".
   MeasuredBest best;
-  double rows_per_second = 0;  // Measured for `best`,
-  absl::Duration p99;          // and how long a request took.
+  // Of `best`; nullopt where it follows from what was measured, and wasn't run itself: where models
+  // share the cores.
+  std::optional<Figures> figures = std::nullopt;
 
   friend bool operator==(const TunedModel&, const TunedModel&) = default;
 };

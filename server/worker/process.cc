@@ -3,6 +3,7 @@
 #include "server/worker/process.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -165,6 +166,8 @@ absl::Status LimitMemory(uint64_t bytes, uint64_t mapped) {
   MILLRACE_RETURN_IF_ERROR(LowerLimit(RLIMIT_AS, address_space, "RLIMIT_AS"));
   return LowerLimit(RLIMIT_DATA, bytes, "RLIMIT_DATA");
 }
+
+void ReturnFreeMemory() { malloc_trim(0); }
 
 uint64_t PrivateMemory() { return InUse(RLIMIT_DATA); }
 

@@ -30,6 +30,7 @@ absl::Status Template::Run() {
   LoadedReply reply;
   reply.status = Load(message, reply);
   if (reply.status.ok() && !reply.start_over) reply.batching = CheckBatching(reply.notes);
+  ReturnFreeMemory();
   if (command_.background) ComeToForeground();
   reply.warnings = sandbox_->gaps();
   if (model_ != nullptr) reply.warmup_ns = model_->warmup_ns();

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 
+import compile as compile_bench
 import pool
 import pytest
 import replicas
 import run
+import tune
 import warm
 from programs import Load, Programs, Variant
 
@@ -132,6 +134,34 @@ def test_the_table_of_pools_has_every_setting():
     assert all(goal["what"] in printed for goal in figures["goals"])
     for plot in ("pool-time.png", "pool-stages.png"):
         assert (BUILD / "pool" / plot).stat().st_size > 5000
+
+
+def test_the_table_of_tuning_has_every_number_of_threads(tmp_path):
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, tune.__file__, "--quotas", 1, "--models", "tiny_mlp", "--budget", 4,
+               "--rounds", 1, "--seconds", 0.1, "--json", figures, "--build", BUILD,
+               "--from-models", MODELS / "bench"]
+    printed = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE,
+                             timeout=240, check=True).stdout
+    [row] = json.loads(figures.read_text())
+    assert (row["model"], row["quota"]) == ("tiny_mlp", 1)
+    assert list(row["fixed"]) == [str(threads) for threads in tune.THREADS]
+    assert all(rate > 0 for rates in (*row["fixed"].values(), row["tuned"]) for rate in rates)
+    # Of one core nobody can make more than one replica of one thread.
+    for plan in (row["plan"], row["again"]):
+        assert (plan["replicas"], plan["threads"]) == (1, 1)
+        assert tune.name_of(plan) in printed
+    assert f"{row['of_best_fixed']:.2f}" in printed and f"{row['of_first']:.2f}" in printed
+
+
+def test_the_table_of_compiling_has_a_row_for_each_way(tmp_path):
+    command = [sys.executable, compile_bench.__file__, "--net", "tiny_mlp", "--variants", "plain",
+               "--cache", tmp_path, "--build", BUILD]
+    printed = subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE,
+                             timeout=240, check=True).stdout
+    assert re.search(r"\| tiny_mlp, batch 16 \| +TorchScript \| +[\d.]+ \| +[\d.]+ \|", printed)
+    ratio = r"\| +[\d.]+ \([\d.]+\) "
+    assert re.search(rf"\| +\| +plain, kept {ratio}{ratio}\|", printed)
 
 
 # ---- The open loop ----

@@ -62,13 +62,17 @@ class Found:
     inference_ms: List[float]
     batch: float  # In which a picture ran, in the mean.
     private_mib: List[float]  # Of each replica or process of the pool.
-    total_mib: float  # Of all processes; what they share counts once.
+    mib: Dict[str, float]  # Of all processes, by what they do; what they share counts once.
     stolen: float
     outputs: np.ndarray  # Of each picture, in their order.
 
     @property
     def rate(self) -> float:
         return len(self.outputs) / self.seconds
+
+    @property
+    def total_mib(self) -> float:
+        return sum(self.mib.values())
 
 
 # ---- Where it runs ----
@@ -177,8 +181,14 @@ class Millrace(Setting):
                           for each, size in zip(timings, rows)],
             inference_ms=[each["execute_us"] / size / 1e3 for each, size in zip(timings, rows)],
             batch=statistics.mean(rows), private_mib=list(map(private_mib, replicas)),
-            total_mib=sum(map(fair_mib, server.pids)) + client_mib,
+            mib=self._memory(server.pids, replicas, client_mib),
             outputs=np.array([record["outputs"][0]["data"] for record in found], np.float32))
+
+    @staticmethod
+    def _memory(pids: Sequence[int], replicas: Sequence[int], client: float) -> Dict[str, float]:
+        templates = set(pids[1:]) - set(replicas)
+        return {"server": fair_mib(pids[0]), "template": sum(map(fair_mib, templates)),
+                "pool": sum(map(fair_mib, replicas)), "client": client}
 
     def _send(self, place: Place, server: Server,
               files: Sequence[pathlib.Path]) -> Tuple[float, float]:
@@ -229,7 +239,7 @@ class PythonPool(Setting):
                 cpu_seconds=cpu_seconds(everybody) - cpu, transform_ms=said["transform_ms"],
                 inference_ms=said["inference_ms"], batch=self.batch,
                 private_mib=list(map(private_mib, own)),
-                total_mib=sum(map(fair_mib, everybody)),
+                mib={"pool": sum(map(fair_mib, pool)), "client": fair_mib(process.pid)},
                 stolen=(stolen_seconds(cpus) - stolen) / (said["seconds"] * len(cpus)),
                 outputs=np.load(outputs))
             process.stdin.close()  # It ends its processes now.
@@ -356,6 +366,22 @@ class PoolBench:
         return Table("Pools of replicas", COLUMNS,
                      [result.cells() for result in self.results.values()])
 
+    def memory(self) -> Table:
+        """Of the settings that the goals compare."""
+        columns = ["server", "template", "pool", "client"]
+        table = Table("Memory in MiB, by process", ["", "cores", *columns, "in all"])
+        for setting in [default(self.cores), *self._pythons()]:
+            parts = self.results[setting].parts
+            medians = [statistics.median(part.mib.get(column, 0) for part in parts)
+                       for column in columns]
+            table.rows.append([setting.name, str(setting.cores),
+                               *(number(each) if each else "" for each in medians),
+                               number(self.results[setting].median("total_mib"))])
+        return table
+
+    def _pythons(self) -> List[Setting]:
+        return [python(start, self.cores, self.cores) for start in ("fork", "spawn")]
+
     def ratio(self, ours: Setting, theirs: Setting, name: str) -> Ratio:
         return Ratio(*([float(np.median(getattr(part, name))) for part in self.results[each].parts]
                        for each in (ours, theirs)))
@@ -363,7 +389,7 @@ class PoolBench:
     def goals(self) -> Table:
         """Python's pool counts as its better way to start."""
         cores, ours = self.cores, default(self.cores)
-        pythons = [python(start, cores, cores) for start in ("fork", "spawn")]
+        pythons = self._pythons()
         faster = max(pythons, key=lambda each: statistics.median(self.results[each].rates))
         table = Table("Goals", ["", "Millrace", "of", "ratio", "spread", "goal", ""])
 
@@ -396,7 +422,8 @@ def report(bench: PoolBench, pictures: int) -> str:
     """What docs/benchmarks.md gets to show."""
     return (f"{pictures:,} pictures in {bench.rounds} parts, {machine(bench.place.programs.cpus)}; "
             f"outputs differ from the Python pool's by at most {bench.disagreement():.2f} of their "
-            f"standard deviation over the pictures.\n\n{bench.goals()}\n\n{bench.table()}\n")
+            f"standard deviation over the pictures.\n\n{bench.goals()}\n\n"
+            f"Memory in MiB, by process:\n\n{bench.memory()}\n\n{bench.table()}\n")
 
 
 def write_document(text: str, figures: pathlib.Path, plots: Sequence[pathlib.Path]) -> None:

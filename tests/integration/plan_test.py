@@ -106,11 +106,12 @@ def test_a_plan_of_this_machine_is_used_from_the_start_on(repository, here, tmp_
                      mode={"channels_last": True, "wait": "active"}),
                tuned("both", repository / "both/1/model.pt2", mode={"engine": "aotinductor"}))
     with Server(tmp_path, repositories=[repository]) as server:
-        assert placed(server, "conv_net") == ("torchscript nhwc", "0", "2", "measured")
+        assert placed(server, "conv_net") == ("torchscript channels-last active", "0", "2",
+                                              "measured")
         assert placed(server, "both") == ("aotinductor", "0", "1", "measured")
         assert placed(server, "identity") == ("torchscript", "0-1", "1", "automatic")
         assert server.logged(r"'conv_net' version 1 runs as measured on this machine: 1 x 2 "
-                             r"threads, 2 rows, torchscript, channels last, threads wait actively: "
+                             r"threads, 2 rows, torchscript channels-last active: "
                              r"1200 rows/s, p99 12.5ms \(throughput\)$")
         assert not server.logged(r"runs? as configured")
         assert server.metric("millrace_ready_replicas", model="conv_net") == 1

@@ -4,13 +4,15 @@
 server's own flags keeps it from starting."""
 
 import json
+import os
 import re
 import subprocess
 
 import client
 import pytest
 from grpc import StatusCode
-from server_process import BIN, MODELS, Entry, Server, make_repository, refusal_to_start
+from server_process import (BIN, MODELS, PATIENCE, Entry, Server, make_repository,
+                            refusal_to_start, server_command)
 from tritonclient.grpc import service_pb2
 
 # What each bad model's reason must name.
@@ -145,3 +147,47 @@ def test_version_names_what_it_is_built_with():
                           check=True, timeout=60).stdout
     assert re.search(r"millrace \d+\.\d+\.\d+", text)
     assert re.search(r"gRPC \d+\.\d+", text) and re.search(r"libtorch \d+\.\d+", text)
+
+
+def check(*flags):
+    return subprocess.run(server_command(*flags, "--check"), capture_output=True, text=True,
+                          check=False, timeout=PATIENCE)
+
+
+def test_check_loads_everything_and_listens_nowhere(server, tmp_path):
+    good = make_repository(tmp_path / "good", ["identity"])
+    # The addresses are taken, and nobody minds.
+    done = check("--model-repository", good, "--grpc-listen", server.address, "--http-listen",
+                 server.http)
+    assert (done.returncode, done.stdout) == (0, "all of it would serve\n"), done.stderr
+
+
+def test_check_names_every_model_that_would_not_serve(tmp_path):
+    good = make_repository(tmp_path / "good", ["identity"])
+    bad = [MODELS / "bad", good]
+    done = check(*(word for each in bad for word in ("--model-repository", each)))
+    assert done.returncode == 1 and done.stdout == ""
+    for name, parts in BAD.items():
+        assert re.search(rf"^model '{name}'.*{parts[0]}", done.stderr, re.MULTILINE), done.stderr
+    assert "model 'identity': " not in done.stderr
+    named = check("--model-repository", MODELS / "bad", "--model-repository", good,
+                  "--model-control", "explicit", "--load-model", "identity")
+    assert named.returncode == 0, named.stderr
+    missing = check("--model-repository", good, "--model-control", "explicit", "--load-model",
+                    "nobody")
+    assert missing.returncode == 1
+    assert "model 'nobody': no repository has it" in missing.stderr
+
+
+def test_settings_come_from_a_file_and_the_environment(tmp_path):
+    good = make_repository(tmp_path / "good", ["identity"])
+    settings = tmp_path / "millrace.yaml"
+    settings.write_text(f"model-repository: {good}\ngrpc-listen: 127.0.0.1:0\n"
+                        "http-listen: 127.0.0.1:0\nlog-format: text\nmax-streams: 0\n")
+    said = refusal_to_start("--config", settings)
+    assert said.startswith(f"{settings}:5: --max-streams: Value 0 not in range"), said
+    settings.write_text(settings.read_text().replace("max-streams: 0", "max-streams: 1"))
+    printed = subprocess.run(server_command("--config", settings, "--print-config"),
+                             env={**os.environ, "MILLRACE_LOG_FORMAT": "json"},
+                             capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+    assert "\nmax-streams: 1\n" in printed and "\nlog-format: json\n" in printed

@@ -4,18 +4,26 @@
 figure: the budgets are tiny."""
 
 import json
+import shutil
 import subprocess
 
+import client
 import pytest
-from server_process import BIN, PATIENCE, TWO_CORES, Entry, Server, make_repository
+from grpc import StatusCode
+from server_process import (BIN, MODELS, PATIENCE, TWO_CORES, Entry, Server, eventually,
+                            make_repository)
+from tritonclient.grpc import service_pb2
 
 CHOSEN = r"model 'tiny_mlp' version 1 runs as measured on this machine"
 
 
-def tune(*arguments, program="millrace-server"):
+def command(*arguments, program="millrace-server"):
     """Has the cores that a Server has, since the plan is for these."""
-    done = subprocess.run(["taskset", "-c", TWO_CORES, BIN / program, "tune",
-                           *map(str, arguments)], text=True, stdout=subprocess.PIPE,
+    return ["taskset", "-c", TWO_CORES, BIN / program, "tune", *map(str, arguments)]
+
+
+def tune(*arguments, program="millrace-server"):
+    done = subprocess.run(command(*arguments, program=program), text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, timeout=2 * PATIENCE, check=False)
     print(done.stdout, done.stderr)
     return done
@@ -31,7 +39,7 @@ def repository(tmp_path):
 
 
 def test_plan_is_written_and_picked_up(repository, tmp_path):
-    done = tune(repository / "tiny_mlp", "--budget", "2s", "--json", tmp_path / "report.json",
+    done = tune(repository / "tiny_mlp", "--budget", "3s", "--json", tmp_path / "report.json",
                 "--oversubscribe")
     assert done.returncode == 0
     [model] = json.loads((tmp_path / "report.json").read_text())["models"]
@@ -74,12 +82,58 @@ def test_requests_within_a_time(repository, tmp_path):
 
 def test_another_model_joins_the_plan_and_the_same_one_replaces_itself(repository):
     for _ in range(2):
-        assert tune(repository / "tiny_mlp", "--latency", "--budget", "1s").returncode == 0
+        assert tune(repository / "tiny_mlp", "--latency", "--budget", "3s").returncode == 0
     Entry("identity", replicas=0).write(repository)
-    assert tune("identity", "--model-repository", repository, "--budget", "1s").returncode == 0
+    assert tune("identity", "--model-repository", repository, "--budget", "3s").returncode == 0
     [plan] = plans_in(repository)
     assert [model["model"] for model in plan["models"]] == ["tiny_mlp", "identity"]
     assert plan["models"][0]["objective"] == "latency"
+
+
+def test_what_was_found_is_written_before_the_next_model_is_measured(tmp_path):
+    repository = make_repository(tmp_path / "repository", [
+        Entry("identity", replicas=0), Entry("tiny_mlp", replicas=0)])
+    with subprocess.Popen(command(repository, "--budget", "12s")) as process:
+        try:
+            [plan] = eventually(lambda: plans_in(repository), "no plan was written")
+            assert process.poll() is None
+        finally:
+            process.kill()
+    assert [model["model"] for model in plan["models"]] == ["identity"]
+
+
+def test_load_that_takes_longer_than_the_budget_is_given_up(repository):
+    done = tune(repository, "--budget", "30ms")
+    assert done.returncode == 3
+    assert "give more" in done.stdout + done.stderr
+    assert plans_in(repository) == []
+
+
+def test_limits_for_clients_do_not_hinder_measuring(tmp_path):
+    limits = """
+dynamic_batching {
+  default_queue_policy { max_queue_size: 1 default_timeout_microseconds: 1 }
+}
+millrace { batching { overflow: REJECT shed_target_microseconds: 1 } }
+"""
+    repository = make_repository(tmp_path / "repository",
+                                 [Entry("identity", replicas=0, config=limits)])
+    done = tune(repository, "--budget", "3s", "--json", tmp_path / "report.json")
+    assert done.returncode == 0
+    [model] = json.loads((tmp_path / "report.json").read_text())["models"]
+    assert [plan for plan in model["plans"] if "error" in plan] == []
+
+
+def test_plan_of_another_machine_is_not_overwritten(repository, tmp_path):
+    named = tmp_path / "plan.json"
+    assert tune(repository, "--budget", "3s", "--plan", named).returncode == 0
+    plan = json.loads(named.read_text())
+    plan["machine"]["cores"] = 64
+    named.write_text(json.dumps(plan))
+    done = tune(repository, "--budget", "120s", "--plan", named)
+    assert done.returncode == 1
+    assert "plan.json was measured on another machine (64 cores instead of 2 cores)" in done.stderr
+    assert json.loads(named.read_text()) == plan
 
 
 def test_dry_run_measures_and_writes_nothing(repository):
@@ -112,17 +166,50 @@ def test_nothing_to_tune(tmp_path):
 
 
 def test_server_tunes_at_start_what_has_no_plan(repository, tmp_path):
-    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "1s"]) as server:
+    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "3s"]) as server:
         assert server.logged(CHOSEN)
         assert server.logged(r"tuning .*tiny_mlp")
     assert len(plans_in(repository)) == 1
-    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "1s"]) as server:
+    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "3s"]) as server:
         assert server.logged(CHOSEN)
         assert not server.logged(r"tuning ")
 
 
+def test_clients_hear_that_a_model_is_not_ready_while_it_is_measured(repository, tmp_path):
+    Entry("identity", replicas=0).write(repository)
+    with Server(tmp_path, repositories=[repository], awaits=r"tuning identity, tiny_mlp",
+                flags=["--tune-at-start", "4s"]) as server:
+        def says(name):
+            return client.error_of(
+                lambda: server.stub.ModelInfer(client.request(name, as_model="identity")))
+        for name in ("identity", "tiny_mlp"):
+            error = says(name)
+            assert error.code() == StatusCode.UNAVAILABLE
+            assert name in error.details() and "yet to load it" in error.details()
+        assert says("nobody").code() == StatusCode.NOT_FOUND
+        index = server.stub.RepositoryIndex(service_pb2.RepositoryIndexRequest()).models
+        assert {model.name: model.state for model in index} == {
+            "identity": "UNAVAILABLE", "tiny_mlp": "UNAVAILABLE"}
+        assert not server.logged(r"\] ready$")
+        eventually(lambda: server.logged(r"\] ready$"))
+        server.stub.ModelInfer(client.request("identity"))
+
+
+def test_package_without_config_is_measured(tmp_path):
+    repository = tmp_path / "repository"
+    (repository / "package" / "1").mkdir(parents=True)
+    shutil.copy(MODELS / "good" / "mlp_pt2" / "1" / "model.pt2", repository / "package" / "1")
+    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "3s"]) as server:
+        assert server.logged(r"tuning package")
+        assert server.logged(r"model 'package' version 1 runs as measured on this machine")
+    done = tune(repository / "package", "--budget", "3s")
+    assert done.returncode == 0
+    [plan] = plans_in(repository)
+    assert [model["model"] for model in plan["models"]] == ["package"]
+
+
 def test_plan_that_cannot_be_written_is_kept_in_memory(repository, tmp_path):
     (repository / ".millrace").write_text("not a folder")
-    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "1s"]) as server:
+    with Server(tmp_path, repositories=[repository], flags=["--tune-at-start", "3s"]) as server:
         assert server.logged(CHOSEN)
         assert server.logged(r"kept in memory")

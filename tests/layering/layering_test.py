@@ -43,6 +43,7 @@ LIBRARIES = [
     (r"httplib\.h$", "cpp-httplib"),
     (r"(spdlog|fmt)/", "spdlog"),
     (r"CLI/", "CLI11"),
+    (r"yaml-cpp/", "yaml-cpp"),
     (r"openssl/", "libcrypto"),
     (r"seccomp\.h$", "libseccomp"),
     (r"lib(av\w+|sw\w+)/", "libav"),
@@ -50,6 +51,7 @@ LIBRARIES = [
     (r"png\.h$", "libpng"),
     (r"webp/", "libwebp"),
     (r"libexif/", "libexif"),
+    (r"jemalloc/", "jemalloc"),
     (r"(zlib|zip)\.h$", "a compression library"),
     (r"(cuda\w*|nvml)\.h$", "CUDA"),
 ]

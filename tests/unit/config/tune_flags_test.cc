@@ -41,10 +41,27 @@ TEST(TuneFlags, ThroughputIsTheDefault) {
 }
 
 TEST(TuneFlags, AllOfThem) {
-  const Command command =
-      Parse({"--model-repository", "/", "--budget", "90s", "--slo", "50ms", "--oversubscribe",
-             "--json", "a.json", "--plot", "a.png", "--plan", "plan.json", "--dry-run", "--pin",
-             "--sandbox", "required", "--log-level", "info"});
+  const Command command = Parse({"--model-repository",
+                                 "/",
+                                 "--budget",
+                                 "90s",
+                                 "--slo",
+                                 "50ms",
+                                 "--oversubscribe",
+                                 "--json",
+                                 "a.json",
+                                 "--plot",
+                                 "a.png",
+                                 "--plan",
+                                 "plan.json",
+                                 "--dry-run",
+                                 "--pin",
+                                 "--sandbox",
+                                 "required",
+                                 "--log-level",
+                                 "info",
+                                 "--max-message-bytes",
+                                 "1048576"});
   const auto* const tune = std::get_if<TuneConfig>(&command);
   ASSERT_NE(tune, nullptr);
   EXPECT_THAT(tune->model_repositories, ElementsAre("/"));
@@ -54,6 +71,7 @@ TEST(TuneFlags, AllOfThem) {
   EXPECT_EQ(tune->json, "a.json");
   EXPECT_EQ(tune->plot, "a.png");
   EXPECT_EQ(tune->plan, "plan.json");
+  EXPECT_EQ(tune->max_message_bytes, 1 << 20);
   EXPECT_EQ(tune->sandbox, SandboxMode::kRequired);
   EXPECT_EQ(tune->log_level, LogLevel::kInfo);
 }

@@ -71,10 +71,12 @@ class Replicas {
   size_t most_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// Runs a load to its end; batches end with `status`.
+// Runs a load to its end; batches end with `status`. `took`: the time of it all.
 absl::StatusOr<Trial> Drive(Replicas& replicas, const LoadDriver::Options& options,
-                            const absl::Status& status = absl::OkStatus()) {
+                            const absl::Status& status = absl::OkStatus(),
+                            absl::Duration* took = nullptr) {
   FakeClock clock;
+  const absl::Time begin = clock.Now();
   Mutex mutex;
   CondVar changed;
   bool leave = false;
@@ -101,6 +103,7 @@ absl::StatusOr<Trial> Drive(Replicas& replicas, const LoadDriver::Options& optio
     replicas.Finish(std::move(batch), status);
   }
   clock.Advance(absl::ZeroDuration());
+  if (took != nullptr) *took = clock.Now() - begin;
   return *result;
 }
 
@@ -145,6 +148,31 @@ TEST(LoadDriver, RequestsAtRandomAreAllAnsweredAndCounted) {
   ASSERT_TRUE(trial.ok()) << trial.status();
   EXPECT_NEAR(trial->rows_per_second, 200, 40);
   EXPECT_LE(trial->p50, 2 * kBatch);
+}
+
+TEST(LoadDriver, FirstBatchThatTakesLongerThanAnyRunMayEndsIt) {
+  Replicas replicas(1);
+  absl::Duration took;
+  const auto trial = Drive(replicas,
+                           {.load = {.kind = Load::Kind::kFullBatches},
+                            .replicas = 1,
+                            .rows = 1,
+                            .length = absl::Milliseconds(1)},
+                           absl::OkStatus(), &took);
+  ASSERT_TRUE(trial.ok()) << trial.status();
+  EXPECT_NEAR(trial->rows_per_second, 100, 1);
+  EXPECT_EQ(took, kBatch);
+}
+
+TEST(LoadDriver, RequestsAtRandomThatFailAfterTheLastWasSentFailTheRun) {
+  Replicas replicas(1);
+  // All of them are sent before the first batch is done.
+  const auto trial = Drive(replicas,
+                           {.load = {.kind = Load::Kind::kAtRandom, .rate = 2000},
+                            .replicas = 1,
+                            .length = absl::Milliseconds(5)},
+                           absl::InternalError("it raised"));
+  EXPECT_EQ(trial.status().message(), "it raised");
 }
 
 TEST(LoadDriver, FirstErrorEndsTheRun) {

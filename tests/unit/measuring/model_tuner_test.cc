@@ -198,6 +198,17 @@ TEST(ModelTuner, CurveGrowsWithTheCores) {
   EXPECT_EQ(BestWithin(tuning, 1).replicas, 1);
 }
 
+TEST(ModelTuner, WhatFailedAtLastIsNoPartOfTheCurve) {
+  ModelTuning tuning;
+  for (const double rate : {100.0, 500.0}) {
+    Measured& measured = tuning.measured.emplace_back();
+    measured.finding.runs = 2;
+    measured.trial.rows_per_second = rate;
+  }
+  tuning.measured.back().finding.status = absl::InternalError("it raised");
+  EXPECT_THAT(CurveOf(tuning, 1), ElementsAre(100));
+}
+
 // Random models on a noisy machine, with several modes: what is chosen is as good as the best
 // within 5 %, mostly (96 of 100).
 TEST(ModelTunerProperty, ChoosesWithinFivePerCentOfTheBest) {

@@ -23,7 +23,7 @@ double Never(const Candidate&, int64_t) { return 1; }
 
 // Searches among candidates whose scores are known, on a machine with noise.
 absl::StatusOr<SearchResult> Find(SimulatedMachine& machine, const std::vector<double>& scores,
-                                  absl::Duration budget) {
+                                  absl::Duration budget, const Search::Left& left = nullptr) {
   Search search(
       {}, machine.clock(),
       [&](size_t candidate, absl::Duration length) -> absl::StatusOr<double> {
@@ -32,7 +32,7 @@ absl::StatusOr<SearchResult> Find(SimulatedMachine& machine, const std::vector<d
         machine.clock().Advance(length + absl::Milliseconds(15));
         return score;
       },
-      nullptr);
+      left);
   return search.Find(scores.size(), machine.clock().Now() + budget);
 }
 
@@ -96,14 +96,9 @@ TEST(Search, NobodyCanBeRun) {
 TEST(Search, TellsWhoIsLeft) {
   SimulatedMachine machine(1, kQuiet, 0, Never);
   std::vector<std::vector<size_t>> left;
-  Search search(
-      {}, machine.clock(),
-      [&](size_t candidate, absl::Duration length) -> absl::StatusOr<double> {
-        machine.clock().Advance(length);
-        return 1.0 + static_cast<double>(candidate);
-      },
-      [&](const std::vector<size_t>& those) { left.push_back(those); });
-  ASSERT_TRUE(search.Find(3, machine.clock().Now() + absl::Minutes(1)).ok());
+  ASSERT_TRUE(Find(machine, {1, 2, 3}, absl::Minutes(1), [&](const std::vector<size_t>& those) {
+                left.push_back(those);
+              }).ok());
   ASSERT_FALSE(left.empty());
   EXPECT_THAT(left.back(), ElementsAre(2));
 }

@@ -74,7 +74,7 @@ class SimulatedMachine final : public Measurer {
     return trial;
   }
 
-  void Keep(absl::Span<const Candidate> candidates) override {
+  void Keep(absl::Span<const Candidate> candidates, absl::Time) override {
     kept_.assign(candidates.begin(), candidates.end());
   }
 

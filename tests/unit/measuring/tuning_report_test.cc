@@ -6,6 +6,10 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "tests/unit/hardware/file_tree.h"
 
 namespace millrace {
 namespace {
@@ -75,7 +79,29 @@ TEST(TuningReport, PlanHasWhatWasFound) {
   EXPECT_EQ(plan.models[0].sha256, "abc");
   EXPECT_EQ(plan.models[0].objective, "throughput");
   EXPECT_EQ(plan.models[0].best.replicas, 2);
-  EXPECT_EQ(plan.models[0].rows_per_second, 200);
+  EXPECT_EQ(plan.models[0].figures->rows_per_second, 200);
+  EXPECT_EQ(plan.models[0].figures->p99, absl::Milliseconds(5));
+}
+
+TEST(TuningReport, FiguresInAPlanAreThoseOfWhatWasChosen) {
+  TuningReport report = Report();
+  TunedVersion& tuned = report.models[0];
+  tuned.chosen = tuned.tuning.measured[1].candidate;
+  EXPECT_EQ(PlanOf(report).models[0].figures->rows_per_second, 150);
+  tuned.chosen.replicas = 7;  // Between two that were measured.
+  EXPECT_EQ(PlanOf(report).models[0].figures, std::nullopt);
+}
+
+TEST(TuningReport, WhatWasVerifiedOfTheBestAloneIsNotSaidOfAShare) {
+  TuningReport report = Report();
+  report.objective = {.goal = Objective::Goal::kSlo, .limit = absl::Milliseconds(50)};
+  TunedVersion& tuned = report.models[0];
+  tuned.tuning.verified = {.rows_per_second = 90, .p50 = {}, .p99 = absl::Milliseconds(40)};
+  EXPECT_EQ(PlanOf(report).models[0].figures->rows_per_second, 90);
+  EXPECT_THAT(FormatReport(report), HasSubstr("  90 requests/s at random, with a p99 of 40 ms\n"));
+  tuned.chosen = tuned.tuning.measured[1].candidate;
+  EXPECT_EQ(PlanOf(report).models[0].figures, std::nullopt);
+  EXPECT_THAT(FormatReport(report), HasSubstr("40 ms, alone; in its share it wasn't measured\n"));
 }
 
 TEST(TuningReport, NewerPlansComeAfterOthersAndReplaceTheirOwn) {
@@ -89,9 +115,25 @@ TEST(TuningReport, NewerPlansComeAfterOthersAndReplaceTheirOwn) {
   EXPECT_EQ(merged.models[0].model, "other");
   EXPECT_EQ(merged.models[1].sha256, "another file");
   EXPECT_EQ(merged.models[2].sha256, "abc");
-  // What was found on another machine doesn't count here.
-  known.machine.cores = 4;
-  EXPECT_EQ(Merge(known, PlanOf(Report())).models.size(), 1);
+}
+
+TEST(TuningReport, PlanOfAnotherMachineIsLeftAsItIs) {
+  const FileTree tree;
+  const std::string path = (tree.root() / "plan.json").string();
+  TuningReport report = Report();
+  report.models[0].sha256 = std::string(64, 'a');
+  EXPECT_TRUE(CheckPlans({}, report.machine, path).ok()) << "there is none yet";
+  ASSERT_TRUE(WritePlans(report, path).ok());
+  EXPECT_TRUE(CheckPlans({}, report.machine, path).ok());
+  const TunedPlan before = *ReadPlanFile(path);
+
+  report.machine.cores = 4;
+  EXPECT_TRUE(absl::IsFailedPrecondition(CheckPlans({}, report.machine, path)));
+  const absl::Status written = WritePlans(report, path).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(written));
+  EXPECT_THAT(std::string(written.message()),
+              HasSubstr("was measured on another machine (2 cores instead of 4 cores)"));
+  EXPECT_EQ(*ReadPlanFile(path), before);
 }
 
 }  // namespace

@@ -102,7 +102,9 @@ TEST_F(PromtoolTest, AcceptsAServerWithModels) {
   busy->SetGauges([] {
     ModelGauges gauges;
     gauges.replicas.push_back({.index = 0, .device = "cpu"});
-    gauges.costs.push_back({.shape = "3x224x224", .replica_kind = "cpu"});
+    gauges.costs.resize(1);
+    gauges.costs[0].shape = "3x224x224";
+    gauges.costs[0].replica_kind = "cpu";
     return gauges;
   });
   busy->RecordRequest({});

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "server/hardware/hardware.h"
 #include "server/placement/placement.h"
@@ -116,53 +117,44 @@ void ExpectPlan(const Machine& machine, const Expected& expected, PlacementOptio
   EXPECT_EQ(plan.warnings.size(), expected.warnings);
 }
 
-constexpr char kOneCore[] = R"(
+// The table of a machine without GPUs whose replicas float: where the detector, the classifier and
+// the transform workers are as many as fit.
+std::string Floating(const std::string& detector, const std::string& classifier) {
+  return absl::StrFormat(R"(
 model              version  engine       replica  device  cores  threads  numbers
-detector           1        torchscript  0        cpu     any    1        automatic
-classifier         1        torchscript  0        cpu     any    2        configured
+detector           1        torchscript  %-7s  cpu     any    1        automatic
+classifier         1        torchscript  %-7s  cpu     any    2        configured
 tracker            1        torchscript  0-1      cpu     any    1        configured
 embedder           1        aotinductor  0        cpu     any    1        configured
 elastic            1        torchscript  0-1      cpu     any    1        automatic
-transform workers  -        -            0        cpu     any    1        -
-)";
-constexpr char kTwoCores[] = R"(
-model              version  engine       replica  device  cores  threads  numbers
-detector           1        torchscript  0-1      cpu     any    1        automatic
-classifier         1        torchscript  0        cpu     any    2        configured
-tracker            1        torchscript  0-1      cpu     any    1        configured
-embedder           1        aotinductor  0        cpu     any    1        configured
-elastic            1        torchscript  0-1      cpu     any    1        automatic
-transform workers  -        -            0-1      cpu     any    1        -
-)";
+transform workers  -        -            %-7s  cpu     any    1        -
+)",
+                         detector, classifier, detector);
+}
 
 // The tracker asks for two replicas, the classifier for two threads: both get them, with a warning.
-TEST(Fleet, OneCore) { ExpectPlan(Machine(1), {.table = kOneCore, .spares = 0, .warnings = 2}); }
+TEST(Fleet, OneCore) {
+  ExpectPlan(Machine(1), {.table = Floating("0", "0"), .spares = 0, .warnings = 2});
+}
 
 TEST(Fleet, HalfACore) {
-  ExpectPlan(Machine(8).Quota("50000 100000"), {.table = kOneCore, .spares = 0, .warnings = 2});
+  ExpectPlan(Machine(8).Quota("50000 100000"),
+             {.table = Floating("0", "0"), .spares = 0, .warnings = 2});
 }
 
 TEST(Fleet, OneAndAHalfCores) {
-  ExpectPlan(Machine(8).Quota("150000 100000"), {.table = kOneCore, .spares = 0, .warnings = 2});
+  ExpectPlan(Machine(8).Quota("150000 100000"),
+             {.table = Floating("0", "0"), .spares = 0, .warnings = 2});
 }
 
-TEST(Fleet, TwoCores) { ExpectPlan(Machine(2), {.table = kTwoCores, .spares = 0}); }
+TEST(Fleet, TwoCores) { ExpectPlan(Machine(2), {.table = Floating("0-1", "0"), .spares = 0}); }
 
 TEST(Fleet, QuotaOfTwoCores) {
-  ExpectPlan(Machine(16).Quota("200000 100000"), {.table = kTwoCores, .spares = 0});
+  ExpectPlan(Machine(16).Quota("200000 100000"), {.table = Floating("0-1", "0"), .spares = 0});
 }
 
 TEST(Fleet, SixteenCoresWithSmt) {
-  ExpectPlan(Machine(8, 2), {.table = R"(
-model              version  engine       replica  device  cores  threads  numbers
-detector           1        torchscript  0-15     cpu     any    1        automatic
-classifier         1        torchscript  0-7      cpu     any    2        configured
-tracker            1        torchscript  0-1      cpu     any    1        configured
-embedder           1        aotinductor  0        cpu     any    1        configured
-elastic            1        torchscript  0-1      cpu     any    1        automatic
-transform workers  -        -            0-15     cpu     any    1        -
-)",
-                             .spares = 10});
+  ExpectPlan(Machine(8, 2), {.table = Floating("0-15", "0-7"), .spares = 10});
 }
 
 TEST(Fleet, SixteenCoresWithSmtPinned) {
@@ -205,16 +197,7 @@ transform workers  -        -            0-15     cpu     0-15   1        -
 }
 
 TEST(Fleet, ThirtyTwoCoresWithSmtAndNuma) {
-  ExpectPlan(Machine(16, 2, 2), {.table = R"(
-model              version  engine       replica  device  cores  threads  numbers
-detector           1        torchscript  0-31     cpu     any    1        automatic
-classifier         1        torchscript  0-15     cpu     any    2        configured
-tracker            1        torchscript  0-1      cpu     any    1        configured
-embedder           1        aotinductor  0        cpu     any    1        configured
-elastic            1        torchscript  0-1      cpu     any    1        automatic
-transform workers  -        -            0-31     cpu     any    1        -
-)",
-                                 .spares = 10});
+  ExpectPlan(Machine(16, 2, 2), {.table = Floating("0-31", "0-15"), .spares = 10});
 }
 
 // 22 and 24 are the siblings of 6 and 8.

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -226,6 +227,22 @@ TEST_F(ModelDirectoryTest, APackageBesideTheModelIsPartOfTheVersion) {
   const std::string before = Scan()[0].versions[0].stamp;
   Write("models/a/1/model.pt2", "newer");
   EXPECT_NE(Scan()[0].versions[0].stamp, before);
+}
+
+TEST_F(ModelDirectoryTest, AVersionHasAFileForEachEngineThatItCanRunOn) {
+  WriteModel("models/a");
+  const ModelVersion script = Scan()[0].versions[0];
+  EXPECT_EQ(VersionOn(script, EngineKind::kTorchScript)->path, script.path);
+  EXPECT_FALSE(VersionOn(script, EngineKind::kAotInductor));
+  Write("models/a/1/model.pt2", "");
+  const ModelVersion both = Scan()[0].versions[0];
+  EXPECT_EQ(VersionOn(both, EngineKind::kTorchScript)->path, script.path);
+  const std::optional<ModelVersion> package = VersionOn(both, EngineKind::kAotInductor);
+  ASSERT_TRUE(package);
+  EXPECT_EQ(package->path, Path("models/a/1/model.pt2"));
+  EXPECT_EQ(package->engine, EngineKind::kAotInductor);
+  EXPECT_FALSE(VersionOn(*package, EngineKind::kTorchScript));
+  EXPECT_EQ(RepositoryOf(both), Path("models"));
 }
 
 TEST_F(ModelDirectoryTest, APackageIsNotGivenAModeThatItWasNotCompiledFor) {

@@ -43,7 +43,7 @@ class PlacementBookTest : public testing::Test {
  protected:
   std::shared_ptr<const PlacementClaim> Place(const ModelPlacementConfig& model,
                                               const PlacementClaim* leaving = nullptr) {
-    return *book_.Place({model}, {leaving}).front();
+    return *book_.Place({model}, /*measured_cores=*/4, {leaving}).front();
   }
 
   std::vector<ReplicaPlacement> ReplicasOf(const std::shared_ptr<const PlacementClaim>& claim) {
@@ -158,6 +158,18 @@ TEST_F(PlacementBookTest, ClaimsOfOneVersionKeepWhatWasMeasuredForEach) {
   for (const auto& claim : {old, newer, newest}) EXPECT_THAT(ReplicasOf(claim), SizeIs(8));
 }
 
+TEST_F(PlacementBookTest, WhatWasMeasuredForTheBudgetOfBeforeCountsWhenThatIsBack) {
+  ModelPlacementConfig model = Model("a", std::nullopt);
+  model.intra_op_threads.reset();
+  model.measured = {.replicas = 1, .threads = 2};
+  book_.Replan(Cpus(8).cpu);  // While somebody looks up what was measured for 4 cores.
+  const auto any = *book_.Place({model}, /*measured_cores=*/4, {}).front();
+  EXPECT_THAT(ReplicasOf(any), SizeIs(8));
+  book_.Replan(Cpus(4).cpu);
+  ASSERT_THAT(ReplicasOf(any), SizeIs(1));
+  EXPECT_EQ(ReplicasOf(any)[0].threads, 2);
+}
+
 TEST_F(PlacementBookTest, FractionOfACoreIsSeenAndMovesNobody) {
   const auto any = Place(Model("a", std::nullopt));
   const std::vector<ReplicaPlacement> before = ReplicasOf(any);
@@ -196,14 +208,14 @@ TEST_F(PlacementBookTest, PlanDependsOnNoBudgetButTheLast) {
     machine.cpu = some_budget();
     CoreLeases leases(machine.cpu.slots());
     PlacementBook book(machine, {}, leases);
-    const auto claims = book.Place(models, {});
+    const auto claims = book.Place(models, 0, {});
     for (int i = number(1, 3); i > 0; --i) {
       machine.cpu = some_budget();
       book.Replan(machine.cpu);
     }
     CoreLeases fresh_leases(machine.cpu.slots());
     PlacementBook fresh(machine, {}, fresh_leases);
-    const auto fresh_claims = fresh.Place(models, {});
+    const auto fresh_claims = fresh.Place(models, 0, {});
     for (size_t i = 0; i < models.size(); ++i) {
       const ModelPlan plan = book.PlanOf(**claims[i]);
       EXPECT_EQ(plan.places(), fresh.PlanOf(**fresh_claims[i]).places());
@@ -214,7 +226,7 @@ TEST_F(PlacementBookTest, PlanDependsOnNoBudgetButTheLast) {
 }
 
 TEST_F(PlacementBookTest, ModelThatCantBePlacedHindersNoOther) {
-  const auto places = book_.Place({Model("a", 0), Model("b", 1)}, {});
+  const auto places = book_.Place({Model("a", 0), Model("b", 1)}, 0, {});
   EXPECT_TRUE(absl::IsInvalidArgument(places[0].status()));
   EXPECT_TRUE(places[1].ok());
 }

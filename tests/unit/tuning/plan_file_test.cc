@@ -34,11 +34,11 @@ TunedPlan Plan() {
   model.best.mode->bfloat16 = true;
   model.best.mode->channels_last = true;
   model.best.mode->wait = ThreadWait::kActive;
-  model.rows_per_second = 31.25;
-  model.p99 = absl::Microseconds(81500);
+  model.figures = {.rows_per_second = 31.25, .p99 = absl::Microseconds(81500)};
   plan.models.push_back(model);
   model.sha256 = std::string(64, 'b');  // The same model's next version.
   model.best = {.replicas = 1, .threads = 1, .most_rows = 0, .mode = std::nullopt};
+  model.figures = std::nullopt;
   plan.models.push_back(model);
   return plan;
 }
@@ -126,6 +126,7 @@ TEST_F(PlanFileTest, WhatIsUnknownOrWrongIsNamedWithItsPlace) {
       {"\"cores\": 1.5", "\"cores\": \"many\"", "'machine.cores': \"many\" came"},
       {"\"NVIDIA L4\"", "7", "'machine.gpus': 7 came"},
       {"\"p99_seconds\": 0.0815", "\"p99_seconds\": 1e300", "'models[0].p99_seconds'"},
+      {"\"p99_seconds\": 0.0815,", "", "'models[0].p99_seconds': missing"},
       {"\"millrace_plan\": 1", "\"millrace_plan\": 2",
        "'millrace_plan': 2 came, expected a whole number from 1 to 1"},
       {"\"objective\": \"slo 50ms\",", "", "'models[0].objective': missing"},
