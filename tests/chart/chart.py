@@ -28,7 +28,7 @@ needs_helm = pytest.mark.skipif(HELM is None, reason="there is no helm in .cache
 
 def helm(*arguments):
     return subprocess.run([HELM, *map(str, arguments)], capture_output=True, text=True,
-                          timeout=60, check=False)
+                          timeout=300, check=False)
 
 
 def template(*arguments, chart=CHART, version=LATEST, apis=APIS):

@@ -639,6 +639,19 @@ def test_the_adapter_offers_the_metric_that_the_hpa_asks_for():
     assert rule["name"]["as"] == metric["name"]
     assert rule["seriesQuery"].startswith(metric["name"] + "{")
     assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
+    assert rule["metricsQuery"].startswith("sum by (<<.GroupBy>>)")
+
+
+def test_models_are_added_up_or_the_largest_counts():
+    for combine in ("sum", "max"):
+        settings = ("--set", f"autoscaling.combine={combine}")
+        config = chart.only(chart.rendered("cpu", *settings), "ConfigMap",
+                            f"{chart.RELEASE}-millrace-adapter")
+        rule, = yaml.safe_load(config["data"]["config.yaml"])["rules"]
+        assert rule["metricsQuery"].startswith(f"{combine} by (<<.GroupBy>>)")
+        trigger, = chart.only(chart.rendered("keda", *settings),
+                              "ScaledObject")["spec"]["triggers"]
+        assert trigger["metadata"]["query"].startswith(f"sum({combine} by (pod) (")
 
 
 def test_keda_takes_no_answer_for_no_demand():

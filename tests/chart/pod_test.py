@@ -38,7 +38,7 @@ def as_user(user, *groups):
 
 def run_cli(container, url, *, prefix=()):
     """Runs a container of the command line, with another address for its server."""
-    arguments = [re.sub(r"^(--url=)?(unix:/.*|[a-z-]+:\d+)$", rf"\1{url}", each)
+    arguments = [re.sub(r"^(--url=)?(unix:/.*|[a-z-]+:\d+)$", rf"\g<1>{url}", each)
                  for each in container["args"]]
     assert arguments != container["args"]
     return subprocess.run([*prefix, str(BIN / "millrace"), *arguments], capture_output=True,
