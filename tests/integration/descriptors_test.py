@@ -33,7 +33,7 @@ def test_load_and_restart_that_lack_descriptors_fail_and_the_model_serves_on(ser
     assert_serves(server, 0)
     load = service_pb2.RepositoryModelLoadRequest(model_name="identity")
     with server.descriptors_left(left):
-        for operation in (lambda: server.stub.RepositoryModelLoad(load),
+        for operation in (lambda: server.operator.RepositoryModelLoad(load),
                           lambda: admin.restart(model="identity", timeout=0.5)):
             with contextlib.suppress(grpc.RpcError):
                 operation()
