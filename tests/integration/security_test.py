@@ -209,8 +209,7 @@ def test_stock_clients_and_our_own_speak_tls(tmp_path, authority):
         ran = cli(server, "health", "--url", server.address, "--connect-timeout", "2")
         assert ran.returncode == 2
         ran = cli(server, "health", "--url", server.address, "--tls-ca", "/nowhere")
-        assert ran.returncode == 2 or "/nowhere" in ran.stderr
-        assert "/nowhere" in ran.stderr
+        assert ran.returncode != 0 and "/nowhere" in ran.stderr
 
 
 @pytest.mark.parametrize("flags, said", [
@@ -421,10 +420,10 @@ def test_connections_are_bounded_in_all_and_per_peer(tmp_path):
             def opens(source="127.0.0.1"):
                 peer = opened.enter_context(socket.create_connection(
                     (host, int(port)), timeout=10, source_address=(source, 0)))
-                peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
                 try:
+                    peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
                     return peer.recv(1) != b""  # The server's settings.
-                except ConnectionResetError:
+                except (ConnectionResetError, BrokenPipeError):
                     return False
 
             assert opens() and opens()  # With that of the channel, three.
