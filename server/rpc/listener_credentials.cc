@@ -51,9 +51,10 @@ grpc_ssl_certificate_config_reload_status ListenerCredentials::FetchCertificate(
   if (now == credentials.fetched_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
   const grpc_ssl_pem_key_cert_pair pair = {.private_key = now->key.c_str(),
                                            .cert_chain = now->chain.c_str()};
-  const std::string& authorities = now->client_authorities;
-  *config = grpc_ssl_server_certificate_config_create(
-      authorities.empty() ? nullptr : authorities.c_str(), &pair, 1);
+  // gRPC insists on authorities, also where no certificate is asked for: then they are for nothing.
+  const std::string& authorities =
+      now->client_authorities.empty() ? now->chain : now->client_authorities;
+  *config = grpc_ssl_server_certificate_config_create(authorities.c_str(), &pair, 1);
   if (*config == nullptr) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_FAIL;
   credentials.fetched_ = std::move(now);
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
