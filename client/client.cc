@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/credentials.h"
 #include "client/stream_call.h"
 #include "client/wire.h"
 #include "grpcpp/grpcpp.h"
@@ -76,6 +77,7 @@ std::vector<TensorMetadata> FromMessages(
 
 struct Client::Connection {
   std::shared_ptr<grpc::Channel> channel;
+  std::shared_ptr<TokenFile> token;  // Null: none.
   std::unique_ptr<inference::GRPCInferenceService::Stub> inference;
   std::unique_ptr<grpc::health::v1::Health::Stub> health;
 
@@ -88,6 +90,9 @@ struct Client::Connection {
     const absl::Time deadline = absl::Now() + options.timeout;
     for (int attempt = 1;; ++attempt) {
       grpc::ClientContext context;
+      if (token != nullptr) {
+        if (absl::Status status = token->AddTo(context); !status.ok()) return status;
+      }
       AddMetadata(metadata, context);
       AddMetadata(options.metadata, context);
       context.set_deadline(DeadlineAfter(deadline - absl::Now()));
@@ -117,9 +122,15 @@ Client::~Client() = default;
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& address,
                                                         ClientOptions options) {
   if (absl::Status status = CheckAddress(address); !status.ok()) return status;
+  const auto credentials = ChannelCredentials(options.tls);
+  if (!credentials.ok()) return credentials.status();
   auto connection = std::make_unique<Connection>();
-  connection->channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
-                                                  ChannelArguments(options));
+  if (!options.token_file.empty()) {
+    connection->token = std::make_shared<TokenFile>(options.token_file);
+    const absl::StatusOr<std::string> token = connection->token->Get();
+    if (!token.ok()) return absl::InvalidArgumentError(token.status().message());
+  }
+  connection->channel = grpc::CreateCustomChannel(address, *credentials, ChannelArguments(options));
   connection->inference = inference::GRPCInferenceService::NewStub(connection->channel);
   connection->health = grpc::health::v1::Health::NewStub(connection->channel);
   const absl::Duration timeout = options.connect_timeout;
@@ -129,7 +140,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& addre
                                                absl::FormatDuration(timeout),
                                                "; is it running, and does it listen there "
                                                "(millrace-server --grpc-listen ",
-                                               address, ")?"));
+                                               address, ")", options.tls ? ", with TLS" : "", "?"));
   }
   return std::unique_ptr<Client>(new Client(std::move(connection), std::move(options)));
 }
@@ -148,8 +159,8 @@ absl::StatusOr<Response> Client::Infer(Request request, const CallOptions& optio
 std::unique_ptr<Stream> Client::OpenStream(StreamOptions options) {
   options.metadata.insert(options.metadata.begin(), options_.metadata.begin(),
                           options_.metadata.end());
-  return std::unique_ptr<Stream>(
-      new Stream(std::make_unique<Stream::Call>(connection_->channel, std::move(options))));
+  return std::unique_ptr<Stream>(new Stream(std::make_unique<Stream::Call>(
+      connection_->channel, connection_->token, std::move(options))));
 }
 
 absl::StatusOr<bool> Client::IsServing(const std::string& service, const CallOptions& options) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,23 @@
 namespace millrace {
 inline namespace client {
 
+// Files in PEM. They are read when the client connects; one that connects later reads them anew.
+struct TlsOptions {
+  // Authorities, one of which must have signed the server's certificate. Empty: the system's.
+  std::string ca_file = {};
+  // The client's own certificate and its key, where the server demands one; else both empty.
+  std::string certificate_file = {};
+  std::string key_file = {};
+};
+
 // How a Client reaches its server.
 struct ClientOptions {
+  // With TLS, where it is set. The server's certificate must be for the host of the address.
+  std::optional<TlsOptions> tls = std::nullopt;
+  // A file whose first line is the token that every call and stream brings
+  // (`authorization: Bearer ...`). It is read again when it is older than ten seconds, so that it
+  // can be changed while the client runs. Empty: none. Beyond your own machine a token needs TLS.
+  std::string token_file = {};
   // Sent with every call and stream.
   Metadata metadata = {};
   // How long Connect() waits for the server; zero: it doesn't wait, and the first call connects.
@@ -80,8 +96,8 @@ struct ModelMetadata {
 class Client {
  public:
   // Connects to `address`: "host:port" ("127.0.0.1:8001", "[::1]:8001") or "unix:/path".
-  // INVALID_ARGUMENT when it is neither; UNAVAILABLE when nobody answers within
-  // `options.connect_timeout`.
+  // INVALID_ARGUMENT when it is neither, and when a file of the options can't be used; UNAVAILABLE
+  // when nobody answers within `options.connect_timeout`.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(const std::string& address,
                                                          ClientOptions options = {});
   ~Client();

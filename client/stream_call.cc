@@ -57,8 +57,10 @@ absl::Status CancelledStatus() {
 
 }  // namespace
 
-Stream::Call::Call(std::shared_ptr<grpc::Channel> channel, StreamOptions options)
-    : options_(std::move(options)),
+Stream::Call::Call(std::shared_ptr<grpc::Channel> channel, std::shared_ptr<TokenFile> token,
+                   StreamOptions options)
+    : token_(std::move(token)),
+      options_(std::move(options)),
       window_(options_.window > 0 ? options_.window : kDefaultWindow),
       deadline_(absl::Now() + options_.timeout),
       stub_(inference::GRPCInferenceService::NewStub(channel)),
@@ -151,13 +153,16 @@ void Stream::Call::Run() {
 // One gRPC call from start to end; OK when it ended in good order with every request answered.
 absl::Status Stream::Call::RunConnection() {
   if (absl::Status status = CheckMetadata(options_.metadata); !status.ok()) return status;
-  if (!StartConnection()) return CancelledStatus();
+  if (absl::Status status = StartConnection(); !status.ok()) return status;
   HandleCompletions();
   return EndOfConnection();
 }
 
-bool Stream::Call::StartConnection() {
+absl::Status Stream::Call::StartConnection() {
   auto connection = std::make_unique<Connection>();
+  if (token_ != nullptr) {
+    if (absl::Status status = token_->AddTo(connection->context); !status.ok()) return status;
+  }
   AddMetadata(options_.metadata, connection->context);
   AddMetadata(TermsOf(options_), connection->context);
   connection->context.set_deadline(DeadlineAfter(deadline_ - absl::Now()));
@@ -166,10 +171,10 @@ bool Stream::Call::StartConnection() {
   // find a new server only every five seconds.
   connection->context.set_wait_for_ready(drained_at_.has_value());
   std::lock_guard lock(mutex_);
-  if (cancelled_) return false;
+  if (cancelled_) return CancelledStatus();
   sent_ = 0;
   connection_ = std::move(connection);
-  return true;
+  return absl::OkStatus();
 }
 
 void Stream::Call::HandleCompletions() {

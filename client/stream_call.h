@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "client/credentials.h"
 #include "client/stream.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/grpc_service.grpc.pb.h"
@@ -39,7 +40,9 @@ inline namespace client {
 //  4. The callback runs, and messages are written, without holding `mutex_`.
 class Stream::Call {
  public:
-  Call(std::shared_ptr<grpc::Channel> channel, StreamOptions options);
+  // `token` is null where the stream brings none.
+  Call(std::shared_ptr<grpc::Channel> channel, std::shared_ptr<TokenFile> token,
+       StreamOptions options);
   ~Call();
 
   absl::Status Send(Request request);
@@ -79,7 +82,7 @@ class Stream::Call {
 
   void Run();
   absl::Status RunConnection();
-  bool StartConnection();
+  absl::Status StartConnection();
   void HandleCompletions();
   bool NextCompletion(void** tag, bool* ok);
   void Abandon(absl::Status error);
@@ -98,6 +101,7 @@ class Stream::Call {
   bool WaitBeforeReconnecting();
   void End(absl::Status status);
 
+  const std::shared_ptr<TokenFile> token_;
   const StreamOptions options_;
   const size_t window_;
   const absl::Time deadline_;

@@ -9,6 +9,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "client/cli/session.h"
+#include "client/credentials.h"
+#include "client/wire.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "proto/admin.grpc.pb.h"
@@ -27,9 +29,20 @@ struct AdminOptions {
 // One call to the service; a connection that doesn't come about in time is an error of its own.
 class AdminCall {
  public:
-  AdminCall(const Session& session, const AdminOptions& options)
-      : channel_(grpc::CreateChannel(session.url, grpc::InsecureChannelCredentials())),
-        stub_(v1::Admin::NewStub(channel_)) {
+  AdminCall(const Session& session, const AdminOptions& options) {
+    const ClientOptions reached = session.Options();
+    const auto credentials = ChannelCredentials(reached.tls);
+    status_ = credentials.status();
+    if (!status_.ok()) return;
+    channel_ = grpc::CreateChannel(session.url, *credentials);
+    stub_ = v1::Admin::NewStub(channel_);
+    status_ = CheckMetadata(reached.metadata);
+    if (!status_.ok()) return;
+    AddMetadata(reached.metadata, context_);
+    if (!reached.token_file.empty()) {
+      status_ = TokenFile(reached.token_file).AddTo(context_);
+      if (!status_.ok()) return;
+    }
     const absl::Duration patience = absl::Seconds(session.connect_timeout_seconds);
     connected_ = channel_->WaitForConnected(absl::ToChronoTime(absl::Now() + patience));
     context_.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(options.timeout_seconds)));
@@ -39,6 +52,7 @@ class AdminCall {
   template <typename Method, typename Request, typename Response, typename Print>
   int Run(const Session& session, Method method, const Request& request, Response response,
           Print print) {
+    if (!status_.ok()) return session.Fail(status_, kBadArguments);
     if (!connected_) {
       return session.Fail(
           absl::UnavailableError(absl::StrCat("nobody takes operators' calls at ", session.url,
@@ -56,8 +70,9 @@ class AdminCall {
   }
 
  private:
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::Admin::Stub> stub_;
+  absl::Status status_;  // Of the files.
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Admin::Stub> stub_;
   grpc::ClientContext context_;
   bool connected_ = false;
 };

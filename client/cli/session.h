@@ -32,11 +32,17 @@ struct Session {
   bool err_is_terminal = false;
   std::string url = "127.0.0.1:8001";
   double connect_timeout_seconds = 5;
+  bool tls = false;
+  TlsOptions tls_files;
+  std::string token_file;
   int exit_code = kSuccess;
 
   // Adds a command; `examples` end its help.
   CLI::App* AddCommand(const std::string& name, const std::string& description,
                        const std::string& examples);
+
+  // How `url` is reached.
+  ClientOptions Options() const;
 
   // Connects to `url`.
   absl::StatusOr<std::unique_ptr<Client>> Connect() const;

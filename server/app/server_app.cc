@@ -3,6 +3,7 @@
 #include "server/app/server_app.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,6 +48,20 @@ ModelControl ControlOf(const ServerConfig& config) {
   return control;
 }
 
+// Lets this process have as many file descriptors as it may ask for, and returns how many.
+int RaiseDescriptorLimit() {
+  rlimit limit = {};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const rlimit raised = {limit.rlim_max, limit.rlim_max};
+  if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+  return static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 30));
+}
+
+// A connection takes two; the rest is for models and files.
+int MostConnections(int configured, int descriptors) {
+  return configured > 0 ? configured : std::clamp(descriptors / 3, 1, 10000);
+}
+
 // A file that is named must be a plan; one for another machine is ignored later, and the log says
 // so.
 absl::StatusOr<MeasuredPlans::Options> PlansOf(const ServerConfig& config, const Hardware& hardware,
@@ -58,6 +73,22 @@ absl::StatusOr<MeasuredPlans::Options> PlansOf(const ServerConfig& config, const
   plans.file = config.plan;
   MILLRACE_RETURN_IF_ERROR(Annotate(ReadPlanFile(plans.file).status(), "--plan"));
   return plans;
+}
+
+// Of connections and calls at the door.
+std::vector<Sample> AccessSamples(const Listeners& listeners) {
+  const ConnectionAcceptor& acceptor = listeners.acceptor();
+  const DeniedCalls& denied = listeners.denied();
+  std::vector<Sample> samples = {
+      {&kConnections, {}, static_cast<double>(acceptor.open())},
+      {&kDeniedCallsTotal, {"unauthenticated"}, static_cast<double>(denied.unauthenticated)},
+      {&kDeniedCallsTotal, {"permission_denied"}, static_cast<double>(denied.permission_denied)}};
+  for (const ConnectionRefusal each : {ConnectionRefusal::kLimit, ConnectionRefusal::kPeerLimit,
+                                       ConnectionRefusal::kUser, ConnectionRefusal::kDescriptors}) {
+    samples.push_back(
+        {&kRefusedConnectionsTotal, {NameOf(each)}, static_cast<double>(acceptor.refused(each))});
+  }
+  return samples;
 }
 
 }  // namespace
@@ -215,9 +246,40 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
                                                    .trace_file_bytes = config_.trace_file_bytes,
                                                    .access_log_sample = config_.access_log},
                                                   Clock::Real()));
+  MILLRACE_RETURN_IF_ERROR(BuildRpc(cpu_slots));
+  health_ = std::make_unique<HealthMonitor>(HealthMonitor::Context{
+      .clock = &Clock::Real(),
+      .repository = repository_.get(),
+      .server_readiness = [this] { return readiness(); },
+      .tell = [this](const std::string& name,
+                     const absl::Status& readiness) { ShowHealth(name, readiness); }});
+  WarnOfExposure();
+  return absl::OkStatus();
+}
+
+absl::Status ServerApp::BuildRpc(int cpu_slots) {
+  const int descriptors = RaiseDescriptorLimit();
+  MILLRACE_ASSIGN_OR_RETURN(
+      credentials_, CredentialsStore::Create({.certificate_file = config_.tls_cert,
+                                              .key_file = config_.tls_key,
+                                              .client_authority_file = config_.tls_client_ca,
+                                              .token_file = config_.token_file},
+                                             Clock::Real()));
+  door_ = Door{.clock = &Clock::Real(),
+               .credentials = credentials_.get(),
+               .allowed_names = config_.tls_allowed_sans,
+               .unix = {.mode = config_.unix_mode, .allowed = config_.unix_allow_uids}};
+  const ControlService::Options control = {.version = MILLRACE_VERSION,
+                                           .ready = [this] { return readiness(); }};
   MILLRACE_ASSIGN_OR_RETURN(
       rpc_, RpcServer::Create(
-                {.listen = config_.grpc_listen,
+                {.listen = {.addresses = config_.grpc_listen,
+                            .limits = {.most = static_cast<size_t>(
+                                           MostConnections(config_.max_connections, descriptors)),
+                                       .most_per_peer =
+                                           static_cast<size_t>(config_.max_connections_per_peer)}},
+                 .reflection = config_.reflection == "all",
+                 .channelz = config_.channelz,
                  .io_threads = IoThreads(config_.io_threads, cpu_slots),
                  .max_message_bytes = config_.max_message_bytes,
                  .grpc_memory_bytes = static_cast<size_t>(config_.grpc_memory_bytes),
@@ -225,24 +287,37 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
                              .default_window = config_.stream_window,
                              .max_window = config_.max_stream_window,
                              .max_bytes = static_cast<size_t>(config_.max_stream_bytes)},
-                 .control = {.version = MILLRACE_VERSION, .ready = [this] { return readiness(); }}},
+                 .control = control},
                 {.clock = &Clock::Real(),
                  .repository = repository_.get(),
                  .metrics = metrics_.get(),
+                 .door = &*door_,
                  .tracer = tracer_.get()}));
   for (const std::string& address : rpc_->addresses()) LogInfo("gRPC listens on ", address);
-  health_ = std::make_unique<HealthMonitor>(HealthMonitor::Context{
-      .clock = &Clock::Real(),
-      .repository = repository_.get(),
-      .server_readiness = [this] { return readiness(); },
-      .tell = [this](const std::string& name,
-                     const absl::Status& readiness) { ShowHealth(name, readiness); }});
+  if (!config_.health_listen.empty()) {
+    MILLRACE_ASSIGN_OR_RETURN(probes_, HealthServer::Create(config_.health_listen, *door_));
+    for (const std::string& address : probes_->addresses()) LogInfo("probes ask ", address);
+  }
   if (config_.admin_listen.empty()) return absl::OkStatus();
   MILLRACE_ASSIGN_OR_RETURN(admin_, AdminServer::Create({.listen = config_.admin_listen,
-                                                         .drain = [] { kill(getpid(), SIGTERM); }},
-                                                        *repository_));
+                                                         .drain = [] { kill(getpid(), SIGTERM); },
+                                                         .reflection = config_.reflection != "off",
+                                                         .channelz = config_.channelz,
+                                                         .control = control},
+                                                        *repository_, *door_));
   for (const std::string& address : admin_->addresses()) LogInfo("operators call ", address);
   return absl::OkStatus();
+}
+
+// Once, whatever is open.
+void ServerApp::WarnOfExposure() const {
+  const std::vector<std::string>& exposed = rpc_->listeners().exposed();
+  if (exposed.empty()) return;
+  LogWarning("gRPC at ", absl::StrJoin(exposed, ", "),
+             " can be reached from other machines and has no TLS: whoever is on the way reads and "
+             "changes what goes over it",
+             credentials_->demands_tokens() ? ", and the tokens" : "",
+             "; give --tls-cert and --tls-key, or let something in front of it see to that");
 }
 
 void ServerApp::ShowMetrics(bool gpus) {
@@ -251,12 +326,18 @@ void ServerApp::ShowMetrics(bool gpus) {
       registry_, repository_->places());
   if (config_.triton_metrics) registry_.ShowTritonNames();
   registry_.AddSource([this] { return resources_->Collect(); });
-  registry_.AddSource([this] { return metrics_->Collect(); });
+  registry_.AddSource([this] {
+    if (const auto certificate = credentials_->certificate()) {
+      metrics_->SetTlsCertificateExpiry(certificate->not_after);
+    }
+    return metrics_->Collect();
+  });
   registry_.AddSource([this] {
     const MemoryBudget& memory = repository_->memory();
     return std::vector<Sample>{{&kQueueBytes, {}, static_cast<double>(memory.taken())},
                                {&kQueueBytesLimit, {}, static_cast<double>(memory.limit())}};
   });
+  registry_.AddSource([this] { return AccessSamples(rpc_->listeners()); });
   registry_.AddSource([this] {
     return std::vector<Sample>{
         {&kTransformWorkers, {}, static_cast<double>(transforms_->limit())},
@@ -275,9 +356,13 @@ absl::Status ServerApp::readiness() const {
 }
 
 void ServerApp::ShowHealth(const std::string& name, const absl::Status& state) {
-  rpc_->SetHealth(name, state.ok());
+  const auto show = [&](const std::string& service) {
+    rpc_->SetHealth(service, state.ok());
+    if (probes_ != nullptr) probes_->health().SetStatus(service, state.ok());
+  };
+  show(name);
   if (!name.empty()) return;
-  rpc_->SetHealth(kServiceName, state.ok());
+  show(kServiceName);
   if (!loaded_ || draining_ || shown_ready_ == state.ok()) return;
   shown_ready_ = state.ok();
   if (state.ok()) {
@@ -291,6 +376,7 @@ bool ServerApp::Stop() {
   draining_ = true;
   repository_->StopChanges();
   rpc_->DrainHealth();
+  if (probes_ != nullptr) probes_->health().Drain();
   LogInfo("not ready any more; serving goes on for ", absl::FormatDuration(config_.drain_delay),
           " until balancers have noticed");
   Clock::Real().SleepFor(config_.drain_delay);
@@ -308,6 +394,7 @@ ServerApp::~ServerApp() {
   if (health_ != nullptr) health_->Stop();
   balancer_.reset();
   admin_.reset();
+  probes_.reset();
   rpc_.reset();  // No request any more,
   http_.reset();
   repository_.reset();  // then no replica.

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/access/credentials_store.h"
 #include "server/app/core_balancer.h"
 #include "server/app/health_monitor.h"
 #include "server/app/resource_metrics.h"
@@ -22,6 +23,8 @@
 #include "server/repository/measured_plans.h"
 #include "server/repository/model_repository.h"
 #include "server/rpc/admin_server.h"
+#include "server/rpc/health_server.h"
+#include "server/rpc/listeners.h"
 #include "server/rpc/rpc_server.h"
 #include "server/tracing/request_tracer.h"
 #include "server/transform/transform_stage.h"
@@ -61,6 +64,8 @@ class ServerApp {
   // Measures the models that no plan has, before they are loaded.
   void TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans);
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);
+  absl::Status BuildRpc(int cpu_slots);
+  void WarnOfExposure() const;
   void ShowMetrics(bool gpus);
   absl::Status readiness() const;
   // Called by the health monitor, once at a time.
@@ -72,10 +77,13 @@ class ServerApp {
   std::unique_ptr<ServerMetrics> metrics_;
   std::unique_ptr<TransformStage> transforms_;
   std::unique_ptr<ModelRepository> repository_;
+  std::unique_ptr<CredentialsStore> credentials_;
+  std::optional<Door> door_;
   std::unique_ptr<ResourceMetrics> resources_;
   std::unique_ptr<RequestTracer> tracer_;
   std::unique_ptr<RpcServer> rpc_;
-  std::unique_ptr<AdminServer> admin_;  // Null where nobody may administer the server.
+  std::unique_ptr<AdminServer> admin_;    // Null where nobody may administer the server.
+  std::unique_ptr<HealthServer> probes_;  // Null where they have no address of their own.
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<HealthMonitor> health_;
   std::unique_ptr<CoreBalancer> balancer_;

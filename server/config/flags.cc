@@ -41,6 +41,71 @@ std::string CheckGrpcAddress(const std::string& text) {
   return ParseHostPort(text, &host, &port);
 }
 
+// "0660": octal digits.
+std::string ParseMode(const std::string& text, mode_t* mode) {
+  if (text.empty() || text.size() > 4 || text.find_first_not_of("01234567") != std::string::npos ||
+      std::stoul(text, nullptr, 8) > 0777) {
+    return absl::StrCat("'", text, "' is no mode; expected octal digits from 0 to 0777");
+  }
+  *mode = static_cast<mode_t>(std::stoul(text, nullptr, 8));
+  return "";
+}
+
+// Who may come in, and to what.
+void AddAccessFlags(CLI::App& app, ServerConfig& config) {
+  app.add_option("--tls-cert", config.tls_cert,
+                 "The server's certificate and those that lead to its authority, in PEM: gRPC at "
+                 "host:port is TLS then. Read again when it changes")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile);
+  app.add_option("--tls-key", config.tls_key, "The certificate's private key, in PEM")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile);
+  app.add_option("--tls-client-ca", config.tls_client_ca,
+                 "Authorities, in PEM, one of which must have signed a client's certificate; "
+                 "without it clients need none")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile);
+  app.add_option("--tls-allowed-san", config.tls_allowed_sans,
+                 "A subject alternative name (DNS name, URI, IP address) of client certificates "
+                 "that are let in; may be given several times; default: all that are signed")
+      ->type_name("NAME");
+  app.add_option("--token-file", config.token_file,
+                 "Bearer tokens, one of which every call needs but those of the health service: "
+                 "lines of classes (infer,read,admin) and a SHA-256. Read again when it changes")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile);
+  app.add_option("--max-connections", config.max_connections,
+                 "Connections that may be open at once; more are closed at once. 0: a third of the "
+                 "file descriptors that the process may have, at most 10000")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--max-connections-per-peer", config.max_connections_per_peer,
+                 "Those of one IPv4 address, IPv6 network (/64) or user at a unix socket")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--unix-mode",
+         [&config](const std::string& text) {
+           const std::string error = ParseMode(text, &config.unix_mode);
+           if (!error.empty()) throw CLI::ValidationError("--unix-mode", error);
+         },
+         "The mode of unix sockets' files, in octal; who may write may connect")
+      ->type_name("MODE")
+      ->default_str("0600");
+  app.add_option("--unix-allow-uid", config.unix_allow_uids,
+                 "A user who is let in at unix sockets; may be given several times; default: "
+                 "whoever the mode lets")
+      ->type_name("UID");
+  app.add_option("--reflection", config.reflection,
+                 "Where the reflection service is offered: admin (at --admin-listen), all (at "
+                 "--grpc-listen, too) or off")
+      ->check(CLI::IsMember({"admin", "all", "off"}))
+      ->capture_default_str();
+  app.add_flag("--channelz", config.channelz,
+               "Offer channelz, gRPC's own figures, at --admin-listen");
+}
+
 void AddServerFlags(CLI::App& app, ServerConfig& config) {
   app.option_defaults()->group("Models");
   app.add_option("--model-repository", config.model_repositories,
@@ -69,8 +134,9 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
       ->check(CheckGrpcAddress)
       ->capture_default_str();
   app.add_option("--admin-listen", config.admin_listen,
-                 "Where operators' calls (proto/admin.proto) are taken, which need no password: "
-                 "host:port or unix:/path; may be given several times; default: nowhere")
+                 "Where operators' calls are taken (proto/admin.proto, loading, unloading, "
+                 "reflection): host:port or unix:/path; may be given several times; default: "
+                 "nowhere")
       ->type_name("ADDRESS")
       ->check(CheckGrpcAddress);
   app.add_option_function<std::string>(
@@ -82,6 +148,13 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
          "Where /metrics, /livez and /readyz listen: host:port")
       ->type_name("ADDRESS")
       ->default_str("127.0.0.1:8002");
+  app.add_option("--health-listen", config.health_listen,
+                 "Where the health service alone is offered, without TLS and tokens, for probes: "
+                 "host:port or unix:/path; may be given several times")
+      ->type_name("ADDRESS")
+      ->check(CheckGrpcAddress);
+  app.option_defaults()->group("Access");
+  AddAccessFlags(app, config);
   app.option_defaults()->group("Processes and threads");
   AddWorkerProgram(app, &config.worker_program);
   app.add_option("--io-threads", config.io_threads,
@@ -218,6 +291,19 @@ void CheckServerFlags(const ServerConfig& config) {
   }
   if (config.tune_at_start > absl::ZeroDuration() && config.plan == "none") {
     throw CLI::ValidationError("--tune-at-start", "makes a plan, and --plan none takes none");
+  }
+  if (config.tls_cert.empty() != config.tls_key.empty()) {
+    throw CLI::ValidationError(config.tls_cert.empty() ? "--tls-key" : "--tls-cert",
+                               "--tls-cert and --tls-key need each other");
+  }
+  if (!config.tls_client_ca.empty() && config.tls_cert.empty()) {
+    throw CLI::ValidationError("--tls-client-ca", "needs --tls-cert and --tls-key");
+  }
+  if (!config.tls_allowed_sans.empty() && config.tls_client_ca.empty()) {
+    throw CLI::ValidationError("--tls-allowed-san", "needs --tls-client-ca");
+  }
+  if (config.channelz && config.admin_listen.empty()) {
+    throw CLI::ValidationError("--channelz", "needs --admin-listen");
   }
   if (config.watch_poll < absl::Milliseconds(10)) {
     throw CLI::ValidationError("--watch-poll", "expected 10ms or more");

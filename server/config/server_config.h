@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -16,7 +18,8 @@ namespace millrace {
 struct ServerConfig {
   std::vector<std::string> model_repositories;
   std::vector<std::string> grpc_listen = {"127.0.0.1:8001"};
-  std::vector<std::string> admin_listen;  // Empty: nobody can administer it from outside.
+  std::vector<std::string> admin_listen;   // Empty: nobody can administer it from outside.
+  std::vector<std::string> health_listen;  // Empty: the health service is on grpc_listen only.
   std::string http_host = "127.0.0.1";
   int http_port = 8002;
   std::string model_control = "none";    // Or "explicit", "watch".
@@ -36,6 +39,18 @@ struct ServerConfig {
   int64_t grpc_memory_bytes = 0;  // 0: no quota.
   int stream_names = 64;          // That have metrics of their own.
   bool triton_metrics = false;
+
+  std::string tls_cert;  // Files; empty: no TLS.
+  std::string tls_key;
+  std::string tls_client_ca;                  // Empty: clients need no certificate.
+  std::vector<std::string> tls_allowed_sans;  // Empty: any certificate that the CA has signed.
+  std::string token_file;                     // Empty: no token is needed.
+  int max_connections = 0;                    // 0: chosen by the limit of file descriptors.
+  int max_connections_per_peer = 1000;
+  mode_t unix_mode = 0600;
+  std::vector<uid_t> unix_allow_uids;  // Empty: whoever the mode lets.
+  std::string reflection = "admin";    // Or "all", "off".
+  bool channelz = false;
 
   std::vector<std::string> required_models;
   bool pin = false;

@@ -230,6 +230,18 @@ inline constexpr Metric kStreamsOpenedTotal = {"millrace_streams_opened_total",
 inline constexpr Metric kStreamHeldBytes = {
     "millrace_stream_held_bytes", MetricType::kGauge,
     "Bytes that streams hold: of requests that are undecided and of answers not yet written."};
+inline constexpr Metric kConnections = {"millrace_connections", MetricType::kGauge,
+                                        "Open connections, of clients of the inference service."};
+inline constexpr Metric kRefusedConnectionsTotal = {
+    "millrace_refused_connections_total",
+    MetricType::kCounter,
+    "Connections that were closed at once, by reason.",
+    {"reason"}};
+inline constexpr Metric kDeniedCallsTotal = {
+    "millrace_denied_calls_total",
+    MetricType::kCounter,
+    "Calls that were denied for what their caller is or isn't, by reason.",
+    {"reason"}};
 inline constexpr Metric kStreamMessagesTotal = {
     "millrace_stream_messages_total",
     MetricType::kCounter,
@@ -462,6 +474,9 @@ inline constexpr std::array kAllMetrics = {&kRequestsTotal,
                                            &kStreams,
                                            &kStreamsOpenedTotal,
                                            &kStreamHeldBytes,
+                                           &kConnections,
+                                           &kRefusedConnectionsTotal,
+                                           &kDeniedCallsTotal,
                                            &kStreamMessagesTotal,
                                            &kReorderBuffer,
                                            &kHeadOfLineWait,

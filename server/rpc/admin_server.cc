@@ -6,14 +6,18 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/ext/channelz_service_plugin.h"
 #include "grpcpp/server_builder.h"
 #include "grpcpp/server_context.h"
 #include "proto/admin.grpc.pb.h"
+#include "proto/reflection_v1.grpc.pb.h"
+#include "proto/reflection_v1alpha.grpc.pb.h"
+#include "server/base/check.h"
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
-#include "server/rpc/listening.h"
 #include "server/rpc/status_conversion.h"
 #include "server/rpc/transport.h"
 
@@ -22,6 +26,7 @@ namespace {
 
 constexpr int kMaxMessageBytes = 64 << 10;
 constexpr int kMaxThreads = 4;
+constexpr size_t kMostConnections = 100;
 constexpr absl::Duration kLongestCall = absl::Minutes(1);  // Where it has no deadline.
 
 // How long a call may take.
@@ -98,28 +103,71 @@ class AdminServer::Service final : public v1::Admin::Service {
 };
 
 AdminServer::AdminServer(Options options, ModelRepository& repository)
-    : service_(std::make_unique<Service>(repository, std::move(options.drain))) {}
+    : options_(std::move(options)),
+      service_(std::make_unique<Service>(repository, options_.drain)),
+      control_(gate_, inference_, repository, options_.control),
+      reflection_(gate_, {v1::Admin::service_full_name(),
+                          inference::GRPCInferenceService::service_full_name(),
+                          grpc::reflection::v1::ServerReflection::service_full_name(),
+                          grpc::reflection::v1alpha::ServerReflection::service_full_name()}) {}
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Create(Options options,
-                                                                 ModelRepository& repository) {
-  const std::vector<std::string> listen = options.listen;
+                                                                 ModelRepository& repository,
+                                                                 const Door& door) {
+  options.control.administers = true;
   std::unique_ptr<AdminServer> server(new AdminServer(std::move(options), repository));
+  MILLRACE_RETURN_IF_ERROR(server->Start(door));
+  return server;
+}
+
+absl::Status AdminServer::Start(const Door& door) {
+  if (options_.channelz) grpc::channelz::experimental::InitChannelzService();
   using Builder = grpc::ServerBuilder;
   Builder builder;
-  SetTransport(builder, kMaxMessageBytes);
+  SetTransport(builder, kMaxMessageBytes, options_.channelz);
   builder.SetSyncServerOption(Builder::SyncServerOption::NUM_CQS, 1);
   builder.SetSyncServerOption(Builder::SyncServerOption::MIN_POLLERS, 1);
   builder.SetSyncServerOption(Builder::SyncServerOption::MAX_POLLERS, 2);
   grpc::ResourceQuota quota("millrace-admin");
   quota.SetMaxThreads(kMaxThreads);
   builder.SetResourceQuota(quota);
-  builder.RegisterService(server->service_.get());
-  MILLRACE_ASSIGN_OR_RETURN(server->server_, Listen(builder, listen, &server->addresses_));
-  return server;
+  builder.RegisterService(service_.get());
+  builder.RegisterService(&inference_);
+  if (options_.reflection) {
+    builder.RegisterService(reflection_.v1());
+    builder.RegisterService(reflection_.v1alpha());
+  }
+  queues_.Add(builder, 1);
+  // Always checked: nobody waits for calls of the inference methods, which the service declares.
+  Listeners::Options listen = {
+      .addresses = options_.listen,
+      .offered = BitOf(MethodClass::kRead) | BitOf(MethodClass::kAdmin),
+      .always_check = true,
+      .limits = {.most = kMostConnections, .most_per_peer = kMostConnections}};
+  MILLRACE_ASSIGN_OR_RETURN(listeners_, Listeners::Open(std::move(listen), door, builder));
+  const CredentialsStore& store = *door.credentials;
+  if (listeners_->reaches_network() &&
+      !(store.uses_tls() && (store.demands_certificates() || store.demands_tokens()))) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "operators' calls are not taken from other machines (",
+        absl::StrJoin(options_.listen, ", "),
+        ") without TLS and a way to tell who calls: listen on the loopback or a unix socket, or "
+        "give --tls-cert, --tls-key and one of --tls-client-ca and --token-file"));
+  }
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr) return absl::InternalError("gRPC did not start; its log says why");
+  control_.Start(queues_.all()[0].get());
+  if (options_.reflection) reflection_.Start(queues_.all()[0].get());
+  queues_.Serve();
+  return listeners_->Start();
 }
 
 AdminServer::~AdminServer() {
+  reflection_.Shutdown();
+  if (listeners_ != nullptr) listeners_->Close();
   if (server_ != nullptr) server_->Shutdown(absl::ToChronoTime(WallTime()));
+  MILLRACE_CHECK(gate_.Close(Clock::Real(), absl::InfiniteFuture()),
+                 "An operator's call did not come back.");
 }
 
 }  // namespace millrace

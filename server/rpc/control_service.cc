@@ -128,10 +128,15 @@ class ControlService::Methods {
     Offer(gate, service, &Service::RequestModelConfig, &Methods::ModelConfig);
     Offer(gate, service, &Service::RequestModelStatistics, &Methods::ModelStatisticsOf);
     Offer(gate, service, &Service::RequestRepositoryIndex, &Methods::RepositoryIndex);
-    OfferWatched(gate, service, &Service::RequestRepositoryModelLoad,
-                 &Methods::RepositoryModelLoad);
-    OfferLater(gate, service, &Service::RequestRepositoryModelUnload,
-               &Methods::RepositoryModelUnload);
+    if (options_.administers) {
+      OfferWatched(gate, service, &Service::RequestRepositoryModelLoad,
+                   &Methods::RepositoryModelLoad);
+      OfferLater(gate, service, &Service::RequestRepositoryModelUnload,
+                 &Methods::RepositoryModelUnload);
+    } else {
+      Refuse(gate, service, &Service::RequestRepositoryModelLoad, ForOperators());
+      Refuse(gate, service, &Service::RequestRepositoryModelUnload, ForOperators());
+    }
     Refuse(gate, service, &Service::RequestSystemSharedMemoryStatus);
     Refuse(gate, service, &Service::RequestSystemSharedMemoryRegister);
     Refuse(gate, service, &Service::RequestSystemSharedMemoryUnregister);
@@ -185,11 +190,23 @@ class ControlService::Methods {
   template <typename Declaring, typename Request, typename Response>
   void Refuse(CallGate& gate, Service& service,
               RequestMethod<Declaring, Request, Response> method) {
-    Add<Declaring, Request, Response>(gate, service, method, [](const Request&, Response*) {
-      return grpc::Status(grpc::StatusCode::UNIMPLEMENTED,
-                          absl::StrCat("Millrace does not offer this method (it takes a ",
-                                       std::string(Request::descriptor()->name()), ")"));
-    });
+    Refuse(gate, service, method,
+           grpc::Status(grpc::StatusCode::UNIMPLEMENTED,
+                        absl::StrCat("Millrace does not offer this method (it takes a ",
+                                     std::string(Request::descriptor()->name()), ")")));
+  }
+
+  template <typename Declaring, typename Request, typename Response>
+  void Refuse(CallGate& gate, Service& service, RequestMethod<Declaring, Request, Response> method,
+              const grpc::Status& status) {
+    Add<Declaring, Request, Response>(gate, service, method,
+                                      [status](const Request&, Response*) { return status; });
+  }
+
+  static grpc::Status ForOperators() {
+    return grpc::Status(grpc::StatusCode::PERMISSION_DENIED,
+                        "models are loaded and unloaded by operators, at the addresses that the "
+                        "server's flag --admin-listen gives");
   }
 
   template <typename Declaring, typename Request, typename Response, typename ItsAnswer>

@@ -18,12 +18,13 @@ namespace millrace {
 
 // The methods of GRPCInferenceService that carry no tensors: liveness, readiness, metadata,
 // configs, statistics, the index, loading and unloading. What Millrace doesn't offer answers
-// UNIMPLEMENTED. Thread-safe.
+// UNIMPLEMENTED; what is for operators is refused where they aren't served. Thread-safe.
 // Outlives its calls: destroy it after the gate was closed.
 class ControlService {
  public:
   struct Options {
     std::string version;                  // Millrace's.
+    bool administers = false;             // Loads and unloads.
     std::function<absl::Status()> ready;  // Why the server isn't ready; OK when it is.
   };
 

@@ -14,10 +14,8 @@
 #include "server/base/check.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
-#include "server/rpc/completion_tag.h"
 #include "server/rpc/infer_call.h"
 #include "server/rpc/infer_stream.h"
-#include "server/rpc/listening.h"
 #include "server/rpc/transport.h"
 
 namespace millrace {
@@ -56,59 +54,63 @@ RpcServer::RpcServer(Options options, Context context)
                      .tracer = context_.tracer,
                      .limits = options_.streams},
       control_(gate_, service_, *context_.repository, options_.control),
-      health_(gate_),
-      reflection_(gate_, {inference::GRPCInferenceService::service_full_name(),
-                          grpc::health::v1::Health::service_full_name(),
-                          grpc::reflection::v1::ServerReflection::service_full_name(),
-                          grpc::reflection::v1alpha::ServerReflection::service_full_name()}) {}
+      health_(gate_) {
+  if (!options_.reflection) return;
+  reflection_ = std::make_unique<ReflectionService>(
+      gate_,
+      std::vector<std::string>{inference::GRPCInferenceService::service_full_name(),
+                               grpc::health::v1::Health::service_full_name(),
+                               grpc::reflection::v1::ServerReflection::service_full_name(),
+                               grpc::reflection::v1alpha::ServerReflection::service_full_name()});
+}
 
 std::string GrpcVersion() { return grpc::Version(); }
 
 RpcServer::~RpcServer() {
   if (!stopped_) Stop(context_.clock->Now());
-  MILLRACE_CHECK(io_threads_.empty(), "A call did not come back after it was cancelled.");
+  MILLRACE_CHECK(all_back_, "A call did not come back after it was cancelled.");
 }
 
 absl::Status RpcServer::Start() {
   gpr_set_log_function(TakeLogLine);
   grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
-  SetTransport(builder, options_.max_message_bytes);
+  SetTransport(builder, options_.max_message_bytes, options_.channelz);
   if (options_.grpc_memory_bytes > 0) {
     builder.SetResourceQuota(grpc::ResourceQuota("millrace").Resize(options_.grpc_memory_bytes));
   }
   builder.RegisterService(&service_);
   builder.RegisterService(health_.service());
-  builder.RegisterService(reflection_.v1());
-  builder.RegisterService(reflection_.v1alpha());
-  for (int i = 0; i < options_.io_threads; ++i) queues_.push_back(builder.AddCompletionQueue());
-  MILLRACE_ASSIGN_OR_RETURN(server_, Listen(builder, options_.listen, &addresses_));
-  for (const auto& queue : queues_) {
+  if (reflection_ != nullptr) {
+    builder.RegisterService(reflection_->v1());
+    builder.RegisterService(reflection_->v1alpha());
+  }
+  queues_.Add(builder, options_.io_threads);
+  Listeners::Options listen = options_.listen;
+  listen.offered =
+      BitOf(MethodClass::kOpen) | BitOf(MethodClass::kInfer) | BitOf(MethodClass::kRead);
+  MILLRACE_ASSIGN_OR_RETURN(listeners_,
+                            Listeners::Open(std::move(listen), *context_.door, builder));
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr) return absl::InternalError("gRPC did not start; its log says why");
+  for (const auto& queue : queues_.all()) {
     for (int i = 0; i < kUnaryAccepts; ++i) InferCall::Accept(infer_context_, queue.get());
     for (int i = 0; i < kStreamAccepts; ++i) {
       InferStream::Accept(infer_context_, open_streams_, queue.get());
     }
     for (int i = 0; i < kControlAccepts; ++i) control_.Start(queue.get());
     health_.Start(queue.get());
-    reflection_.Start(queue.get());
+    if (reflection_ != nullptr) reflection_->Start(queue.get());
   }
-  for (const auto& queue : queues_) {
-    io_threads_.push_back(
-        std::make_unique<Thread>("io", [this, raw = queue.get()] { ServeQueue(raw); }));
-  }
-  return absl::OkStatus();
-}
-
-void RpcServer::ServeQueue(grpc::ServerCompletionQueue* queue) {
-  void* tag;
-  bool ok;
-  while (queue->Next(&tag, &ok)) static_cast<CompletionTag*>(tag)->Complete(ok);
+  queues_.Serve();
+  return listeners_->Start();
 }
 
 bool RpcServer::Stop(absl::Time deadline) {
   stopped_ = true;
   health_.Shutdown();
-  reflection_.Shutdown();
+  if (reflection_ != nullptr) reflection_->Shutdown();
+  if (listeners_ != nullptr) listeners_->Close();
   // Streams end before their connections do. A connection that is closed while its client still
   // sends is reset, and the reset would overtake the last answers and the trailer.
   if (open_streams_.Drain()) {
@@ -123,11 +125,8 @@ bool RpcServer::Stop(absl::Time deadline) {
   }
   const absl::Time latest = std::max(deadline, context_.clock->Now()) + kCancelGrace;
   if (!gate_.Close(*context_.clock, latest)) return false;
-  for (const auto& queue : queues_) queue->Shutdown();
-  if (io_threads_.empty()) {  // Never started: nothing but the queues' own shutdown is in them.
-    for (const auto& queue : queues_) ServeQueue(queue.get());
-  }
-  io_threads_.clear();
+  queues_.Shutdown();
+  all_back_ = true;
   return in_time;
 }
 

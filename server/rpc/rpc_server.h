@@ -13,7 +13,6 @@
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/server.h"
 #include "server/base/clock.h"
-#include "server/base/thread.h"
 #include "server/metrics/server_metrics.h"
 #include "server/repository/model_repository.h"
 #include "server/rpc/call_gate.h"
@@ -21,8 +20,10 @@
 #include "server/rpc/control_service.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/infer_context.h"
+#include "server/rpc/listeners.h"
 #include "server/rpc/open_streams.h"
 #include "server/rpc/reflection_service.h"
+#include "server/rpc/served_queues.h"
 #include "server/tracing/request_tracer.h"
 
 namespace millrace {
@@ -31,7 +32,9 @@ namespace millrace {
 class RpcServer {
  public:
   struct Options {
-    std::vector<std::string> listen;  // host:port or unix:/path, at least one; port 0: any.
+    Listeners::Options listen;  // At least one address. What it offers is set by the server.
+    bool reflection = false;    // Offer it here, too.
+    bool channelz = false;      // Count for the administrative server's channelz.
     int io_threads = 1;
     int max_message_bytes = 64 << 20;
     // The quota (grpc::ResourceQuota) of all connections together; 0: none. It is an emergency
@@ -45,6 +48,7 @@ class RpcServer {
     Clock* clock;
     ModelRepository* repository;
     ServerMetrics* metrics;
+    const Door* door;
     RequestTracer* tracer;
   };
 
@@ -55,7 +59,10 @@ class RpcServer {
   ~RpcServer();
 
   // The addresses that it listens on, with the ports that were chosen.
-  const std::vector<std::string>& addresses() const { return addresses_; }
+  const std::vector<std::string>& addresses() const { return listeners_->addresses(); }
+
+  // Connections, and calls that were denied.
+  const Listeners& listeners() const { return *listeners_; }
 
   // Says whether `name` takes requests: "" is the whole server, else a service or a model.
   void SetHealth(const std::string& name, bool serving) { health_.SetStatus(name, serving); }
@@ -73,7 +80,6 @@ class RpcServer {
   RpcServer(Options options, Context context);
 
   absl::Status Start();
-  void ServeQueue(grpc::ServerCompletionQueue* queue);
 
   const Options options_;
   const Context context_;
@@ -84,12 +90,12 @@ class RpcServer {
   const InferContext infer_context_;
   ControlService control_;
   HealthService health_;
-  ReflectionService reflection_;
-  std::vector<std::string> addresses_;
-  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
+  std::unique_ptr<ReflectionService> reflection_;  // Null where it isn't offered.
+  ServedQueues queues_;
+  std::unique_ptr<Listeners> listeners_;
   std::unique_ptr<grpc::Server> server_;
-  std::vector<std::unique_ptr<Thread>> io_threads_;
   bool stopped_ = false;
+  bool all_back_ = false;  // Every call.
 };
 
 // The version of the gRPC library.

@@ -14,16 +14,33 @@ inline constexpr int kUnaryAccepts = 16;
 inline constexpr int kStreamAccepts = 4;
 inline constexpr int kControlAccepts = 1;
 
-inline void SetTransport(grpc::ServerBuilder& builder, int max_message_bytes) {
+// Cameras sit behind routers that forget a connection on which nothing has moved for a minute or
+// less, and say nothing when they do: the server asks after a silent client so often that neither
+// happens, and lets clients ask as often.
+inline constexpr int kKeepaliveMs = 30'000;         // From the last that was heard to the question.
+inline constexpr int kKeepaliveTimeoutMs = 20'000;  // For the answer.
+inline constexpr int kQuickestPingsMs = 10'000;     // Clients that ask more often are dropped.
+
+// Calls of one connection that are open at once; more wait at their client.
+inline constexpr int kMostCallsPerConnection = 1024;
+
+// TLS and the first frames of a connection.
+inline constexpr int kHandshakeMs = 20'000;
+
+inline void SetTransport(grpc::ServerBuilder& builder, int max_message_bytes,
+                         bool channelz = false) {
   builder.SetMaxReceiveMessageSize(max_message_bytes);
   builder.SetMaxSendMessageSize(-1);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // A taken port is an error.
-  builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0);
-  // Clients behind balancers keep connections alive by pings; a ping every ten seconds is no abuse.
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000);
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, channelz ? 1 : 0);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMostCallsPerConnection);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMs);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             kQuickestPingsMs);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // Streams may be silent.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
 }
 
 }  // namespace millrace

@@ -265,7 +265,7 @@ class Driver:
         self.note(f"load of version {version} of 'release'" + (", which is no model" * broken))
         loaded, begin = None, time.monotonic()
         try:
-            self.server.stub.RepositoryModelLoad(
+            self.server.operator.RepositoryModelLoad(
                 service_pb2.RepositoryModelLoadRequest(model_name="release"), timeout=CALL_SECONDS)
             loaded = True
         except grpc.RpcError as error:

@@ -49,9 +49,9 @@ def test_health_of_the_unknown(health):
     watch.cancel()
 
 
-def reflect(server, version, *questions):
+def reflect(channel, version, *questions):
     """The answers of the reflection service, whose two versions have the same messages."""
-    call = server.channel.stream_stream(
+    call = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString)
@@ -61,14 +61,45 @@ def reflect(server, version, *questions):
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 def test_reflection_lists_and_describes(server, version):
     listed, described, unknown = reflect(
-        server, version, {"list_services": ""}, {"file_containing_symbol": SERVICE},
+        server.operator_channel, version, {"list_services": ""}, {"file_containing_symbol": SERVICE},
         {"file_containing_symbol": "no.such.Symbol"})
     assert {service.name for service in listed.list_services_response.service} >= {
-        SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+        SERVICE, "millrace.v1.Admin", "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection"}
     assert any(b"ModelStreamInfer" in file
                for file in described.file_descriptor_response.file_descriptor_proto)
     assert unknown.error_response.error_code == StatusCode.NOT_FOUND.value[0]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_is_for_operators_unless_asked_otherwise(server, tmp_path, version):
+    question = {"list_services": ""}
+    error = client.error_of(lambda: reflect(server.channel, version, question))
+    assert error.code() == StatusCode.UNIMPLEMENTED
+    with Server(tmp_path, ["identity"], flags=["--reflection", "all"]) as open_one:
+        listed, = reflect(open_one.channel, version, question)
+        assert {service.name for service in listed.list_services_response.service} == {
+            SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection"}
+    with Server(tmp_path / "off", ["identity"], flags=["--reflection", "off"]) as closed:
+        error = client.error_of(lambda: reflect(closed.operator_channel, version, question))
+        assert error.code() == StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])
+def test_loading_and_unloading_are_for_operators(server, method):
+    request = getattr(service_pb2, f"{method}Request")(model_name="identity")
+    error = client.error_of(lambda: getattr(server.stub, method)(request))
+    assert error.code() == StatusCode.PERMISSION_DENIED
+    assert "--admin-listen" in error.details()
+
+
+def test_operators_address_runs_no_model(server):
+    for call in (lambda: server.operator.ModelInfer(client.numbered("identity", 0)),
+                 lambda: list(server.operator.ModelStreamInfer(iter([])))):
+        error = client.error_of(call)
+        assert error.code() == StatusCode.PERMISSION_DENIED
+        assert "--grpc-listen" in error.details()
 
 
 @pytest.mark.parametrize("method", [

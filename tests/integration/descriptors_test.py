@@ -29,11 +29,12 @@ def assert_serves(server, number, stub=None):
 def test_load_and_restart_that_lack_descriptors_fail_and_the_model_serves_on(server, left):
     """Whichever step it is that gets none."""
     admin = Admin(server.logged(r"operators call (\S+)")[0][1])
-    admin.list_replicas()  # Its connection is there.
+    admin.list_replicas()  # Its connection is there, and the other one, too.
+    server.operator.RepositoryIndex(service_pb2.RepositoryIndexRequest())
     assert_serves(server, 0)
     load = service_pb2.RepositoryModelLoadRequest(model_name="identity")
     with server.descriptors_left(left):
-        for operation in (lambda: server.stub.RepositoryModelLoad(load),
+        for operation in (lambda: server.operator.RepositoryModelLoad(load),
                           lambda: admin.restart(model="identity", timeout=0.5)):
             with contextlib.suppress(grpc.RpcError):
                 operation()

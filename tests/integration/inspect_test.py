@@ -423,13 +423,13 @@ def test_inspection_ends_with_the_call_that_wanted_it_and_with_the_server(spinni
     with Server(tmp_path, ["identity"], repositories=[repository],
                 flags=["--model-control", "explicit"]) as running:
         def load(name, seconds):
-            return running.stub.RepositoryModelLoad(
+            return running.operator.RepositoryModelLoad(
                 service_pb2.RepositoryModelLoadRequest(model_name=name), timeout=seconds)
         error = client.error_of(lambda: load("spins", 3))
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         load("identity", PATIENCE)  # It waits for the inspection, which has ended.
         assert inspectors(running.pid) == []
-        going_on = running.stub.RepositoryModelLoad.future(
+        going_on = running.operator.RepositoryModelLoad.future(
             service_pb2.RepositoryModelLoadRequest(model_name="spins"))
         eventually(lambda: inspectors(running.pid))
         begin = time.monotonic()

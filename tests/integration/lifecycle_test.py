@@ -108,11 +108,11 @@ def load(server, name, **parameters):
     request = service_pb2.RepositoryModelLoadRequest(model_name=name)
     for key, value in parameters.items():
         request.parameters[key].string_param = value
-    return server.stub.RepositoryModelLoad(request)
+    return server.operator.RepositoryModelLoad(request)
 
 
 def unload(server, name):
-    return server.stub.RepositoryModelUnload(
+    return server.operator.RepositoryModelUnload(
         service_pb2.RepositoryModelUnloadRequest(model_name=name))
 
 
@@ -122,7 +122,7 @@ def test_tritonclient_loads_and_unloads(tmp_path, repository):
     repository.put("m", 1)
     repository.put("other", 1, source=2)
     with start(tmp_path, repository, *EXPLICIT) as server:
-        stock = triton.InferenceServerClient(server.address)
+        stock = triton.InferenceServerClient(server.operator_address)
         assert not stock.is_model_ready("m") and server.processes() == [server.pid]
         assert "not loaded" in index(server)["m", ""].reason
         stock.load_model("m")
@@ -178,7 +178,7 @@ def test_load_takes_what_is_new_on_disk_and_reloads_what_is_loaded(tmp_path, rep
 def test_config_of_a_load_takes_the_place_of_the_files(tmp_path, repository):
     repository.put("m", 1)
     with start(tmp_path, repository, *EXPLICIT, "--load-model", "*") as server:
-        stock = triton.InferenceServerClient(server.address)
+        stock = triton.InferenceServerClient(server.operator_address)
         config = stock.get_model_config("m", as_json=True)["config"]
         assert config["max_batch_size"] == 8
         stock.load_model("m", config=json.dumps({**config, "max_batch_size": 2}))
@@ -223,7 +223,7 @@ def test_calls_are_refused_where_models_are_controlled_otherwise(tmp_path, repos
 def test_load_doesnt_hold_up_other_calls(tmp_path, repository):
     repository.put("m", 1)
     with start(tmp_path, repository, *EXPLICIT, "--io-threads", "1") as server:
-        going_on = server.stub.RepositoryModelLoad.future(
+        going_on = server.operator.RepositoryModelLoad.future(
             service_pb2.RepositoryModelLoadRequest(model_name="m"))
         assert eventually(lambda: state(server) == "LOADING" or going_on.done())
         assert not going_on.done()
@@ -234,7 +234,7 @@ def test_load_doesnt_hold_up_other_calls(tmp_path, repository):
 def test_stopped_server_answers_loads_that_go_on(tmp_path, repository):
     repository.put("m", 1)
     server = start(tmp_path, repository, *EXPLICIT)
-    going_on = server.stub.RepositoryModelLoad.future(
+    going_on = server.operator.RepositoryModelLoad.future(
         service_pb2.RepositoryModelLoadRequest(model_name="m"))
     eventually(lambda: state(server) == "LOADING")
     server.stop()
@@ -629,7 +629,7 @@ def test_load_beside_what_serves_gets_the_cores_that_are_left(tmp_path, reposito
     with start(tmp_path, repository, *EXPLICIT, "--load-model", "*") as server:
         old = server.processes()
         assert {os.sched_getscheduler(pid) for pid in old} == {os.SCHED_OTHER}
-        going_on = server.stub.RepositoryModelLoad.future(
+        going_on = server.operator.RepositoryModelLoad.future(
             service_pb2.RepositoryModelLoadRequest(model_name="m"))
         while_loading = set()
         while not going_on.done():
@@ -723,7 +723,7 @@ def test_several_models_are_swapped_at_once(tmp_path, repository):
         for name in names:
             repository.put(name, 2, source=2)
         begin = time.monotonic()
-        loads = [server.stub.RepositoryModelLoad.future(
+        loads = [server.operator.RepositoryModelLoad.future(
             service_pb2.RepositoryModelLoadRequest(model_name=name)) for name in names]
         for going_on in loads:
             going_on.result()

@@ -61,7 +61,7 @@ def repository(tmp_path_factory):
 
 
 def load(server, name):
-    server.stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=name))
+    server.operator.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=name))
 
 
 @pytest.fixture(scope="module")

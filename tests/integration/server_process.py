@@ -130,8 +130,9 @@ class Server:
         # It ends with the test run, and has two cores on any machine.
         ports = [flag for address in listen for flag in ("--grpc-listen", address)]
         delay = [] if "--drain-delay" in flags else ["--drain-delay", "0s"]
+        operators = [] if "--admin-listen" in flags else ["--admin-listen", "127.0.0.1:0"]
         command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", TWO_CORES,
-                   *server_command("--http-listen", "127.0.0.1:0", *ports, *delay)]
+                   *server_command("--http-listen", "127.0.0.1:0", *ports, *delay, *operators)]
         for repository in repositories:
             command += ["--model-repository", str(repository)]
         self.process = subprocess.Popen([*prefix, *command, *map(str, flags)], text=True,
@@ -147,6 +148,9 @@ class Server:
             raise
         self.channel = self.new_channel()
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+        self.operator_channel = self.new_channel(self.operator_address)
+        # For loading and unloading, which operators do.
+        self.operator = service_pb2_grpc.GRPCInferenceServiceStub(self.operator_channel)
 
     def __enter__(self):
         return self
@@ -168,6 +172,7 @@ class Server:
         eventually(started, f"the server did not say {awaits}")
         self.addresses = [found[1] for found in self.logged(r'gRPC listens on ([^\s"]+)')]
         self.address = self.addresses[0]
+        self.operator_address = self.logged(r'operators call ([^\s"]+)')[0][1]
         self.http = self.logged(r'HTTP listens on ([^\s"]+)')[0][1]
 
     def logged(self, pattern):
