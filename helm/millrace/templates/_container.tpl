@@ -59,9 +59,6 @@
 {{- with $server.streamWindow }}
 - --stream-window={{ int . }}
 {{- end }}
-{{- with $server.maxConnectionAgeSeconds }}
-- --max-connection-age={{ int . }}s
-{{- end }}
 {{- if ne $server.sandbox "on" }}
 - --sandbox={{ $server.sandbox }}
 {{- end }}
