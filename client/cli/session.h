@@ -33,8 +33,8 @@ struct Session {
   std::string url = "127.0.0.1:8001";
   double connect_timeout_seconds = 5;
   bool tls = false;
-  TlsOptions tls_files;
-  std::string token_file;
+  TlsOptions tls_files = {};
+  std::string token_file = {};
   int exit_code = kSuccess;
 
   // Adds a command; `examples` end its help.
