@@ -36,7 +36,7 @@ constexpr uint32_t LengthTag(uint32_t field) { return field << 3 | 2; }
 class ReceivedMessage {
  public:
   // Takes references to the slices of `message`; their places are final.
-  explicit ReceivedMessage(const grpc::ByteBuffer& message) {
+  explicit ReceivedMessage(const grpc::ByteBuffer& message) : message_(message) {
     if (message.TrySingleSlice(&single_).ok()) return;
     slices_.reserve(4 + message.Length() / 32768);
     readable_ = message.Dump(&slices_).ok();
@@ -56,6 +56,9 @@ class ReceivedMessage {
   }
 
  private:
+  // Goes last: the last reference to a slice may end what its connection's memory was taken from,
+  // which gRPC is prepared for where a message ends, and not where a slice does.
+  const grpc::ByteBuffer message_;
   bool readable_ = true;
   grpc::Slice single_;  // Used while `slices_` is empty.
   std::vector<grpc::Slice> slices_;

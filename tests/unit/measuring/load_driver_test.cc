@@ -161,7 +161,7 @@ TEST(LoadDriver, FirstBatchThatTakesLongerThanAnyRunMayEndsIt) {
                            absl::OkStatus(), &took);
   ASSERT_TRUE(trial.ok()) << trial.status();
   EXPECT_NEAR(trial->rows_per_second, 100, 1);
-  EXPECT_EQ(took, kBatch);
+  EXPECT_LE(took, 2 * kBatch);  // The second is under way by then.
 }
 
 TEST(LoadDriver, RequestsAtRandomThatFailAfterTheLastWasSentFailTheRun) {

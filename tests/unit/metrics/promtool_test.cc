@@ -74,7 +74,10 @@ class PromtoolTest : public ::testing::Test {
                                    &kProcessOpenFds,
                                    &kProcessMaxFds,
                                    &kProcessThreads,
-                                   &kProcessStartTime}) {
+                                   &kProcessStartTime,
+                                   &kConnections,
+                                   &kRefusedConnectionsTotal,
+                                   &kDeniedCallsTotal}) {
         std::vector<std::string> labels;
         for (const char* label : metric->labels) {
           if (label != nullptr) labels.emplace_back("x");
