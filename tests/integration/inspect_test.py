@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import zipfile
 from typing import Callable, Dict, Sequence, Tuple
@@ -402,17 +403,26 @@ def inspectors(parent):
             if comm_of(pid) == "inspector" and stat_of(pid)[1] == str(parent)]
 
 
+@pytest.fixture
+def scratch():
+    """A temporary folder that workers, which are nobody, reach; those of pytest are root's alone."""
+    with tempfile.TemporaryDirectory(prefix="millrace-inspect-test-") as made:
+        folder = pathlib.Path(made)
+        folder.chmod(0o711)
+        yield folder
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_inspection_that_is_interrupted_ends_and_leaves_nothing(spinning, tmp_path, number):
+def test_inspection_that_is_interrupted_ends_and_leaves_nothing(spinning, scratch, number):
     process = subprocess.Popen([BIN / "millrace", "inspect", spinning, "--timeout", "10m"],
-                               env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE)
+                               env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.PIPE)
     eventually(lambda: inspectors(process.pid))
     running = inspectors(process.pid)
-    eventually(lambda: list(tmp_path.iterdir()))
+    assert list(scratch.iterdir())
     process.send_signal(number)
-    process.communicate(timeout=20)
-    assert process.returncode == -number
-    assert list(tmp_path.iterdir()) == []
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == -number, said
+    assert list(scratch.iterdir()) == []
     assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in running)
 
 
