@@ -12,7 +12,6 @@
 namespace millrace {
 namespace {
 
-constexpr size_t kMaxQuotedBytes = 256;
 constexpr absl::string_view kScheme = "Bearer ";
 
 // The token of the header; nullopt where it isn't one.
