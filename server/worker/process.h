@@ -45,8 +45,8 @@ void ComeToForeground();
 // inherited by forks.
 absl::Status LimitMemory(uint64_t bytes, uint64_t mapped = 0);
 
-// Gives the system back what is allocated no more: loading and warming a model leaves as much as the
-// model has, which forks would share, and copy as they write to it.
+// Gives the system back what is allocated no more: loading and warming a model leaves memory free
+// that forks would share, and copy as they write to it.
 void ReturnFreeMemory();
 
 // Bytes of private memory that count against LimitMemory().
