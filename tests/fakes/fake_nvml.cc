@@ -3,6 +3,7 @@
 //
 // A shared library with the part of NVML that the server uses: two GPUs, of which the second tells
 // neither how busy it is nor what it draws.
+#include <cstdint>
 #include <cstring>
 
 namespace {
@@ -12,8 +13,7 @@ constexpr int kSuccess = 0;
 constexpr int kNotSupported = 3;
 
 unsigned int IndexOf(void* device) {
-  return static_cast<unsigned int>(reinterpret_cast<char*>(device) - static_cast<char*>(nullptr)) -
-         1;
+  return static_cast<unsigned int>(reinterpret_cast<uintptr_t>(device)) - 1;
 }
 
 }  // namespace
@@ -43,7 +43,7 @@ int nvmlDeviceGetCount_v2(unsigned int* count) {
 }
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void** device) {
-  *device = static_cast<char*>(nullptr) + index + 1;
+  *device = reinterpret_cast<void*>(uintptr_t{index} + 1);
   return kSuccess;
 }
 
