@@ -138,10 +138,10 @@ def test_report_tells_time_memory_and_accuracy(nets, compiled):
     assert compiled["written"] == [str(nets / "net.pt2"), str(nets / "models/new/1/model.pt2")]
 
 
-def test_convolution_of_sixteen_rows_takes_fewer_too(nets, cache):
-    said = json.loads(compile_model(nets, cache, "compiled_nets:Convolution", "--input", "3x8x8:FP32",
-                                    "--max-batch-size", 16, *FLAGS, "--output",
-                                    nets / "convolution.pt2", "--json").stdout)
+def test_convolution_of_sixteen_rows_takes_fewer_too(nets, tmp_path):
+    said = json.loads(compile_model(nets, tmp_path, "compiled_nets:Convolution", "--input", "3x8x8:FP32",
+                                    "--max-batch-size", 16, *FLAGS, "--json", "--output",
+                                    tmp_path / "convolution.pt2").stdout)
     [variant] = said["variants"]
     assert variant["trouble"] == ""
     assert sorted(variant["milliseconds"]) == ["1", "16", "2"]
