@@ -336,7 +336,8 @@ Command ParseFlags(int argc, const char* const* argv) {
       return tune;
     }
     CheckServerFlags(server);
-    if (server.print_config) return ExitNow{0, app.config_to_str(/*default_also=*/true)};
+    server.effective = app.config_to_str(/*default_also=*/true);
+    if (server.print_config) return ExitNow{0, server.effective};
     return server;
   } catch (const CLI::ParseError& error) {
     std::ostringstream out;

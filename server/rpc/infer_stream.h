@@ -21,6 +21,7 @@
 #include "server/rpc/call_gate.h"
 #include "server/rpc/completion_tag.h"
 #include "server/rpc/infer_context.h"
+#include "server/rpc/stream_glance.h"
 #include "server/rpc/stream_terms.h"
 
 namespace millrace {
@@ -50,6 +51,9 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   // Posts no more Reads, and ends the stream with UNAVAILABLE and the trailer `millrace-answered`
   // once every request that was read is answered.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // What those see who look on.
+  StreamGlance Look() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   InferStream(const InferContext& context, OpenStreams& open_streams,
@@ -137,7 +141,10 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   std::atomic<int> owed_tags_{2};  // Accepted and done.
   std::shared_ptr<InferStream> self_;
 
+  absl::Time opened_;                // As `caller_`.
   std::atomic<int64_t> decided_{0};  // Answers that are there and haven't left.
+  std::atomic<uint64_t> left_{0};    // Answers whose turn has come.
+  std::atomic<uint64_t> drops_{0};   // Of them errors that say: given up, or no room.
 
   mutable Mutex mutex_;
   StreamWindow window_ ABSL_GUARDED_BY(mutex_);
