@@ -297,9 +297,15 @@ absl::Status ServerApp::BuildRpc(int cpu_slots) {
                  .streams = {.max_streams = static_cast<size_t>(config_.max_streams),
                              .default_window = config_.stream_window,
                              .max_window = config_.max_stream_window,
-                             .max_bytes = static_cast<size_t>(config_.max_stream_bytes)},
+                             .max_bytes = static_cast<size_t>(config_.max_stream_bytes),
+                             .connection_age = config_.max_connection_age > absl::ZeroDuration()
+                                                   ? config_.max_connection_age
+                                                   : absl::InfiniteDuration(),
+                             .age_grace = config_.max_connection_age_grace},
+                 .load_reports = config_.load_reports,
                  .control = control},
                 {.clock = &Clock::Real(),
+                 .timer = &timer_,
                  .repository = repository_.get(),
                  .metrics = metrics_.get(),
                  .door = &*door_,

@@ -14,7 +14,7 @@ bool OpenStreams::Add(const std::shared_ptr<InferStream>& stream) {
     streams_.emplace(stream.get(), stream);
     draining = draining_;
   }
-  if (draining) stream->Drain();
+  if (draining) stream->DrainAtOnce();
   return true;
 }
 

@@ -22,7 +22,7 @@ class OpenStreams {
   explicit OpenStreams(size_t limit) : limit_(limit) {}
 
   // Enters a stream. False when there are as many as may be. A stream that enters while the server
-  // drains is told to drain at once.
+  // drains reads nothing and ends.
   bool Add(const std::shared_ptr<InferStream>& stream) ABSL_LOCKS_EXCLUDED(mutex_);
 
   void Remove(const InferStream* stream) ABSL_LOCKS_EXCLUDED(mutex_);
