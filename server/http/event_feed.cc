@@ -7,7 +7,6 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -97,17 +96,16 @@ bool EventFeed::Send(Viewer& viewer, const Text& event) const {
   return Flush(viewer);
 }
 
+void EventFeed::DropGone(std::vector<Viewer>& viewers) {
+  const size_t gone = std::erase_if(viewers, [](const Viewer& viewer) { return viewer.gone; });
+  MutexLock lock(mutex_);
+  places_taken_ -= gone;
+}
+
 void EventFeed::Run() {
   std::vector<Viewer> viewers;
   Text last;  // As an event.
   absl::Time next = absl::InfinitePast();
-  const auto drop_if = [&](auto&& must_go) {
-    const auto gone = std::remove_if(viewers.begin(), viewers.end(), must_go);
-    const auto count = static_cast<size_t>(viewers.end() - gone);
-    viewers.erase(gone, viewers.end());
-    MutexLock lock(mutex_);
-    places_taken_ -= count;
-  };
   for (;;) {
     std::vector<pollfd> polled = {{wake_.get(), POLLIN, 0}};
     for (const Viewer& viewer : viewers) {
@@ -116,11 +114,11 @@ void EventFeed::Run() {
     }
     Poll(absl::MakeSpan(polled),
          viewers.empty() ? absl::InfiniteDuration() : next - Clock::Real().Now());
-    size_t i = 0;
-    drop_if([&](Viewer& viewer) {
-      const int seen = polled[++i].revents;
-      return (seen & ~POLLOUT) != 0 || ((seen & POLLOUT) != 0 && !Flush(viewer));
-    });
+    for (size_t i = 0; i < viewers.size(); ++i) {
+      const int seen = polled[i + 1].revents;
+      viewers[i].gone = (seen & ~POLLOUT) != 0 || ((seen & POLLOUT) != 0 && !Flush(viewers[i]));
+    }
+    DropGone(viewers);
 
     ClearEvent(wake_.get());
     std::vector<UniqueFd> arrived;
@@ -131,16 +129,17 @@ void EventFeed::Run() {
     }
     if (viewers.empty() && arrived.empty()) continue;
     const absl::Time now = Clock::Real().Now();
-    const bool due = now >= next;
-    if (due) {
+    if (now >= next) {
       last = std::make_shared<const std::string>(absl::StrCat("data: ", *Snapshot(), "\n\n"));
       next = now + options_.interval;
-      drop_if([&](Viewer& viewer) { return !Send(viewer, last); });
+      for (Viewer& viewer : viewers) viewer.gone = !Send(viewer, last);
     }
-    for (UniqueFd& socket : arrived) viewers.push_back({.socket = std::move(socket)});
-    const size_t before = viewers.size() - arrived.size();
-    i = 0;
-    drop_if([&](Viewer& viewer) { return i++ >= before && !Send(viewer, last); });
+    for (UniqueFd& socket : arrived) {
+      Viewer& viewer = viewers.emplace_back();
+      viewer.socket = std::move(socket);
+      viewer.gone = !Send(viewer, last);
+    }
+    DropGone(viewers);
   }
 }
 

@@ -63,6 +63,7 @@ class EventFeed {
     Text event = nullptr;  // That is being sent; null: none.
     size_t sent = 0;       // Of it.
     absl::Time began = absl::InfinitePast();
+    bool gone = false;
   };
 
   void Run() ABSL_LOCKS_EXCLUDED(mutex_, making_);
@@ -71,6 +72,7 @@ class EventFeed {
   bool Send(Viewer& viewer, const Text& event) const;
   // Sends what the connection takes. False where it is broken.
   static bool Flush(Viewer& viewer);
+  void DropGone(std::vector<Viewer>& viewers) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
   const std::function<std::string()> snapshot_;
