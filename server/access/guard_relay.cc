@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/event_fd.h"
@@ -205,7 +206,7 @@ void GuardRelay::Turn(uint64_t id, Connection& connection) {
   const Pumped in = out == Pumped::kBroken ? out : PumpToServer(connection, now);
   const bool over = connection.to_client.shut && connection.to_server.shut;
   if (out == Pumped::kBroken || in == Pumped::kBroken || over) return Erase(id);
-  if (connection.to_client.ended && !connection.leaving) {
+  if (connection.server.hung && !connection.leaving) {
     connection.leaving = true;
     farewells_.emplace_back(now + options_.farewell, id);
   }
@@ -295,7 +296,9 @@ bool GuardRelay::SendSome(Side& to, absl::string_view& bytes) {
 
 // REQUIRES: nothing waits.
 bool GuardRelay::Send(Side& to, Flow& flow, absl::string_view bytes) {
+  const size_t size = bytes.size();
   const bool good = SendSome(to, bytes);
+  flow.moved = flow.moved || bytes.size() < size;
   if (good && !bytes.empty()) flow.waiting.assign(bytes.data(), bytes.size());
   return good;
 }
@@ -304,8 +307,10 @@ bool GuardRelay::SendWaiting(Side& to, Flow& flow) {
   if (flow.waiting.empty()) return true;
   absl::string_view rest = flow.waiting;
   rest.remove_prefix(flow.sent);
+  const size_t size = rest.size();
   const bool good = SendSome(to, rest);
-  flow.sent = flow.waiting.size() - rest.size();
+  flow.moved = flow.moved || rest.size() < size;
+  flow.sent += size - rest.size();
   if (rest.empty()) {
     flow.waiting = std::string();  // With its memory.
     flow.sent = 0;
@@ -327,8 +332,15 @@ void GuardRelay::CloseLate() {
   if (farewells_.empty()) return;
   const absl::Time now = clock_.Now();
   while (!farewells_.empty() && farewells_.front().first <= now) {
-    Erase(farewells_.front().second);
+    const uint64_t id = farewells_.front().second;
     farewells_.pop_front();
+    const auto found = connections_.find(id);
+    if (found == connections_.end()) continue;
+    if (std::exchange(found->second->to_client.moved, false)) {
+      farewells_.emplace_back(now + options_.farewell, id);
+    } else {
+      Erase(id);
+    }
   }
 }
 

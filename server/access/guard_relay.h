@@ -33,7 +33,7 @@ namespace millrace {
 //     read, so the kernel holds it back. A connection on which nothing is under way holds no
 //     buffer.
 //  3. A side's end is passed on after the bytes before it. When gRPC has ended its side, the client
-//     still gets what was under way, and `farewell` to take it.
+//     still gets what was under way, as long as it takes something of it within each `farewell`.
 //  4. No connection keeps others waiting: each has so many pieces in its turn.
 class GuardRelay {
  public:
@@ -47,7 +47,8 @@ class GuardRelay {
   // UNAVAILABLE where there are not even the descriptors to begin with.
   static absl::StatusOr<std::unique_ptr<GuardRelay>> Create(Options options, Clock& clock);
 
-  // Waits up to `farewell` for connections whose gRPC side has ended; closes the others.
+  // Waits up to `farewell` for connections to end, as they do after gRPC's server; closes the
+  // others.
   ~GuardRelay();
 
   // Takes a client's connection and returns gRPC's end of it, which doesn't block and is closed on
@@ -81,6 +82,7 @@ class GuardRelay {
     size_t sent = 0;       // Of those.
     bool ended = false;    // Nothing more comes.
     bool shut = false;     // And the other side knows.
+    bool moved = false;    // The other side has taken something since that was last asked.
     bool dropped = false;  // The other side takes no more: what comes is lost.
   };
   struct Connection {

@@ -16,8 +16,7 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", option, "' is no option of an address; expected guard=on or guard=off"));
   }
-  return ListenAddress{.address = std::string(text.substr(0, mark)),
-                       .guard = option == "guard=on"};
+  return ListenAddress{.address = std::string(text.substr(0, mark)), .guard = option == "guard=on"};
 }
 
 }  // namespace millrace
