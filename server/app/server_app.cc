@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/access/listen_address.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/hardware/hardware.h"
@@ -57,6 +58,13 @@ int RaiseDescriptorLimit() {
   return static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 30));
 }
 
+bool AnyIsGuarded(const std::vector<std::string>& addresses) {
+  return std::any_of(addresses.begin(), addresses.end(), [](const std::string& text) {
+    const absl::StatusOr<ListenAddress> listen = ParseListenAddress(text);
+    return listen.ok() && listen->guard;
+  });
+}
+
 // A connection takes two; the rest is for models and files.
 int MostConnections(int configured, int descriptors) {
   return configured > 0 ? configured : std::clamp(descriptors / 3, 1, 10000);
@@ -87,6 +95,13 @@ std::vector<Sample> AccessSamples(const Listeners& listeners) {
                                        ConnectionRefusal::kUser, ConnectionRefusal::kDescriptors}) {
     samples.push_back(
         {&kRefusedConnectionsTotal, {NameOf(each)}, static_cast<double>(acceptor.refused(each))});
+  }
+  if (const GuardRelay* const guard = listeners.guard()) {
+    for (const FrameFault each :
+         {FrameFault::kMalformed, FrameFault::kHeaderBlock, FrameFault::kFlood}) {
+      samples.push_back(
+          {&kGuardClosedTotal, {NameOf(each)}, static_cast<double>(guard->closed(each))});
+    }
   }
   return samples;
 }
@@ -269,7 +284,8 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
 }
 
 absl::Status ServerApp::BuildRpc(int cpu_slots) {
-  const int descriptors = RaiseDescriptorLimit();
+  // The guard takes two more of each connection.
+  const int descriptors = RaiseDescriptorLimit() / (AnyIsGuarded(config_.grpc_listen) ? 2 : 1);
   MILLRACE_ASSIGN_OR_RETURN(
       credentials_, CredentialsStore::Create({.certificate_file = config_.tls_cert,
                                               .key_file = config_.tls_key,

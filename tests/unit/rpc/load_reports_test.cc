@@ -23,7 +23,9 @@ class LoadReportsTest : public testing::Test {
 
   static void Answer(ModelMetrics& model, int times,
                      absl::StatusCode code = absl::StatusCode::kOk) {
-    for (int i = 0; i < times; ++i) model.RecordRequest({.code = static_cast<int>(code)});
+    RequestRecord record;
+    record.code = static_cast<int>(code);
+    for (int i = 0; i < times; ++i) model.RecordRequest(record);
   }
 
   v1::LoadReport Get(const std::shared_ptr<ModelMetrics>& model) {
@@ -68,10 +70,16 @@ TEST_F(LoadReportsTest, RatesForgetWhatWasLongAgo) {
 TEST_F(LoadReportsTest, UtilisationIsThePartOfTheReplicasTimeThatWasBusy) {
   const auto model = NewModel();
   model->SetGauges([] {
-    return ModelGauges{.in_flight = 7, .ready_replicas = 2, .predicted_wait = absl::Seconds(3)};
+    ModelGauges gauges;
+    gauges.in_flight = 7;
+    gauges.ready_replicas = 2;
+    gauges.predicted_wait = absl::Seconds(3);
+    return gauges;
   });
   clock_.Advance(absl::Seconds(10));
-  model->RecordBatch({.rows = 4, .requests = 4, .execute = absl::Seconds(5)});
+  BatchRecord batch;
+  batch.execute = absl::Seconds(5);
+  model->RecordBatch(batch);
   const v1::LoadReport report = Get(model);
   EXPECT_NEAR(report.application_utilization(), 5.0 / 20.0, 1e-9);
   EXPECT_EQ(report.named_metrics().at("in_flight_requests"), 7);
@@ -117,7 +125,11 @@ TEST_F(LoadReportsTest, ModelsThatHaveGoneAreForgotten) {  // Invariant 2
 // As xds/data/orca/v3/orca_load_report.proto numbers them, and as doubles.
 TEST_F(LoadReportsTest, FieldsHaveTheNumbersThatBalancersRead) {
   const auto model = NewModel();
-  model->SetGauges([] { return ModelGauges{.queue_depth = 1, .in_flight = 2}; });
+  model->SetGauges([] {
+    ModelGauges gauges;
+    gauges.queue_depth = 1;
+    return gauges;
+  });
   Get(model);
   Answer(*model, 2, absl::StatusCode::kInternal);
   clock_.Advance(absl::Seconds(1));
