@@ -26,6 +26,7 @@ double Milliseconds(absl::Duration duration) {
   return absl::ToDoubleMilliseconds(absl::Trunc(duration, absl::Microseconds(1)));
 }
 
+// Each a line "name: value" of `effective`; what names a secret isn't told.
 Json SettingsOf(const std::string& effective) {
   Json settings = Json::object();
   for (const absl::string_view line : absl::StrSplit(effective, '\n', absl::SkipEmpty())) {
@@ -206,7 +207,5 @@ std::string StatusReport::Json() const {
   json["configuration"] = SettingsOf(context_.config->effective);
   return Write(json);
 }
-
-std::string RedactedSettings(const std::string& effective) { return Write(SettingsOf(effective)); }
 
 }  // namespace millrace

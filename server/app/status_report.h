@@ -46,8 +46,4 @@ class StatusReport {
   const absl::Time started_;
 };
 
-// The settings, each a line "name: value" of `effective`, as a JSON object in one line; what names
-// a secret isn't told.
-std::string RedactedSettings(const std::string& effective);
-
 }  // namespace millrace
