@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/access/listen_address.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/hardware/hardware.h"
@@ -57,6 +58,13 @@ int RaiseDescriptorLimit() {
   return static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 30));
 }
 
+bool AnyIsGuarded(const std::vector<std::string>& addresses) {
+  return std::any_of(addresses.begin(), addresses.end(), [](const std::string& text) {
+    const absl::StatusOr<ListenAddress> listen = ParseListenAddress(text);
+    return listen.ok() && listen->guard;
+  });
+}
+
 // A connection takes two; the rest is for models and files.
 int MostConnections(int configured, int descriptors) {
   return configured > 0 ? configured : std::clamp(descriptors / 3, 1, 10000);
@@ -87,6 +95,13 @@ std::vector<Sample> AccessSamples(const Listeners& listeners) {
                                        ConnectionRefusal::kUser, ConnectionRefusal::kDescriptors}) {
     samples.push_back(
         {&kRefusedConnectionsTotal, {NameOf(each)}, static_cast<double>(acceptor.refused(each))});
+  }
+  if (const GuardRelay* const guard = listeners.guard()) {
+    for (const FrameFault each :
+         {FrameFault::kMalformed, FrameFault::kHeaderBlock, FrameFault::kFlood}) {
+      samples.push_back(
+          {&kGuardClosedTotal, {NameOf(each)}, static_cast<double>(guard->closed(each))});
+    }
   }
   return samples;
 }
@@ -235,10 +250,13 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
           .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version},
       static_cast<size_t>(config_.stream_names));
   MILLRACE_ASSIGN_OR_RETURN(
-      http_, HttpServer::Create({.host = config_.http_host, .port = config_.http_port},
-                                {.metrics = [this] { return registry_.Render(); },
-                                 .live = [] { return true; },
-                                 .ready = [this] { return readiness(); }}));
+      http_,
+      HttpServer::Create({.host = config_.http_host, .port = config_.http_port, .events = {}},
+                         {.metrics = [this] { return registry_.Render(); },
+                          .live = [] { return true; },
+                          .ready = [this] { return readiness(); },
+                          .checks = [this] { return checks(); },
+                          .status = [this] { return status(); }}));
   LogInfo("HTTP listens on ", config_.http_host, ":", http_->port());
   MILLRACE_ASSIGN_OR_RETURN(tracer_,
                             RequestTracer::Create({.trace_file = config_.trace_file,
@@ -253,12 +271,21 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
       .server_readiness = [this] { return readiness(); },
       .tell = [this](const std::string& name,
                      const absl::Status& readiness) { ShowHealth(name, readiness); }});
+  report_ = std::make_unique<StatusReport>(
+      StatusReport::Context{.config = &config_,
+                            .version = MILLRACE_VERSION,
+                            .repository = repository_.get(),
+                            .rpc = rpc_.get(),
+                            .transforms = transforms_.get(),
+                            .readiness = [this] { return readiness(); }});
+  shown_report_ = report_.get();
   WarnOfExposure();
   return absl::OkStatus();
 }
 
 absl::Status ServerApp::BuildRpc(int cpu_slots) {
-  const int descriptors = RaiseDescriptorLimit();
+  // The guard takes two more of each connection.
+  const int descriptors = RaiseDescriptorLimit() / (AnyIsGuarded(config_.grpc_listen) ? 2 : 1);
   MILLRACE_ASSIGN_OR_RETURN(
       credentials_, CredentialsStore::Create({.certificate_file = config_.tls_cert,
                                               .key_file = config_.tls_key,
@@ -361,6 +388,31 @@ absl::Status ServerApp::readiness() const {
   return repository_->Readiness();
 }
 
+std::vector<std::pair<std::string, absl::Status>> ServerApp::checks() const {
+  std::vector<std::pair<std::string, absl::Status>> checks = {
+      {"models are loaded", loaded_ ? absl::OkStatus() : absl::UnavailableError("not yet")},
+      {"requests are welcome",
+       draining_ ? absl::UnavailableError("the server is shutting down") : absl::OkStatus()}};
+  for (const ModelRepository::IndexEntry& entry : repository_->Index()) {
+    if (entry.state == ModelState::kReady) continue;
+    checks.emplace_back(
+        absl::StrCat("model '", entry.name, "' version '", entry.version, "'"),
+        absl::UnavailableError(absl::StrCat(NameOf(entry.state), ", ", entry.reason)));
+  }
+  for (const auto& model : repository_->Loaded()) {
+    checks.emplace_back(
+        absl::StrCat("model '", model->metrics().model(), "' version '", model->metrics().version(),
+                     "'", model->is_optional() ? " (optional)" : ""),
+        model->readiness());
+  }
+  return checks;
+}
+
+std::string ServerApp::status() const {
+  const StatusReport* const report = shown_report_;
+  return report == nullptr ? "{}" : report->Json();
+}
+
 void ServerApp::ShowHealth(const std::string& name, const absl::Status& state) {
   const auto show = [&](const std::string& service) {
     rpc_->SetHealth(service, state.ok());
@@ -401,8 +453,8 @@ ServerApp::~ServerApp() {
   balancer_.reset();
   admin_.reset();
   probes_.reset();
-  rpc_.reset();  // No request any more,
-  http_.reset();
+  http_.reset();        // Nobody looks,
+  rpc_.reset();         // no request any more,
   repository_.reset();  // then no replica.
 }
 

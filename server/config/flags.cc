@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "server/access/listen_address.h"
 #include "server/config/config_file.h"
 #include "server/config/flag_kinds.h"
 #include "server/config/inspect_flags.h"
@@ -33,12 +34,14 @@ std::string ParseHostPort(const std::string& text, std::string* host, int* port)
 }
 
 std::string CheckGrpcAddress(const std::string& text) {
-  if (text.rfind("unix:", 0) == 0) {
-    return text.size() > 5 ? "" : "'unix:' needs a path, e.g. unix:/run/millrace.sock";
+  const absl::StatusOr<ListenAddress> listen = ParseListenAddress(text);
+  if (!listen.ok()) return std::string(listen.status().message());
+  if (absl::StartsWith(listen->address, "unix:")) {
+    return listen->address.size() > 5 ? "" : "'unix:' needs a path, e.g. unix:/run/millrace.sock";
   }
   std::string host;
   int port = 0;
-  return ParseHostPort(text, &host, &port);
+  return ParseHostPort(listen->address, &host, &port);
 }
 
 // "0660": octal digits.
@@ -134,7 +137,9 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
               "the kernel doesn't tell, such as one on a network");
   app.option_defaults()->group("Addresses");
   app.add_option("--grpc-listen", config.grpc_listen,
-                 "Where gRPC listens: host:port or unix:/path; may be given several times")
+                 "Where gRPC listens: host:port or unix:/path; may be given several times. With "
+                 "?guard=on behind it HTTP/2 is looked at before gRPC reads it, so that giant or "
+                 "broken headers and floods cost little; not with TLS")
       ->type_name("ADDRESS")
       ->check(CheckGrpcAddress)
       ->capture_default_str();
@@ -288,6 +293,19 @@ std::string SuggestionFor(const CLI::App& app, const CLI::ParseError& error) {
   return "";
 }
 
+// TLS is gRPC's own, so what is encrypted can't be looked at before gRPC reads it.
+void CheckGuards(const std::string& flag, const std::vector<std::string>& addresses) {
+  for (const std::string& text : addresses) {
+    const absl::StatusOr<ListenAddress> listen = ParseListenAddress(text);
+    if (!listen.ok() || !listen->guard || absl::StartsWith(listen->address, "unix:")) continue;
+    throw CLI::ValidationError(
+        flag, absl::StrCat("'", text,
+                           "': guard=on reads HTTP/2 before gRPC does, and with --tls-cert only "
+                           "gRPC can read it. Leave guard=on out, or end TLS in a proxy in front "
+                           "and leave --tls-cert out; SECURITY.md says what either means"));
+  }
+}
+
 // What no flag can tell alone.
 void CheckServerFlags(const ServerConfig& config) {
   if (config.show_version) return;
@@ -303,6 +321,10 @@ void CheckServerFlags(const ServerConfig& config) {
   if (config.tls_cert.empty() != config.tls_key.empty()) {
     throw CLI::ValidationError(config.tls_cert.empty() ? "--tls-key" : "--tls-cert",
                                "--tls-cert and --tls-key need each other");
+  }
+  if (!config.tls_cert.empty()) {
+    CheckGuards("--grpc-listen", config.grpc_listen);
+    CheckGuards("--admin-listen", config.admin_listen);
   }
   if (!config.tls_client_ca.empty() && config.tls_cert.empty()) {
     throw CLI::ValidationError("--tls-client-ca", "needs --tls-cert and --tls-key");
@@ -348,7 +370,8 @@ Command ParseFlags(int argc, const char* const* argv) {
       return tune;
     }
     CheckServerFlags(server);
-    if (server.print_config) return ExitNow{0, app.config_to_str(/*default_also=*/true)};
+    server.effective = app.config_to_str(/*default_also=*/true);
+    if (server.print_config) return ExitNow{0, server.effective};
     return server;
   } catch (const CLI::ParseError& error) {
     std::ostringstream out;

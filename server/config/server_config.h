@@ -77,6 +77,8 @@ struct ServerConfig {
   bool check_only = false;    // Load everything, say what is wrong, and leave.
   bool print_config = false;  // Done by ParseFlags().
   bool show_version = false;  // Print the versions and leave.
+
+  std::string effective;  // All of it, a line "name: value" for each, as --print-config writes it.
 };
 
 }  // namespace millrace

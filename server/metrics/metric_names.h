@@ -237,6 +237,11 @@ inline constexpr Metric kRefusedConnectionsTotal = {
     MetricType::kCounter,
     "Connections that were closed at once, by reason.",
     {"reason"}};
+inline constexpr Metric kGuardClosedTotal = {
+    "millrace_guard_closed_connections_total",
+    MetricType::kCounter,
+    "Connections that the guard has closed for what their client sent, by reason.",
+    {"reason"}};
 inline constexpr Metric kDeniedCallsTotal = {
     "millrace_denied_calls_total",
     MetricType::kCounter,
@@ -476,6 +481,7 @@ inline constexpr std::array kAllMetrics = {&kRequestsTotal,
                                            &kStreamHeldBytes,
                                            &kConnections,
                                            &kRefusedConnectionsTotal,
+                                           &kGuardClosedTotal,
                                            &kDeniedCallsTotal,
                                            &kStreamMessagesTotal,
                                            &kReorderBuffer,

@@ -203,6 +203,7 @@ void InferStream::Agree(const StreamTerms& terms) {
                                            }}));
   counts_ = context_.metrics->streams().Open(terms.name);
   name_ = terms.name;
+  opened_ = context_.clock->Now();
   const auto parent = server_context_.client_metadata().find(kTraceParent);
   if (parent != server_context_.client_metadata().end()) {
     trace_parent_.assign(parent->second.data(), parent->second.size());
@@ -324,6 +325,7 @@ void InferStream::CountLeaving(const Response& response) {
   const Timings& timings = response.timings;
   const absl::Time now = context_.clock->Now();
   decided_.fetch_sub(1, std::memory_order_relaxed);
+  left_.fetch_add(1, std::memory_order_relaxed);
   const bool lost = timings.answered == absl::InfinitePast();  // By the server.
   context_.metrics->AnswerLeft(lost ? absl::ZeroDuration() : now - timings.answered);
   if (response.status.ok()) return counts_->Served(now - timings.arrival);
@@ -332,10 +334,23 @@ void InferStream::CountLeaving(const Response& response) {
     case absl::StatusCode::kDeadlineExceeded:
     case absl::StatusCode::kResourceExhausted:
     case absl::StatusCode::kUnavailable:
+      drops_.fetch_add(1, std::memory_order_relaxed);
       return counts_->Dropped();
     default:
       return counts_->Failed();
   }
+}
+
+StreamGlance InferStream::Look() const {
+  StreamGlance glance = {.name = name_,
+                         .open_for = context_.clock->Now() - opened_,
+                         .answers = left_.load(std::memory_order_relaxed),
+                         .drops = drops_.load(std::memory_order_relaxed)};
+  MutexLock lock(mutex_);
+  glance.held = window_.size();
+  glance.window = window_.window();
+  glance.held_bytes = window_.held_bytes();
+  return glance;
 }
 
 void InferStream::Abandon() {

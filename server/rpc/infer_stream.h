@@ -22,6 +22,7 @@
 #include "server/rpc/call_gate.h"
 #include "server/rpc/completion_tag.h"
 #include "server/rpc/infer_context.h"
+#include "server/rpc/stream_glance.h"
 #include "server/rpc/stream_terms.h"
 
 namespace millrace {
@@ -56,6 +57,9 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   // the stream ends with the trailer `millrace-answered`: OK where the client had half-closed, else
   // UNAVAILABLE.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // What those see who look on.
+  StreamGlance Look() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The same without a notice: the stream is opened while the server drains.
   void DrainAtOnce() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -156,7 +160,10 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   std::atomic<int> owed_tags_{2};  // Accepted and done.
   std::shared_ptr<InferStream> self_;
 
+  absl::Time opened_;                // As `caller_`.
   std::atomic<int64_t> decided_{0};  // Answers that are there and haven't left.
+  std::atomic<uint64_t> left_{0};    // Answers whose turn has come.
+  std::atomic<uint64_t> drops_{0};   // Of them errors that say: given up, or no room.
 
   mutable Mutex mutex_;
   StreamWindow window_ ABSL_GUARDED_BY(mutex_);

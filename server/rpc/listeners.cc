@@ -2,8 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/listeners.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "server/access/listen_address.h"
+#include "server/base/check.h"
+#include "server/base/log.h"
 #include "server/base/status.h"
 
 namespace millrace {
@@ -18,11 +22,14 @@ absl::StatusOr<std::unique_ptr<Listeners>> Listeners::Open(Options options, cons
 absl::Status Listeners::OpenAll(grpc::ServerBuilder& builder) {
   using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
   const CredentialsStore& store = *door_.credentials;
-  for (const std::string& address : options_.addresses) {
-    MILLRACE_ASSIGN_OR_RETURN(ListeningSocket socket, ListeningSocket::Open(address, door_.unix));
+  for (const std::string& text : options_.addresses) {
+    MILLRACE_ASSIGN_OR_RETURN(const ListenAddress listen, ParseListenAddress(text));
+    MILLRACE_ASSIGN_OR_RETURN(ListeningSocket socket,
+                              ListeningSocket::Open(listen.address, door_.unix));
     const bool is_unix = socket.reach() == Reach::kUnix;
     ListenerCredentials::Options credentials = {
         .store = &store, .tls = options_.tls && store.uses_tls() && !is_unix, .denied = &denied_};
+    MILLRACE_CHECK(!(listen.guard && credentials.tls), "A guard reads no TLS; ParseFlags() knows.");
     CallerCheck::Options check = {.offered = options_.offered};
     if (credentials.tls) check.allowed_names = door_.allowed_names;  // A user has no certificate.
     if (options_.always_check || (options_.tokens && store.demands_tokens()) ||
@@ -37,12 +44,17 @@ absl::Status Listeners::OpenAll(grpc::ServerBuilder& builder) {
     credentials_.push_back(std::make_shared<ListenerCredentials>(std::move(credentials)));
     entrances_.push_back(
         builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD, credentials_.back()));
+    guarded_.push_back(listen.guard);
+    if (listen.guard) LogInfo("HTTP/2 is guarded at ", socket.address());
     sockets_.push_back(std::move(socket));
   }
   return absl::OkStatus();
 }
 
 absl::Status Listeners::Start() {
+  if (std::find(guarded_.begin(), guarded_.end(), true) != guarded_.end()) {
+    MILLRACE_ASSIGN_OR_RETURN(guard_, GuardRelay::Create({}, *door_.clock));
+  }
   MILLRACE_ASSIGN_OR_RETURN(
       acceptor_,
       ConnectionAcceptor::Create(
@@ -53,6 +65,8 @@ absl::Status Listeners::Start() {
 }
 
 void Listeners::Take(size_t socket, UniqueFd connection) {
+  if (guarded_[socket]) connection = guard_->Guard(std::move(connection));
+  if (!connection.valid()) return;
   Entrance::NewConnectionParameters parameters;
   parameters.fd = connection.release();
   entrances_[socket]->HandleNewConnection(&parameters);

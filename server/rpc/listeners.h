@@ -12,6 +12,7 @@
 #include "grpcpp/server_builder.h"
 #include "server/access/connection_acceptor.h"
 #include "server/access/credentials_store.h"
+#include "server/access/guard_relay.h"
 #include "server/access/listening_socket.h"
 #include "server/base/clock.h"
 #include "server/rpc/listener_credentials.h"
@@ -34,7 +35,7 @@ class Listeners {
  public:
   struct Options {
     std::vector<std::string> addresses;  // host:port, with TLS where there is a certificate, or
-                                         // unix:/path, without.
+                                         // unix:/path, without; as ParseListenAddress() takes them.
     bool tls = true;                     // False: never.
     bool tokens = true;                  // False: never asked for.
     uint32_t offered = ~uint32_t{0};     // Classes of methods: BitOf() each.
@@ -68,6 +69,9 @@ class Listeners {
   const ConnectionAcceptor& acceptor() const { return *acceptor_; }
   const DeniedCalls& denied() const { return denied_; }
 
+  // Null where no address is guarded.
+  const GuardRelay* guard() const { return guard_.get(); }
+
  private:
   using Entrance = grpc::experimental::ExternalConnectionAcceptor;
 
@@ -85,6 +89,8 @@ class Listeners {
   std::vector<ListeningSocket> sockets_;  // Until Start().
   std::vector<std::shared_ptr<ListenerCredentials>> credentials_;
   std::vector<std::unique_ptr<Entrance>> entrances_;  // One for each socket.
+  std::vector<bool> guarded_;                         // Likewise.
+  std::unique_ptr<GuardRelay> guard_;                 // Outlives the acceptor.
   std::unique_ptr<ConnectionAcceptor> acceptor_;
 };
 

@@ -69,6 +69,9 @@ class RpcServer {
   // Connections, and calls that were denied.
   const Listeners& listeners() const { return *listeners_; }
 
+  // Open streams, as OpenStreams tells them.
+  const OpenStreams& streams() const { return open_streams_; }
+
   // Says whether `name` takes requests: "" is the whole server, else a service or a model.
   void SetHealth(const std::string& name, bool serving) { health_.SetStatus(name, serving); }
 

@@ -77,6 +77,7 @@ class PromtoolTest : public ::testing::Test {
                                    &kProcessStartTime,
                                    &kConnections,
                                    &kRefusedConnectionsTotal,
+                                   &kGuardClosedTotal,
                                    &kDeniedCallsTotal}) {
         std::vector<std::string> labels;
         for (const char* label : metric->labels) {
