@@ -21,7 +21,7 @@ FAULTS = {"header_string": "header_block", "continuations": "header_block",
 
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory):
-    with abuse.server(tmp_path_factory.mktemp("server")) as running:
+    with abuse.server(tmp_path_factory.mktemp("server"), "--access-log", "1") as running:
         yield running
 
 
@@ -84,3 +84,16 @@ def test_guard_lets_pass_what_clients_send(attacked):
     for fault in ("malformed", "header_block", "flood"):
         name = f'millrace_guard_closed_connections_total{{reason="{fault}"}}'
         assert attacked.metrics()[name] == before[name]
+
+
+def test_guarded_connections_are_told_apart(attacked):
+    """By their clients' addresses, which fairness between connections goes by."""
+    before = len(attacked.logged(r"unix-abstract:millrace/\S+"))
+    for _ in range(2):
+        with attacked.new_channel(attacked.addresses[1]) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            stub.ModelInfer(client.numbered("identity", 0))
+    def peers():
+        return [found[0] for found in attacked.logged(r"unix-abstract:millrace/\S+/127.0.0.1:\d+")]
+    eventually(lambda: len(peers()) == before + 2)
+    assert len(set(peers()[before:])) == 2
