@@ -60,8 +60,8 @@ struct StreamOptions {
   Metadata metadata = {};
   // The life of the whole stream; then it ends with DEADLINE_EXCEEDED.
   absl::Duration timeout = absl::InfiniteDuration();
-  // How long a stream whose server shuts down looks for another one (or the same, restarted).
-  // Zero: it doesn't, and ends with UNAVAILABLE.
+  // How long a stream whose server shuts down, or sends it to another connection, looks for a
+  // server (another one, or the same). Zero: it doesn't, and ends with UNAVAILABLE.
   absl::Duration reconnect_timeout = absl::Seconds(30);
   // Takes the answers, in that order, one at a time, on a thread of the stream. The next answer is
   // read when it returns, so a slow one slows the stream. It may call Send(), which then refuses
@@ -76,10 +76,11 @@ struct StreamOptions {
 // Invariants:
 //  1. Every request that Send() accepted yields exactly one Answer, whatever happens; in request
 //     order it comes at its place.
-//  2. When the server shuts down it ends the stream with UNAVAILABLE and the trailer
-//     `millrace-answered`: the stream connects again, to a server that can serve, and sends what
-//     was left unanswered; nobody notices. A request is sent twice only when a server that shuts
-//     down, or that has not served this stream yet, has not answered it.
+//  2. When the server shuts down, or the connection has reached the age that the server lets them
+//     have, it says so on the stream, and ends it in order, with the trailer `millrace-answered`:
+//     the stream connects again, to a server that can serve, and sends what was left unanswered;
+//     nobody notices. A request is sent twice only when a server that has said so, or that has not
+//     served this stream yet, has not answered it.
 //  3. When the stream ends for any other reason (the server died, a deadline, Cancel()), that
 //     status is the answer to every request still under way, and the result of Send() and Close().
 //  4. No more than `window` requests and answers are in memory.

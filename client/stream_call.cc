@@ -37,7 +37,7 @@ const char* NameOf(StreamOptions::Overflow overflow) {
 
 // What the server is to know of the options.
 Metadata TermsOf(const StreamOptions& options) {
-  Metadata terms;
+  Metadata terms = {{"millrace-drain-notice", "true"}};
   if (options.window > 0) terms.emplace_back("millrace-window", absl::StrCat(options.window));
   if (options.weight != 0) terms.emplace_back("millrace-weight", absl::StrCat(options.weight));
   if (options.overflow) terms.emplace_back("millrace-overflow", NameOf(*options.overflow));
@@ -223,6 +223,14 @@ void Stream::Call::HandleCompletion(Event event, bool ok) {
     }
     case kRead: {
       if (!ok) return StartFinish();
+      if (IsDrainNotice(connection_->received)) {
+        {
+          std::lock_guard lock(mutex_);
+          connection_->noticed = true;
+        }
+        StartRead();
+        return StartWrite();
+      }
       if (connection_->own_error.ok()) {
         if (absl::Status status = TakeAnswer(); !status.ok()) Abandon(std::move(status));
       }
@@ -270,9 +278,10 @@ void Stream::Call::StartWrite() {
     std::lock_guard lock(mutex_);
     connection = connection_.get();
     if (connection == nullptr || !connection->writable || connection->writing) return;
-    if (sent_ < unanswered_.size()) {
+    if (sent_ < unanswered_.size() && !connection->noticed) {
       request = &unanswered_[sent_++]->message;
-    } else if (!closing_ || std::exchange(connection->writes_done, true)) {
+    } else if ((!closing_ && !connection->noticed) ||
+               std::exchange(connection->writes_done, true)) {
       return;
     }
     // The connection, and the request, which can't be answered before it is written, stay until
@@ -352,6 +361,9 @@ absl::Status Stream::Call::EndOfConnection() {
   if (complete && (status.ok() || WasDrained())) return absl::OkStatus();
   if (cancelled_) return CancelledStatus();
   if (!status.ok()) return status;
+  if (connection_->noticed && sent_ == 0) {
+    return absl::UnavailableError("the server asked the stream to go on over another connection");
+  }
   return absl::InternalError(absl::StrCat("the server ended the stream after ", answered_,
                                           " answers; ", unanswered_.size(),
                                           " requests were still unanswered"));
@@ -360,7 +372,8 @@ absl::Status Stream::Call::EndOfConnection() {
 // --- moving to another server
 
 bool Stream::Call::WasDrained() const {
-  return connection_->context.GetServerTrailingMetadata().count(kAnsweredTrailer) > 0;
+  return connection_->noticed ||
+         connection_->context.GetServerTrailingMetadata().count(kAnsweredTrailer) > 0;
 }
 
 // Whether the stream looks for a server: the last one said that it shuts down, or the search that

@@ -37,7 +37,9 @@ inline namespace client {
 //  2. At most one write is in flight; `sent_` requests at the front of `unanswered_` were handed to
 //     the current call.
 //  3. A call's objects live until all its completions came back.
-//  4. The callback runs, and messages are written, without holding `mutex_`.
+//  4. A connection whose server says that it drains is sent nothing more but the end of the
+//     requests; what it was sent is answered there, and the rest goes over the next one.
+//  5. The callback runs, and messages are written, without holding `mutex_`.
 class Stream::Call {
  public:
   // `token` is null where the stream brings none.
@@ -66,6 +68,7 @@ class Stream::Call {
     bool connected = false;
     bool finishing = false;
     bool answered = false;  // at least one answer came
+    bool noticed = false;   // the server said that it drains
     // Guarded by the Call's mutex:
     int in_flight = 0;
     bool writable = false;

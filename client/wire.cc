@@ -107,6 +107,13 @@ absl::StatusOr<Response> FromMessage(inference::ModelStreamInferResponse& messag
   return absl::Status(InBandCode(message.infer_response()), message.error_message());
 }
 
+bool IsDrainNotice(const inference::ModelStreamInferResponse& message) {
+  if (!message.infer_response().model_name().empty()) return false;  // The name of an answer's.
+  const auto& parameters = message.infer_response().parameters();
+  const auto draining = parameters.find("millrace_draining");
+  return draining != parameters.end() && draining->second.bool_param();
+}
+
 absl::Status ToAbslStatus(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }

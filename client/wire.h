@@ -29,6 +29,9 @@ Parameters ParametersOf(const inference::ModelInferResponse& message);
 // `millrace_status_code`, and is UNKNOWN where a server sends none.
 absl::StatusOr<Response> FromMessage(inference::ModelStreamInferResponse& message);
 
+// Whether `message` is no answer, but tells that the stream is about to end (`millrace_draining`).
+bool IsDrainNotice(const inference::ModelStreamInferResponse& message);
+
 absl::Status ToAbslStatus(const grpc::Status& status);
 
 // INVALID_ARGUMENT for a key or value that gRPC would abort the process for.

@@ -250,10 +250,13 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
           .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version},
       static_cast<size_t>(config_.stream_names));
   MILLRACE_ASSIGN_OR_RETURN(
-      http_, HttpServer::Create({.host = config_.http_host, .port = config_.http_port},
-                                {.metrics = [this] { return registry_.Render(); },
-                                 .live = [] { return true; },
-                                 .ready = [this] { return readiness(); }}));
+      http_,
+      HttpServer::Create({.host = config_.http_host, .port = config_.http_port, .events = {}},
+                         {.metrics = [this] { return registry_.Render(); },
+                          .live = [] { return true; },
+                          .ready = [this] { return readiness(); },
+                          .checks = [this] { return checks(); },
+                          .status = [this] { return status(); }}));
   LogInfo("HTTP listens on ", config_.http_host, ":", http_->port());
   MILLRACE_ASSIGN_OR_RETURN(tracer_,
                             RequestTracer::Create({.trace_file = config_.trace_file,
@@ -268,6 +271,14 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
       .server_readiness = [this] { return readiness(); },
       .tell = [this](const std::string& name,
                      const absl::Status& readiness) { ShowHealth(name, readiness); }});
+  report_ = std::make_unique<StatusReport>(
+      StatusReport::Context{.config = &config_,
+                            .version = MILLRACE_VERSION,
+                            .repository = repository_.get(),
+                            .rpc = rpc_.get(),
+                            .transforms = transforms_.get(),
+                            .readiness = [this] { return readiness(); }});
+  shown_report_ = report_.get();
   WarnOfExposure();
   return absl::OkStatus();
 }
@@ -302,9 +313,15 @@ absl::Status ServerApp::BuildRpc(int cpu_slots) {
                  .streams = {.max_streams = static_cast<size_t>(config_.max_streams),
                              .default_window = config_.stream_window,
                              .max_window = config_.max_stream_window,
-                             .max_bytes = static_cast<size_t>(config_.max_stream_bytes)},
+                             .max_bytes = static_cast<size_t>(config_.max_stream_bytes),
+                             .connection_age = config_.max_connection_age > absl::ZeroDuration()
+                                                   ? config_.max_connection_age
+                                                   : absl::InfiniteDuration(),
+                             .age_grace = config_.max_connection_age_grace},
+                 .load_reports = config_.load_reports,
                  .control = control},
                 {.clock = &Clock::Real(),
+                 .timer = &timer_,
                  .repository = repository_.get(),
                  .metrics = metrics_.get(),
                  .door = &*door_,
@@ -371,6 +388,31 @@ absl::Status ServerApp::readiness() const {
   return repository_->Readiness();
 }
 
+std::vector<std::pair<std::string, absl::Status>> ServerApp::checks() const {
+  std::vector<std::pair<std::string, absl::Status>> checks = {
+      {"models are loaded", loaded_ ? absl::OkStatus() : absl::UnavailableError("not yet")},
+      {"requests are welcome",
+       draining_ ? absl::UnavailableError("the server is shutting down") : absl::OkStatus()}};
+  for (const ModelRepository::IndexEntry& entry : repository_->Index()) {
+    if (entry.state == ModelState::kReady) continue;
+    checks.emplace_back(
+        absl::StrCat("model '", entry.name, "' version '", entry.version, "'"),
+        absl::UnavailableError(absl::StrCat(NameOf(entry.state), ", ", entry.reason)));
+  }
+  for (const auto& model : repository_->Loaded()) {
+    checks.emplace_back(
+        absl::StrCat("model '", model->metrics().model(), "' version '", model->metrics().version(),
+                     "'", model->is_optional() ? " (optional)" : ""),
+        model->readiness());
+  }
+  return checks;
+}
+
+std::string ServerApp::status() const {
+  const StatusReport* const report = shown_report_;
+  return report == nullptr ? "{}" : report->Json();
+}
+
 void ServerApp::ShowHealth(const std::string& name, const absl::Status& state) {
   const auto show = [&](const std::string& service) {
     rpc_->SetHealth(service, state.ok());
@@ -411,8 +453,8 @@ ServerApp::~ServerApp() {
   balancer_.reset();
   admin_.reset();
   probes_.reset();
-  rpc_.reset();  // No request any more,
-  http_.reset();
+  http_.reset();        // Nobody looks,
+  rpc_.reset();         // no request any more,
   repository_.reset();  // then no replica.
 }
 

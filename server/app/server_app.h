@@ -6,12 +6,15 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/access/credentials_store.h"
 #include "server/app/core_balancer.h"
 #include "server/app/health_monitor.h"
 #include "server/app/resource_metrics.h"
+#include "server/app/status_report.h"
 #include "server/base/clock.h"
 #include "server/base/timer_thread.h"
 #include "server/channel/worker_protocol.h"
@@ -32,7 +35,7 @@
 namespace millrace {
 
 // The composition root: builds every part in order, and ends them in reverse. Confined to main's
-// thread, but for readiness().
+// thread, but for readiness(), checks() and status().
 class ServerApp {
  public:
   // Finds out what the machine has, starts the listeners, and loads the models. Blocks until every
@@ -68,6 +71,9 @@ class ServerApp {
   void WarnOfExposure() const;
   void ShowMetrics(bool gpus);
   absl::Status readiness() const;
+  // What readiness() depends on.
+  std::vector<std::pair<std::string, absl::Status>> checks() const;
+  std::string status() const;
   // Called by the health monitor, once at a time.
   void ShowHealth(const std::string& name, const absl::Status& state);
 
@@ -84,6 +90,8 @@ class ServerApp {
   std::unique_ptr<RpcServer> rpc_;
   std::unique_ptr<AdminServer> admin_;    // Null where nobody may administer the server.
   std::unique_ptr<HealthServer> probes_;  // Null where they have no address of their own.
+  std::unique_ptr<StatusReport> report_;
+  std::atomic<const StatusReport*> shown_report_{nullptr};  // Null while there is none.
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<HealthMonitor> health_;
   std::unique_ptr<CoreBalancer> balancer_;

@@ -87,6 +87,11 @@ void AddAccessFlags(CLI::App& app, ServerConfig& config) {
                  "Those of one IPv4 address, IPv6 network (/64) or user at a unix socket")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  AddDuration(app, "--max-connection-age", &config.max_connection_age,
+              "When clients are told to move on to another connection, and so perhaps to another "
+              "server, give or take a tenth; their streams end in order a little later. 0s: never");
+  AddDuration(app, "--max-connection-age-grace", &config.max_connection_age_grace,
+              "How long what such a stream has asked may then take to be answered");
   app.add_option_function<std::string>(
          "--unix-mode",
          [&config](const std::string& text) {
@@ -209,6 +214,9 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
       ->capture_default_str();
   app.add_flag("--triton-metrics", config.triton_metrics,
                "Show metrics by Triton's names (nv_inference_…), too");
+  app.add_flag("--load-reports", config.load_reports,
+               "Tell the load of the model with every answer of ModelInfer, as gRPC's "
+               "weighted_round_robin wants it (ORCA)");
   app.option_defaults()->group("Placement");
   app.add_flag("--pin", config.pin,
                "Pin CPU replicas to cores also where the machine is not shared");
@@ -327,6 +335,10 @@ void CheckServerFlags(const ServerConfig& config) {
   if (config.channelz && config.admin_listen.empty()) {
     throw CLI::ValidationError("--channelz", "needs --admin-listen");
   }
+  if (config.max_connection_age > absl::ZeroDuration() &&
+      config.max_connection_age < absl::Milliseconds(100)) {
+    throw CLI::ValidationError("--max-connection-age", "expected 100ms or more, or 0s for never");
+  }
   if (config.watch_poll < absl::Milliseconds(10)) {
     throw CLI::ValidationError("--watch-poll", "expected 10ms or more");
   }
@@ -358,7 +370,8 @@ Command ParseFlags(int argc, const char* const* argv) {
       return tune;
     }
     CheckServerFlags(server);
-    if (server.print_config) return ExitNow{0, app.config_to_str(/*default_also=*/true)};
+    server.effective = app.config_to_str(/*default_also=*/true);
+    if (server.print_config) return ExitNow{0, server.effective};
     return server;
   } catch (const CLI::ParseError& error) {
     std::ostringstream out;

@@ -39,6 +39,7 @@ struct ServerConfig {
   int64_t grpc_memory_bytes = 0;  // 0: no quota.
   int stream_names = 64;          // That have metrics of their own.
   bool triton_metrics = false;
+  bool load_reports = false;  // Of models, beside the answers of unary calls.
 
   std::string tls_cert;  // Files; empty: no TLS.
   std::string tls_key;
@@ -47,6 +48,8 @@ struct ServerConfig {
   std::string token_file;                     // Empty: no token is needed.
   int max_connections = 0;                    // 0: chosen by the limit of file descriptors.
   int max_connections_per_peer = 1000;
+  absl::Duration max_connection_age = absl::ZeroDuration();  // Zero: any.
+  absl::Duration max_connection_age_grace = absl::Seconds(30);
   mode_t unix_mode = 0600;
   std::vector<uid_t> unix_allow_uids;  // Empty: whoever the mode lets.
   std::string reflection = "admin";    // Or "all", "off".
@@ -74,6 +77,8 @@ struct ServerConfig {
   bool check_only = false;    // Load everything, say what is wrong, and leave.
   bool print_config = false;  // Done by ParseFlags().
   bool show_version = false;  // Print the versions and leave.
+
+  std::string effective;  // All of it, a line "name: value" for each, as --print-config writes it.
 };
 
 }  // namespace millrace

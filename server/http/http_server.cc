@@ -12,18 +12,22 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/base/unique_fd.h"
 #include "server/http/bounded_stream.h"
 #include "server/http/connection_queue.h"
+#include "server/http/own_host.h"
+#include "server/http/status_page.h"
 
 namespace millrace {
 namespace {
 
 constexpr char kExpositionType[] = "text/plain; version=0.0.4; charset=utf-8";
 constexpr char kTextType[] = "text/plain; charset=utf-8";
+constexpr char kEventsType[] = "text/event-stream";
 
 void AnswerText(httplib::Response& response, int status, const std::string& text) {
   response.status = status;
@@ -35,9 +39,80 @@ void AnswerProbe(httplib::Response& response, const absl::Status& status) {
   AnswerText(response, 503, std::string(status.message()));
 }
 
-void Answer(const HttpServer::Callbacks& callbacks, const httplib::Request& request,
-            httplib::Response& response) {
+// A line for each check, as Kubernetes' own servers write them.
+void AnswerVerbose(httplib::Response& response, const HttpServer::Callbacks& callbacks) {
+  std::string lines;
+  for (const auto& [name, status] : callbacks.checks()) {
+    absl::StrAppend(&lines, status.ok() ? "[+]" : "[-]", name, status.ok() ? " ok" : ": ",
+                    status.message(), "\n");
+  }
+  const absl::Status ready = callbacks.ready();
+  const std::string verdict = ready.ok() ? "ready" : absl::StrCat("not ready: ", ready.message());
+  AnswerText(response, ready.ok() ? 200 : 503, absl::StrCat(lines, verdict));
+}
+
+// Whether a browser asks for the page of another origin, or by a name that may be another's.
+bool IsForeign(const httplib::Request& request, httplib::Response& response) {
+  const std::string site = request.get_header_value("Sec-Fetch-Site");
+  const bool navigates =  // By a link; it doesn't get to see what comes.
+      request.path == "/" && request.get_header_value("Sec-Fetch-Mode") == "navigate";
+  if (!site.empty() && site != "same-origin" && site != "none" && !navigates) {
+    AnswerText(response, 403, "Pages of other origins may not ask for this.");
+    return true;
+  }
+  if (IsOwnHost(request.get_header_value("Host"))) return false;
+  AnswerText(response, 421,
+             "The status isn't shown by this name, which might be anybody's. Ask by an address, "
+             "by 'localhost', or by a name without a dot or under .internal, .local, .localhost or "
+             ".svc.");
+  return true;
+}
+
+// What a browser may do with an answer: nothing but show it.
+void SetBrowserHeaders(httplib::Response& response) {
   response.set_header("Cache-Control", "no-store");
+  response.set_header("X-Content-Type-Options", "nosniff");
+  response.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
+  response.set_header("Referrer-Policy", "no-referrer");
+  response.set_header("X-Frame-Options", "DENY");
+  response.set_header("Cross-Origin-Resource-Policy", "same-origin");
+}
+
+// The connection that this thread serves is handed over to the events once its header is sent.
+thread_local bool watches = false;
+
+// Shows the status. False for other paths.
+bool AnswerStatus(EventFeed& events, const httplib::Request& request, httplib::Response& response) {
+  if (request.path != "/" && request.path != "/statusz" && request.path != "/events") return false;
+  if (IsForeign(request, response)) return true;
+  response.status = 200;
+  if (request.path == "/") {
+    const StatusPage page = MakeStatusPage();
+    response.headers.erase("Content-Security-Policy");
+    response.set_header("Content-Security-Policy", page.policy);
+    response.set_content(page.html, "text/html; charset=utf-8");
+  } else if (request.path == "/statusz") {
+    response.set_content(*events.Snapshot() + "\n", "application/json");
+  } else if (request.method == "HEAD") {
+    response.set_content("", kEventsType);
+  } else if (!events.Reserve()) {
+    AnswerText(response, 503,
+               absl::StrCat(events.options().most_viewers, " watch already, as many as may."));
+  } else {
+    watches = true;
+    response.set_content_provider(kEventsType, [](size_t, httplib::DataSink& sink) {
+      constexpr absl::string_view kRetry = "retry: 2000\n\n";
+      sink.write(kRetry.data(), kRetry.size());
+      sink.done();
+      return true;
+    });
+  }
+  return true;
+}
+
+void Answer(const HttpServer::Callbacks& callbacks, EventFeed& events,
+            const httplib::Request& request, httplib::Response& response) {
+  SetBrowserHeaders(response);
   if (request.method != "GET" && request.method != "HEAD") {
     response.set_header("Allow", "GET, HEAD");
     return AnswerText(response, 405, "Only GET and HEAD are served here.");
@@ -50,8 +125,13 @@ void Answer(const HttpServer::Callbacks& callbacks, const httplib::Request& requ
     const bool live = callbacks.live();
     return AnswerProbe(response, live ? absl::OkStatus() : absl::UnavailableError("not alive"));
   }
-  if (request.path == "/readyz") return AnswerProbe(response, callbacks.ready());
-  AnswerText(response, 404, "Not found. Served here: /metrics, /livez, /readyz.");
+  if (request.path == "/readyz") {
+    if (request.has_param("verbose")) return AnswerVerbose(response, callbacks);
+    return AnswerProbe(response, callbacks.ready());
+  }
+  if (AnswerStatus(events, request, response)) return;
+  AnswerText(response, 404,
+             "Not found. Served here: /, /statusz, /events, /metrics, /livez, /readyz.");
 }
 
 // Lets a restarted server have its port back at once, though closed connections linger. Unlike
@@ -85,10 +165,12 @@ absl::Status CheckAddress(const HttpServer::Options& options) {
 class HttpServer::Listener final : public httplib::Server {
  public:
   Listener(const HttpServer::Options& options, Callbacks callbacks)
-      : request_timeout_(options.request_timeout), callbacks_(std::move(callbacks)) {
+      : request_timeout_(options.request_timeout),
+        callbacks_(std::move(callbacks)),
+        events_(options.events, callbacks_.status) {
     set_socket_options(SetSocketOptions);
     set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
-      Answer(callbacks_, request, response);
+      Answer(callbacks_, events_, request, response);
       return HandlerResponse::Handled;
     });
     new_task_queue = [this] {
@@ -121,6 +203,8 @@ class HttpServer::Listener final : public httplib::Server {
     stop();
   }
 
+  size_t viewers() const { return events_.viewers(); }
+
   // Waits until a Stop() would be heard.
   void AwaitStarted() ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
@@ -135,12 +219,20 @@ class HttpServer::Listener final : public httplib::Server {
   }
 
   bool process_and_close_socket(socket_t socket) override {
-    const UniqueFd owned(socket);
+    UniqueFd owned(socket);
     if (stopping_) return false;
     fcntl(socket, F_SETFD, FD_CLOEXEC);
     BoundedStream stream(socket, kMaxRequestBytes, Clock::Real().Now() + request_timeout_);
     bool closed = false;
+    watches = false;
     const bool answered = process_request(stream, /*close_connection=*/true, closed, nullptr);
+    if (std::exchange(watches, false)) {
+      if (answered) {
+        events_.Watch(std::move(owned));
+        return true;
+      }
+      events_.Release();
+    }
     stream.DiscardUnread();
     shutdown(socket, SHUT_RDWR);
     return answered;
@@ -148,6 +240,7 @@ class HttpServer::Listener final : public httplib::Server {
 
   const absl::Duration request_timeout_;
   const Callbacks callbacks_;
+  EventFeed events_;
   std::atomic<bool> stopping_{false};
   Mutex mutex_;
   CondVar started_changed_;
@@ -169,5 +262,7 @@ HttpServer::HttpServer(std::unique_ptr<Listener> listener, int port)
 }
 
 HttpServer::~HttpServer() { listener_->Stop(); }
+
+size_t HttpServer::viewers() const { return listener_->viewers(); }
 
 }  // namespace millrace

@@ -166,6 +166,11 @@ class ModelMetrics {
   // What only the model's owner knows, now; nullopt where nobody tells.
   std::optional<ModelGauges> Gauges() const ABSL_LOCKS_EXCLUDED(gauges_mutex_);
 
+  // Busy time of the replicas over their time, from 0 to 1, and demand over capacity, of the last
+  // 15 seconds, where `gauges` are those of now.
+  double Saturation(const ModelGauges& gauges) const;
+  double DesiredReplicas(const ModelGauges& gauges) const;
+
   // The figures of KServe's ModelStatistics. `date` is the wall clock's time, from which that of
   // the last inference is told.
   ModelStatistics Statistics(absl::Time date) const;
@@ -214,8 +219,6 @@ class ModelMetrics {
   void CollectCounters(std::vector<Sample>& samples) const;
   void CollectHistograms(std::vector<Sample>& samples) const;
   void CollectGauges(std::vector<Sample>& samples) const ABSL_LOCKS_EXCLUDED(gauges_mutex_);
-  double Saturation(const ModelGauges& gauges) const;
-  double DesiredReplicas(const ModelGauges& gauges) const;
 
   const std::string model_;
   const std::string version_;

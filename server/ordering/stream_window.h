@@ -47,6 +47,9 @@ class StreamWindow {
            request_bytes_ < max_bytes_ && answer_bytes_ < max_bytes_;
   }
 
+  // How many requests that can't be dropped may stand in it.
+  int window() const { return window_; }
+
   // Requests read whose answers are not written.
   size_t size() const { return held_.size(); }
 

@@ -64,6 +64,7 @@ void Replica::Run(std::unique_ptr<Batch> batch) {
   auto& buffer = static_cast<SharedBatchBuffer&>(*batch->buffer());
   buffer.WriteHeader(*context_.signature);
   MutexLock lock(mutex_);
+  rows_seen_.store(batch->rows(), std::memory_order_relaxed);
   busy_since_ns_.store(absl::ToUnixNanos(batch->started), std::memory_order_relaxed);
   batch_ = std::move(batch);
   mailbox_.Post(buffer.index());  // Under the lock: whoever buries the process comes after it.

@@ -80,6 +80,8 @@ class Replica final : public BatchRunner {
   // The same without the lock that Run() takes, for those who look on.
   pid_t pid_seen() const { return pid_seen_.load(std::memory_order_relaxed); }
   std::optional<absl::Duration> busy_seen() const;
+  // The rows of the batch that runs, or of the last one.
+  int64_t rows_seen() const { return rows_seen_.load(std::memory_order_relaxed); }
   // For how long the running batch has been running; nullopt when none is.
   std::optional<absl::Duration> busy_for() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether that is clearly longer than it may: then the replica should have been replaced.
@@ -132,6 +134,7 @@ class Replica final : public BatchRunner {
   pid_t pid_ ABSL_GUARDED_BY(mutex_) = 0;
   std::atomic<pid_t> pid_seen_{0};             // `pid_`
   std::atomic<int64_t> busy_since_ns_{kIdle};  // When `batch_` was started.
+  std::atomic<int64_t> rows_seen_{0};          // Of `batch_`.
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool retiring_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // The thread has nothing more to do.

@@ -572,6 +572,10 @@ void ReplicaPool::SetReplicaState(int replica, const absl::Status& state) {
     if (slot.replica == nullptr) return;  // It is being removed.
     slot.state = state;
     slot.tried = true;
+    if (!state.ok()) {
+      if (losses_.size() == kMostLosses) losses_.pop_front();
+      losses_.push_back({context_.clock->Now(), replica, std::string(state.message())});
+    }
     NoteReadiness();
     changed_.NotifyAll();
   }
@@ -688,6 +692,27 @@ ReplicaPool::Glance ReplicaPool::glance() const {
                                                         : State::kFailed});
   }
   return glance;
+}
+
+std::vector<ReplicaPool::Lane> ReplicaPool::lanes() const {
+  MutexLock lock(mutex_);
+  std::vector<Lane> lanes;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = slots_[i];
+    if (!slot.in_use()) continue;
+    lanes.push_back({.index = static_cast<int>(i),
+                     .pid = slot.replica->pid_seen(),
+                     .state = StateOf(slot),
+                     .busy_for = slot.replica->busy_seen(),
+                     .rows = slot.replica->rows_seen(),
+                     .placement = slot.placement});
+  }
+  return lanes;
+}
+
+std::vector<ReplicaPool::Loss> ReplicaPool::recent_losses() const {
+  MutexLock lock(mutex_);
+  return {losses_.begin(), losses_.end()};
 }
 
 std::vector<pid_t> ReplicaPool::pids() const {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -145,6 +146,27 @@ class ReplicaPool {
   };
   Glance glance() const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // What a replica does, for those who look on, as in a Glance.
+  struct Lane {
+    int index;
+    pid_t pid;           // 0 while there is no process.
+    absl::Status state;  // OK: it serves.
+    std::optional<absl::Duration> busy_for;
+    int64_t rows;  // Of the batch that it runs.
+    ReplicaPlacement placement;
+  };
+  std::vector<Lane> lanes() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // A replica that was lost, or couldn't start.
+  struct Loss {
+    absl::Time when;  // By the pool's clock.
+    int replica;
+    std::string cause;
+  };
+  // The last kMostLosses of them, the newest last.
+  static constexpr size_t kMostLosses = 16;
+  std::vector<Loss> recent_losses() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // How many replicas can serve now.
   int ready_replicas() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Why requests shouldn't be sent here; see HealthOf().
@@ -253,6 +275,7 @@ class ReplicaPool {
   std::vector<ReplicaPlacement> places_ ABSL_GUARDED_BY(mutex_);
   std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);
   std::vector<UniqueFd> stop_events_ ABSL_GUARDED_BY(mutex_);  // Of the first slots.
+  std::deque<Loss> losses_ ABSL_GUARDED_BY(mutex_);            // See recent_losses().
   // Since when no replica can serve; InfiniteFuture() while one can.
   absl::Time unready_since_ ABSL_GUARDED_BY(mutex_);
 

@@ -104,6 +104,7 @@ void InferCall::Deliver(uint64_t /*place*/, Response&& response) {
       server_context_.AddTrailingMetadata(kTraceParent, FormatTraceParent(response.trace->context));
     }
   }
+  if (context_.load_reports != nullptr) AddLoadReport();
   if (response.status.ok()) {
     return writer_.Finish(EncodeInferResponse(std::move(response)), grpc::Status::OK, tag);
   }
@@ -114,6 +115,18 @@ void InferCall::Deliver(uint64_t /*place*/, Response&& response) {
     status = WithRetryInfo(status, retry_after);
   }
   writer_.FinishWithError(status, tag);
+}
+
+void InferCall::AddLoadReport() {
+  std::weak_ptr<ServedModel> used;
+  {
+    MutexLock lock(mutex_);
+    used = model_;
+  }
+  const std::shared_ptr<ServedModel> model = used.lock();
+  if (model == nullptr) return;  // The request named none that is served.
+  server_context_.AddTrailingMetadata(kLoadReportTrailer,
+                                      *context_.load_reports->Of(model->shared_metrics()));
 }
 
 void InferCall::OnFinished(bool ok) {

@@ -45,6 +45,8 @@ class InferCall final : public ResponseSink, public std::enable_shared_from_this
   void OnFinished(bool ok);
   void OnDone(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
   void Submit() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Puts the load of the request's model beside its answer.
+  void AddLoadReport() ABSL_LOCKS_EXCLUDED(mutex_);
   void ReleaseOne() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const InferContext& context_;

@@ -43,4 +43,8 @@ grpc::ByteBuffer EncodeInferResponse(Response&& response);
 // again, `millrace_retry_after_us`. Either way it is marked as the request's final response.
 grpc::ByteBuffer EncodeStreamResponse(Response&& response);
 
+// Writes the ModelStreamInferResponse that is no answer but tells a client which asked for it that
+// its stream is about to end: of a response it has nothing but the parameter `millrace_draining`.
+grpc::ByteBuffer EncodeDrainNotice();
+
 }  // namespace millrace

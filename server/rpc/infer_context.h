@@ -4,10 +4,12 @@
 
 #include "proto/grpc_service.grpc.pb.h"
 #include "server/base/clock.h"
+#include "server/base/timer.h"
 #include "server/metrics/server_metrics.h"
 #include "server/repository/model_repository.h"
 #include "server/rpc/call_gate.h"
 #include "server/rpc/connection_flows.h"
+#include "server/rpc/load_reports.h"
 #include "server/rpc/stream_limits.h"
 #include "server/tracing/request_tracer.h"
 
@@ -24,9 +26,11 @@ struct InferContext {
   ModelRepository* repository;
   ServerMetrics* metrics;
   Clock* clock;
+  Timer* timer;
   CallGate* gate;
   ConnectionFlows* connection_flows;
   RequestTracer* tracer;
+  LoadReports* load_reports;  // Null: answers bring none.
   StreamLimits limits;
 };
 

@@ -228,4 +228,13 @@ grpc::ByteBuffer EncodeStreamResponse(Response&& response) {
   return EncodeOutputs(std::move(response), /*streamed=*/true);
 }
 
+grpc::ByteBuffer EncodeDrainNotice() {
+  const grpc::Slice all = WrittenSlice([](auto& out) {
+    WriteMessage(out, kStreamInferResponse, [](auto& response) {
+      WriteParameter(response, "millrace_draining", kBoolParam, 1);
+    });
+  });
+  return grpc::ByteBuffer(&all, 1);
+}
+
 }  // namespace millrace

@@ -3,6 +3,8 @@
 #include "server/rpc/infer_stream.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -10,12 +12,20 @@
 #include "server/rpc/infer_codec.h"
 #include "server/rpc/open_streams.h"
 #include "server/rpc/status_conversion.h"
+#include "server/rpc/transport.h"
 
 namespace millrace {
 namespace {
 
 constexpr char kRpc[] = "ModelStreamInfer";
 constexpr char kTraceParent[] = "traceparent";
+
+// From 0 up to 1, spread evenly over streams that begin one after the other, so that they don't all
+// end at once.
+double Spread() {
+  static std::atomic<uint32_t> count{0};
+  return (count.fetch_add(1, std::memory_order_relaxed) * 2654435769u) / 4294967296.0;
+}
 
 // Whether a request gives way to a newer one of its flow.
 bool MayBeDropped(Overflow overflow) {
@@ -81,6 +91,9 @@ void InferStream::OnAccepted(bool ok) {
     status = absl::ResourceExhaustedError(
         absl::StrCat(open_streams_.limit(), " streams are open, as many as may be"));
   }
+  if (status.ok() && context_.limits.connection_age != absl::InfiniteDuration()) {
+    CallLater(LifeOfStream(context_.limits.connection_age, Spread()), &InferStream::OnAged);
+  }
   Operations next;
   {
     MutexLock lock(mutex_);
@@ -123,16 +136,22 @@ void InferStream::OnRead(bool ok) {
 void InferStream::OnWritten(bool ok) {
   Operations next;
   std::unique_ptr<TracedRequest> traced;
+  std::optional<uint64_t> place;
   {
     MutexLock lock(mutex_);
-    const uint64_t written = *std::exchange(writing_, std::nullopt);
+    writing_ = false;
+    place = std::exchange(writing_place_, std::nullopt);
     traced = std::move(writing_traced_);
-    ChangeWindow([&](StreamWindow& window) { window.Write(written); });
-    if (ok) ++answered_;
+    if (place) {
+      ChangeWindow([&](StreamWindow& window) { window.Write(*place); });
+      if (ok) ++answered_;
+    }
     next = NextOperations();
   }
-  context_.metrics->RequestFinished(InferRpc::kModelStreamInfer);
-  if (ok) context_.metrics->AnswerWritten();
+  if (place) {
+    context_.metrics->RequestFinished(InferRpc::kModelStreamInfer);
+    if (ok) context_.metrics->AnswerWritten();
+  }
   if (traced != nullptr) EndTrace(std::move(traced), ok);
   Begin(std::move(next));
   ReleaseTag();
@@ -142,6 +161,12 @@ void InferStream::OnFinished(bool /*ok*/) { ReleaseTag(); }
 
 void InferStream::OnDone(bool /*ok*/) {
   if (server_context_.IsCancelled()) Abandon();
+  std::optional<Timer::Id> timer;
+  {
+    MutexLock lock(mutex_);
+    timer = std::exchange(timer_, std::nullopt);
+  }
+  if (timer) context_.timer->Forget(*timer);
   open_streams_.Remove(this);
   context_.metrics->StreamClosed();
   ReleaseTag();
@@ -178,6 +203,7 @@ void InferStream::Agree(const StreamTerms& terms) {
                                            }}));
   counts_ = context_.metrics->streams().Open(terms.name);
   name_ = terms.name;
+  opened_ = context_.clock->Now();
   const auto parent = server_context_.client_metadata().find(kTraceParent);
   if (parent != server_context_.client_metadata().end()) {
     trace_parent_.assign(parent->second.data(), parent->second.size());
@@ -185,6 +211,7 @@ void InferStream::Agree(const StreamTerms& terms) {
   MutexLock lock(mutex_);
   window_ = StreamWindow(terms.window, context_.limits.max_bytes);
   ends_on_error_ = terms.ends_on_error;
+  wants_notice_ = terms.wants_notice;
 }
 
 void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
@@ -298,6 +325,7 @@ void InferStream::CountLeaving(const Response& response) {
   const Timings& timings = response.timings;
   const absl::Time now = context_.clock->Now();
   decided_.fetch_sub(1, std::memory_order_relaxed);
+  left_.fetch_add(1, std::memory_order_relaxed);
   const bool lost = timings.answered == absl::InfinitePast();  // By the server.
   context_.metrics->AnswerLeft(lost ? absl::ZeroDuration() : now - timings.answered);
   if (response.status.ok()) return counts_->Served(now - timings.arrival);
@@ -306,10 +334,23 @@ void InferStream::CountLeaving(const Response& response) {
     case absl::StatusCode::kDeadlineExceeded:
     case absl::StatusCode::kResourceExhausted:
     case absl::StatusCode::kUnavailable:
+      drops_.fetch_add(1, std::memory_order_relaxed);
       return counts_->Dropped();
     default:
       return counts_->Failed();
   }
+}
+
+StreamGlance InferStream::Look() const {
+  StreamGlance glance = {.name = name_,
+                         .open_for = context_.clock->Now() - opened_,
+                         .answers = left_.load(std::memory_order_relaxed),
+                         .drops = drops_.load(std::memory_order_relaxed)};
+  MutexLock lock(mutex_);
+  glance.held = window_.size();
+  glance.window = window_.window();
+  glance.held_bytes = window_.held_bytes();
+  return glance;
 }
 
 void InferStream::Abandon() {
@@ -340,14 +381,85 @@ void InferStream::DropWaiting() {
   }
 }
 
-void InferStream::Drain() {
+// ---- The end ----
+
+void InferStream::Drain() { StartDrain(/*aged=*/false, /*may_notify=*/true); }
+void InferStream::DrainAtOnce() { StartDrain(/*aged=*/false, /*may_notify=*/false); }
+void InferStream::OnAged() { StartDrain(/*aged=*/true, /*may_notify=*/true); }
+
+void InferStream::StartDrain(bool aged, bool may_notify) {
+  bool notified = false;
   Operations next;
   {
     MutexLock lock(mutex_);
+    if (draining_) return;  // It is told already, and ends in time for either reason.
     draining_ = true;
+    aged_ = aged;
+    notified =
+        wants_notice_ && may_notify && !half_closed_ && !finishing_ && !gone_ && early_end_.ok();
+    if (notified) {
+      outbox_.push_back({std::nullopt, EncodeDrainNotice()});
+    } else {
+      reads_no_more_ = true;
+    }
+    next = NextOperations();
+  }
+  if (notified) {
+    CallLater(kNoticePeriod, &InferStream::OnNoticeOver);
+  } else if (aged) {
+    CallLater(context_.limits.age_grace, &InferStream::OnGraceOver);
+  }
+  Begin(std::move(next));
+}
+
+void InferStream::OnNoticeOver() {
+  bool aged = false;
+  Operations next;
+  {
+    MutexLock lock(mutex_);
+    reads_no_more_ = true;
+    aged = aged_;
+    next = NextOperations();
+  }
+  if (aged) CallLater(context_.limits.age_grace, &InferStream::OnGraceOver);
+  Begin(std::move(next));
+}
+
+void InferStream::OnGraceOver() {
+  {
+    MutexLock lock(mutex_);
+    if (finishing_ || gone_ || !early_end_.ok()) return;
+    early_end_ = absl::UnavailableError(absl::StrCat(
+        EndOfAge(), ", and what it had asked was not answered within --max-connection-age-grace, ",
+        absl::FormatDuration(context_.limits.age_grace),
+        "; send what is unanswered over another connection"));
+  }
+  DropWaiting();  // Before the Finish: who hears of the end finds nothing left.
+  Operations next;
+  {
+    MutexLock lock(mutex_);
     next = NextOperations();
   }
   Begin(std::move(next));
+}
+
+std::string InferStream::EndOfAge() const {
+  return absl::StrCat("the stream has reached the age that connections may have, ",
+                      absl::FormatDuration(context_.limits.connection_age),
+                      " (--max-connection-age)");
+}
+
+void InferStream::CallLater(absl::Duration after, void (InferStream::*method)()) {
+  const Timer::Id id =
+      context_.timer->Schedule(context_.clock->Now() + after, [weak = weak_from_this(), method] {
+        if (const auto alive = weak.lock()) (alive.get()->*method)();
+      });
+  std::optional<Timer::Id> before;
+  {
+    MutexLock lock(mutex_);
+    before = std::exchange(timer_, id);
+  }
+  if (before) context_.timer->Forget(*before);
 }
 
 // ---- Operations ----
@@ -361,20 +473,21 @@ void InferStream::ChangeWindow(Change change) {
 }
 
 bool InferStream::MayRead() const {
-  return !reading_ && !half_closed_ && !draining_ && !gone_ && early_end_.ok() && parked_ <= 0 &&
-         window_.HasRoom();
+  return !reading_ && !half_closed_ && !reads_no_more_ && !gone_ && early_end_.ok() &&
+         parked_ <= 0 && window_.HasRoom();
 }
 
 bool InferStream::MayFinish() const {
   if (finishing_ || gone_ || writing_ || !outbox_.empty()) return false;
   if (!early_end_.ok()) return true;
-  return window_.size() == 0 && (half_closed_ || draining_);
+  return window_.size() == 0 && (half_closed_ || reads_no_more_);
 }
 
 InferStream::Operations InferStream::NextOperations() {
   Operations next;
   if (!writing_ && !finishing_ && !gone_ && !outbox_.empty()) {
-    writing_ = outbox_.front().place;
+    writing_ = true;
+    writing_place_ = outbox_.front().place;
     writing_traced_ = std::move(outbox_.front().traced);
     next.write = std::move(outbox_.front().message);
     outbox_.pop_front();
@@ -390,7 +503,8 @@ InferStream::Operations InferStream::NextOperations() {
     next.finish = early_end_;
     if (early_end_.ok() && !half_closed_) {
       next.finish = absl::UnavailableError(
-          "the server is shutting down; send what is unanswered to another one");
+          aged_ ? absl::StrCat(EndOfAge(), "; send what is unanswered over another connection")
+                : "the server is shutting down; send what is unanswered to another one");
     }
     ++owed_tags_;
   }
@@ -407,9 +521,11 @@ void InferStream::Begin(Operations operations) {
 }
 
 void InferStream::StartFinish(const absl::Status& status) {
-  if (!status.ok()) {
+  {
     MutexLock lock(mutex_);
-    server_context_.AddTrailingMetadata("millrace-answered", std::to_string(answered_));
+    if (!status.ok() || draining_) {
+      server_context_.AddTrailingMetadata("millrace-answered", std::to_string(answered_));
+    }
   }
   stream_.Finish(ToGrpc(status), static_cast<CompletionTag*>(&on_finished_));
 }

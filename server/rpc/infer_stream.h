@@ -14,6 +14,7 @@
 #include "grpcpp/support/async_stream.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "server/base/mutex.h"
+#include "server/base/timer.h"
 #include "server/dispatch/caller.h"
 #include "server/metrics/stream_metrics.h"
 #include "server/ordering/response_sequencer.h"
@@ -21,6 +22,7 @@
 #include "server/rpc/call_gate.h"
 #include "server/rpc/completion_tag.h"
 #include "server/rpc/infer_context.h"
+#include "server/rpc/stream_glance.h"
 #include "server/rpc/stream_terms.h"
 
 namespace millrace {
@@ -38,6 +40,8 @@ class OpenStreams;
 //     on answers that are decided; and no request is read above StreamLimits::max_bytes.
 //  2. One Read and one Write are out at a time; Finish comes after the last Write.
 //  3. Lives until every operation that it started has come back.
+//  4. Whatever is read is answered before a stream ends that drains, but for what takes longer than
+//     StreamLimits::age_grace.
 class InferStream final : public std::enable_shared_from_this<InferStream> {
  public:
   // Waits for a stream on `queue`; each one that comes makes place for the next. Does nothing once
@@ -47,9 +51,18 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
 
   ~InferStream();
 
-  // Posts no more Reads, and ends the stream with UNAVAILABLE and the trailer `millrace-answered`
-  // once every request that was read is answered.
+  // Ends the stream in order, since the server shuts down. A client that asked for a notice gets
+  // it, and may send what it has begun and half-close; then, or after kNoticePeriod, or where it
+  // asked for none at once, no more Reads are posted. Once every request that was read is answered
+  // the stream ends with the trailer `millrace-answered`: OK where the client had half-closed, else
+  // UNAVAILABLE.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // What those see who look on.
+  StreamGlance Look() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The same without a notice: the stream is opened while the server drains.
+  void DrainAtOnce() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   InferStream(const InferContext& context, OpenStreams& open_streams,
@@ -79,15 +92,25 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   void EndTrace(std::unique_ptr<TracedRequest> traced, bool delivered) const;
   // Counts an answer whose turn has come.
   void CountLeaving(const Response& response);
+  // Drains the stream because it is old.
+  void OnAged() ABSL_LOCKS_EXCLUDED(mutex_);
+  void StartDrain(bool aged, bool may_notify) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The client has had its time to half-close.
+  void OnNoticeOver() ABSL_LOCKS_EXCLUDED(mutex_);
+  // What was read has had its time to be answered: ends a stream that is old.
+  void OnGraceOver() ABSL_LOCKS_EXCLUDED(mutex_);
+  std::string EndOfAge() const;
+  // Has the timer call `method` then, instead of what it was to call.
+  void CallLater(absl::Duration after, void (InferStream::*method)()) ABSL_LOCKS_EXCLUDED(mutex_);
   // Drops everything: the peer has gone.
   void Abandon() ABSL_LOCKS_EXCLUDED(mutex_);
   // Drops what waits at the models, and the answers to come. What runs already goes on. REQUIRES:
   // the stream was accepted, and takes no more answers: `gone_` or `early_end_` says so.
   void DropWaiting() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // An answer on its way to the peer.
+  // An answer on its way to the peer; or the notice of a drain, which has no place.
   struct Outgoing {
-    uint64_t place;
+    std::optional<uint64_t> place;
     grpc::ByteBuffer message;
     std::unique_ptr<TracedRequest> traced = nullptr;  // Null: nobody wants to see it.
   };
@@ -137,7 +160,10 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   std::atomic<int> owed_tags_{2};  // Accepted and done.
   std::shared_ptr<InferStream> self_;
 
+  absl::Time opened_;                // As `caller_`.
   std::atomic<int64_t> decided_{0};  // Answers that are there and haven't left.
+  std::atomic<uint64_t> left_{0};    // Answers whose turn has come.
+  std::atomic<uint64_t> drops_{0};   // Of them errors that say: given up, or no room.
 
   mutable Mutex mutex_;
   StreamWindow window_ ABSL_GUARDED_BY(mutex_);
@@ -145,10 +171,15 @@ class InferStream final : public std::enable_shared_from_this<InferStream> {
   int parked_ ABSL_GUARDED_BY(mutex_) = 0;  // Briefly below 0 when unparking overtakes parking.
   uint64_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<uint64_t> writing_ ABSL_GUARDED_BY(mutex_);  // The place whose answer is out.
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<uint64_t> writing_place_ ABSL_GUARDED_BY(mutex_);  // Whose answer is out.
   std::unique_ptr<TracedRequest> writing_traced_ ABSL_GUARDED_BY(mutex_);
-  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;  // No more requests will come.
-  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool half_closed_ ABSL_GUARDED_BY(mutex_) = false;   // No more requests will come.
+  bool wants_notice_ ABSL_GUARDED_BY(mutex_) = false;  // `millrace-drain-notice`
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;      // It is to end in order.
+  bool aged_ ABSL_GUARDED_BY(mutex_) = false;          // That is why it drains.
+  bool reads_no_more_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<Timer::Id> timer_ ABSL_GUARDED_BY(mutex_);
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;       // The peer has cancelled or vanished.
   absl::Status early_end_ ABSL_GUARDED_BY(mutex_);  // Not OK: ends with this once all is written.

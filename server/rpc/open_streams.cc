@@ -14,7 +14,7 @@ bool OpenStreams::Add(const std::shared_ptr<InferStream>& stream) {
     streams_.emplace(stream.get(), stream);
     draining = draining_;
   }
-  if (draining) stream->Drain();
+  if (draining) stream->DrainAtOnce();
   return true;
 }
 
@@ -35,6 +35,21 @@ bool OpenStreams::Drain() {
   }
   for (const auto& stream : open) stream->Drain();
   return !open.empty();
+}
+
+std::vector<StreamGlance> OpenStreams::Look(size_t most, size_t* open) const {
+  std::vector<std::shared_ptr<InferStream>> seen;
+  {
+    MutexLock lock(mutex_);
+    *open = streams_.size();
+    for (auto each = streams_.begin(); each != streams_.end() && seen.size() < most; ++each) {
+      if (auto alive = each->second.lock()) seen.push_back(std::move(alive));
+    }
+  }
+  std::vector<StreamGlance> glances;
+  glances.reserve(seen.size());
+  for (const auto& stream : seen) glances.push_back(stream->Look());
+  return glances;
 }
 
 void OpenStreams::WaitUntilNone(Clock& clock, absl::Time deadline) {

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
+#include "server/rpc/stream_glance.h"
 
 namespace millrace {
 
@@ -21,7 +22,7 @@ class OpenStreams {
   explicit OpenStreams(size_t limit) : limit_(limit) {}
 
   // Enters a stream. False when there are as many as may be. A stream that enters while the server
-  // drains is told to drain at once.
+  // drains reads nothing and ends.
   bool Add(const std::shared_ptr<InferStream>& stream) ABSL_LOCKS_EXCLUDED(mutex_);
 
   void Remove(const InferStream* stream) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -32,11 +33,14 @@ class OpenStreams {
   // Waits until no stream is open, or until `deadline`. Blocks.
   void WaitUntilNone(Clock& clock, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The first `most` streams, in no order, and how many there are in all.
+  std::vector<StreamGlance> Look(size_t most, size_t* open) const ABSL_LOCKS_EXCLUDED(mutex_);
+
   size_t limit() const { return limit_; }
 
  private:
   const size_t limit_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   CondVar removed_;
   std::map<const InferStream*, std::weak_ptr<InferStream>> streams_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;

@@ -45,13 +45,17 @@ RpcServer::RpcServer(Options options, Context context)
     : options_(std::move(options)),
       context_(context),
       open_streams_(options_.streams.max_streams),
+      load_reports_(options_.load_reports ? std::make_optional<LoadReports>(*context_.clock)
+                                          : std::nullopt),
       infer_context_{.service = &service_,
                      .repository = context_.repository,
                      .metrics = context_.metrics,
                      .clock = context_.clock,
+                     .timer = context_.timer,
                      .gate = &gate_,
                      .connection_flows = &connection_flows_,
                      .tracer = context_.tracer,
+                     .load_reports = load_reports_ ? &*load_reports_ : nullptr,
                      .limits = options_.streams},
       control_(gate_, service_, *context_.repository, options_.control),
       health_(gate_) {
@@ -76,6 +80,7 @@ absl::Status RpcServer::Start() {
   grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
   SetTransport(builder, options_.max_message_bytes, options_.channelz);
+  SetConnectionAge(builder, options_.streams.connection_age, options_.streams.age_grace);
   if (options_.grpc_memory_bytes > 0) {
     builder.SetResourceQuota(grpc::ResourceQuota("millrace").Resize(options_.grpc_memory_bytes));
   }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/server.h"
 #include "server/base/clock.h"
+#include "server/base/timer.h"
 #include "server/metrics/server_metrics.h"
 #include "server/repository/model_repository.h"
 #include "server/rpc/call_gate.h"
@@ -21,6 +23,7 @@
 #include "server/rpc/health_service.h"
 #include "server/rpc/infer_context.h"
 #include "server/rpc/listeners.h"
+#include "server/rpc/load_reports.h"
 #include "server/rpc/open_streams.h"
 #include "server/rpc/reflection_service.h"
 #include "server/rpc/served_queues.h"
@@ -41,11 +44,13 @@ class RpcServer {
     // brake: above it gRPC refuses connections and cancels calls at random.
     size_t grpc_memory_bytes = 0;
     StreamLimits streams;
+    bool load_reports = false;  // Unary answers bring one in a trailer.
     ControlService::Options control;
   };
   // All of it outlives the server.
   struct Context {
     Clock* clock;
+    Timer* timer;
     ModelRepository* repository;
     ServerMetrics* metrics;
     const Door* door;
@@ -63,6 +68,9 @@ class RpcServer {
 
   // Connections, and calls that were denied.
   const Listeners& listeners() const { return *listeners_; }
+
+  // Open streams, as OpenStreams tells them.
+  const OpenStreams& streams() const { return open_streams_; }
 
   // Says whether `name` takes requests: "" is the whole server, else a service or a model.
   void SetHealth(const std::string& name, bool serving) { health_.SetStatus(name, serving); }
@@ -87,6 +95,7 @@ class RpcServer {
   RawInferenceService service_;
   OpenStreams open_streams_;
   ConnectionFlows connection_flows_;
+  std::optional<LoadReports> load_reports_;
   const InferContext infer_context_;
   ControlService control_;
   HealthService health_;

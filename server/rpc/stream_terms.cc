@@ -79,6 +79,7 @@ constexpr Name<Overflow> kOverflows[] = {{"block", Overflow::kBlock},
                                          {"latest", Overflow::kLatest}};
 constexpr Name<AnswerOrder> kOrders[] = {{"request", AnswerOrder::kRequest},
                                          {"completion", AnswerOrder::kCompletion}};
+constexpr Name<bool> kYesOrNo[] = {{"true", true}, {"false", false}};
 
 }  // namespace
 
@@ -99,6 +100,8 @@ absl::StatusOr<StreamTerms> ReadStreamTerms(const CallMetadata& metadata,
   MILLRACE_ASSIGN_OR_RETURN(const auto overflow,
                             ReadWord(metadata, "millrace-overflow", kOverflows));
   MILLRACE_ASSIGN_OR_RETURN(const auto order, ReadWord(metadata, "millrace-order", kOrders));
+  MILLRACE_ASSIGN_OR_RETURN(const auto notice,
+                            ReadWord(metadata, "millrace-drain-notice", kYesOrNo));
   MILLRACE_ASSIGN_OR_RETURN(const auto name, Find(metadata, kNameKey));
   if (name && !IsName(*name)) {
     return Unexpected(kNameKey, *name, "1 to 64 of letters, digits and . _ : / -");
@@ -110,6 +113,7 @@ absl::StatusOr<StreamTerms> ReadStreamTerms(const CallMetadata& metadata,
   terms.overflow = overflow;
   if (name) terms.name = std::string(*name);
   terms.order = order.value_or(AnswerOrder::kRequest);
+  terms.wants_notice = notice.value_or(false);
   if (max_age > 0) terms.max_age = absl::Microseconds(max_age);
   const auto ends_on_error = metadata.find("triton_grpc_error");
   terms.ends_on_error = ends_on_error != metadata.end() && ends_on_error->second == "true";

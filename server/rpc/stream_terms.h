@@ -23,7 +23,8 @@ struct StreamTerms {
   AnswerOrder order = AnswerOrder::kRequest;
   absl::Duration max_age = absl::InfiniteDuration();
   bool ends_on_error = false;
-  std::string name = {};  // Empty: none.
+  bool wants_notice = false;  // Of a drain, before it is done.
+  std::string name = {};      // Empty: none.
 };
 
 using CallMetadata = std::multimap<grpc::string_ref, grpc::string_ref>;
@@ -35,6 +36,7 @@ using CallMetadata = std::multimap<grpc::string_ref, grpc::string_ref>;
 //  millrace-order     request or completion
 //  millrace-max-age   microseconds, from 1 on
 //  millrace-stream-name  by what name metrics show it: 1 to 64 of letters, digits and . _ : / -
+//  millrace-drain-notice  true or false: tell the client when the stream is to end
 //  triton_grpc_error  true: the first error ends the stream
 // INVALID_ARGUMENT names the key, what came and what was expected; it is also the answer to a key
 // of ours that comes twice.

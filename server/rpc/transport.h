@@ -2,6 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "absl/time/time.h"
 #include "grpcpp/server_builder.h"
 
 namespace millrace {
@@ -24,6 +29,10 @@ inline constexpr int kQuickestPingsMs = 10'000;     // Clients that ask more oft
 // Calls of one connection that are open at once; more wait at their client.
 inline constexpr int kMostCallsPerConnection = 1024;
 
+// From telling a client that its stream is about to end until no more of it is read, where the
+// client doesn't half-close.
+inline constexpr absl::Duration kNoticePeriod = absl::Seconds(1);
+
 // TLS and the first frames of a connection.
 inline constexpr int kHandshakeMs = 20'000;
 
@@ -41,6 +50,30 @@ inline void SetTransport(grpc::ServerBuilder& builder, int max_message_bytes,
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+}
+
+// How long a stream lives where connections may get `age` old; `spread` is from 0 to 1. gRPC tells
+// the client of a connection that it is to use another (GOAWAY) at 0.9 to 1.1 times the age. A
+// stream is no older than its connection, so when it ends its client has been told, and goes on
+// over another connection.
+inline absl::Duration LifeOfStream(absl::Duration age, double spread) {
+  return age * (1.15 + 0.1 * spread);
+}
+
+// Has clients move on to another connection, and so perhaps to another server, when theirs is `age`
+// old. Streams end in order by themselves, as LifeOfStream() says; what is still open so long after
+// the last of them, and after `grace`, is cut off.
+inline void SetConnectionAge(grpc::ServerBuilder& builder, absl::Duration age,
+                             absl::Duration grace) {
+  if (age == absl::InfiniteDuration()) return;
+  const auto milliseconds = [](absl::Duration duration) {
+    return static_cast<int>(
+        std::min<int64_t>(absl::ToInt64Milliseconds(duration), std::numeric_limits<int>::max()));
+  };
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, milliseconds(age));
+  builder.AddChannelArgument(
+      GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+      milliseconds(LifeOfStream(age, 1) + kNoticePeriod + grace + absl::Seconds(1)));
 }
 
 }  // namespace millrace

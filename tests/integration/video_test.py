@@ -192,6 +192,16 @@ def test_realtime_takes_as_long_as_the_video(server, video):
         assert time.monotonic() - begin > 25 / FPS
 
 
+def test_frames_keep_their_answers_across_connections(tmp_path, video):
+    """A server that sends its clients on every half second."""
+    with Server(tmp_path, [Entry("numbered_pixels", replicas=1)],
+                flags=["--max-connection-age", "500ms"]) as server:
+        done = run(server, "--realtime", video)  # 2.4 seconds.
+        assert done.returncode == 0, done.stderr
+        assert [number_of(record) for record in records(done.stdout)] == list(range(60))
+        assert server.metric("millrace_streams_opened_total") >= 3
+
+
 def test_frames_that_the_server_drops_are_counted_and_are_no_errors(server, video):
     with Running(server, video, "--realtime", "--overflow", "latest", "--window", 60) as running:
         eventually(lambda: running.answered())

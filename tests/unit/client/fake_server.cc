@@ -186,7 +186,15 @@ grpc::Status FakeServer::ModelStreamInfer(
     Answer(request, held.emplace_back().mutable_infer_response());
   }
   for (; !held.empty(); held.pop_back(), ++answered) stream->Write(held.back());
-  while (!(end && answered == end->answers && !end->wrong_id && !end->twice && !end->loading) &&
+  const auto notify = [&] {
+    inference::ModelStreamInferResponse notice;
+    (*notice.mutable_infer_response()->mutable_parameters())["millrace_draining"].set_bool_param(
+        true);
+    stream->Write(notice);
+  };
+  if (end && end->notice && end->answers == 0) notify();
+  while (!(end && answered == end->answers && !end->wrong_id && !end->twice && !end->loading &&
+           !end->notice) &&
          stream->Read(&request)) {
     {
       std::lock_guard lock(mutex_);
@@ -206,6 +214,7 @@ grpc::Status FakeServer::ModelStreamInfer(
     stream->Write(response);
     if (misbehave && end->twice) stream->Write(response);
     ++answered;
+    if (end && end->notice && answered == end->answers) notify();
   }
   if (!end) return grpc::Status::OK;
   if (end->drained) context->AddTrailingMetadata("millrace-answered", std::to_string(answered));

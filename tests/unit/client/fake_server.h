@@ -44,6 +44,8 @@ class FakeServer final : public inference::GRPCInferenceService::Service {
     bool wrong_id = false;  // instead: the next answer gets a wrong id
     bool twice = false;     // instead: the next answer is sent twice
     bool loading = false;   // instead: every answer is UNAVAILABLE
+    // instead: then says that it drains, and answers what still comes until the client half-closes
+    bool notice = false;
   };
   void EndNextStreams(std::vector<StreamEnd> ends);
 

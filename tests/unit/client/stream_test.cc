@@ -2,11 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/stream.h"
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <numeric>
+#include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "client/client.h"
@@ -195,6 +199,7 @@ TEST(Stream, TermsAreToldToTheServer) {
   stream = ConnectTo(server)->OpenStream();
   EXPECT_EQ(stream->Close(), absl::OkStatus());
   for (const auto& [key, value] : server.last_metadata()) {
+    if (key == "millrace-drain-notice") continue;  // Not a setting of the application's.
     EXPECT_THAT(key, testing::Not(testing::StartsWith("millrace-"))) << value;
   }
 }
@@ -271,6 +276,91 @@ TEST(Stream, DrainedStreamGoesOnElsewhereWithoutLossOrRepetition) {
   EXPECT_EQ(receiver.misplaced(), 0);
   EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 200);
   EXPECT_EQ(server.streams(), 4);
+}
+
+TEST(Stream, StreamThatIsToldOfADrainHalfClosesAndGoesOnElsewhere) {
+  FakeServer server;
+  const auto told_after = [](int answers, grpc::Status status) {
+    return FakeServer::StreamEnd{
+        .answers = answers, .status = std::move(status), .drained = true, .notice = true};
+  };
+  server.EndNextStreams({told_after(5, grpc::Status::OK), told_after(0, grpc::Status::OK),
+                         told_after(17, kShuttingDown)});
+  Receiver receiver;
+  const auto stream = ConnectTo(server)->OpenStream({.on_answer = receiver.callback()});
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
+  EXPECT_EQ(receiver.count(), 200u);
+  EXPECT_EQ(receiver.misplaced(), 0);
+  EXPECT_EQ(receiver.CountOf(absl::StatusCode::kOk), 200);
+  EXPECT_EQ(server.streams(), 4);
+  // What was sent before the notice came was answered there: nothing was sent twice.
+  EXPECT_EQ(server.requests_read(), 200);
+}
+
+TEST(Stream, IdleStreamThatIsToldOfADrainGoesOnElsewhere) {
+  FakeServer server;
+  server.EndNextStreams(
+      {{.answers = 1, .status = grpc::Status::OK, .drained = true, .notice = true}});
+  const auto stream = ConnectTo(server)->OpenStream();
+  ASSERT_TRUE(stream->Send(Numbered(0)).ok());
+  EXPECT_TRUE(stream->Next()->response.ok());
+  server.WaitForStreams(2);
+  ASSERT_TRUE(stream->Send(Numbered(1)).ok());
+  EXPECT_TRUE(stream->Next()->response.ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
+  EXPECT_EQ(server.requests_read(), 2);
+}
+
+TEST(Stream, NoticeWhenAllIsAnsweredIsAGoodEnd) {
+  FakeServer server;
+  server.EndNextStreams(
+      {{.answers = 3, .status = grpc::Status::OK, .drained = true, .notice = true}});
+  const auto stream = ConnectTo(server)->OpenStream();
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+  EXPECT_EQ(stream->Close(), absl::OkStatus());
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(stream->Next()->response.ok());
+  EXPECT_FALSE(stream->Next().has_value());
+}
+
+// However often and wherever a stream has to move, told before or not: each request is answered
+// once, as itself, and in its place where the order is that of the requests.
+TEST(Stream, RequestsAreAnsweredOnceWhereverTheStreamHasToMove) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  for (int round = 0; round < 6; ++round) {
+    FakeServer server;
+    const int requests = 100 + static_cast<int>(random() % 200);
+    std::vector<FakeServer::StreamEnd> ends(1 + random() % 6);
+    for (FakeServer::StreamEnd& end : ends) {
+      end = {.answers = static_cast<int>(random() % 40),
+             .status = random() % 2 == 0 ? kShuttingDown : grpc::Status::OK,
+             .drained = true,
+             .notice = random() % 2 == 0};
+      if (!end.notice) end.status = kShuttingDown;  // As servers that say nothing end streams.
+    }
+    server.EndNextStreams(ends);
+    const auto order =
+        round % 2 == 0 ? StreamOptions::Order::kRequest : StreamOptions::Order::kCompletion;
+    std::vector<int64_t> answered;
+    const auto stream =
+        ConnectTo(server)->OpenStream({.window = 1 + static_cast<int>(random() % 40),
+                                       .order = order,
+                                       .on_answer = [&](Answer answer) {
+                                         ASSERT_TRUE(answer.response.ok())
+                                             << answer.response.status();
+                                         EXPECT_EQ(NumberIn(answer), answer.index);
+                                         answered.push_back(answer.index);
+                                       }});
+    for (int i = 0; i < requests; ++i) ASSERT_TRUE(stream->Send(Numbered(i)).ok());
+    EXPECT_EQ(stream->Close(), absl::OkStatus());
+    if (order == StreamOptions::Order::kCompletion) std::sort(answered.begin(), answered.end());
+    std::vector<int64_t> all(static_cast<size_t>(requests));
+    std::iota(all.begin(), all.end(), 0);
+    EXPECT_EQ(answered, all);
+    EXPECT_LE(server.streams(), static_cast<int>(ends.size()) + 1);
+  }
 }
 
 TEST(Stream, DrainedStreamLooksOnWhereADyingServerRefusesIt) {

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <httplib.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -21,6 +22,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::MatchesRegex;
 using ::testing::Not;
 using ::testing::StartsWith;
 
@@ -39,6 +41,18 @@ class RawConnection {
   bool Send(const std::string& text) {
     const ssize_t sent = send(socket_.get(), text.data(), text.size(), MSG_NOSIGNAL);
     return sent == static_cast<ssize_t>(text.size());
+  }
+
+  // What has come once there is `wanted` in it, or the server has closed the connection.
+  std::string ReadUntil(const std::string& wanted) {
+    std::string all;
+    std::array<char, 4096> piece;
+    while (all.find(wanted) == std::string::npos) {
+      const ssize_t size = recv(socket_.get(), piece.data(), piece.size(), 0);
+      if (size <= 0) break;
+      all.append(piece.data(), static_cast<size_t>(size));
+    }
+    return all;
   }
 
   // Everything until the server closes the connection.
@@ -62,14 +76,26 @@ class HttpServerTest : public ::testing::Test {
     HttpServer::Options options;
     options.port = 0;
     options.request_timeout = request_timeout;
-    auto server =
-        HttpServer::Create(options, {[this] {
-                                       ++scrapes_;
-                                       return metrics_;
-                                     },
-                                     [this] { return live_.load(); }, [this] { return ready_; }});
+    options.events = events_;
+    auto server = HttpServer::Create(options, {.metrics =
+                                                   [this] {
+                                                     ++scrapes_;
+                                                     return metrics_;
+                                                   },
+                                               .live = [this] { return live_.load(); },
+                                               .ready = [this] { return ready_; },
+                                               .checks = [this] { return checks_; },
+                                               .status =
+                                                   [this] {
+                                                     ++snapshots_;
+                                                     return status_;
+                                                   }});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
+  }
+
+  void WaitForViewers(size_t count) const {
+    while (server_->viewers() != count) sched_yield();
   }
 
   httplib::Client Client() { return httplib::Client("127.0.0.1", server_->port()); }
@@ -78,6 +104,10 @@ class HttpServerTest : public ::testing::Test {
   std::atomic<int> scrapes_{0};
   std::atomic<bool> live_{true};
   absl::Status ready_;
+  std::vector<std::pair<std::string, absl::Status>> checks_;
+  std::string status_ = R"({"models":[]})";
+  std::atomic<int> snapshots_{0};
+  EventFeed::Options events_;
   std::unique_ptr<HttpServer> server_;
 };
 
@@ -121,15 +151,133 @@ TEST_F(HttpServerTest, ReadyzSaysWhyNot) {
 
 TEST_F(HttpServerTest, ReadyzIsOkWhenReady) {
   Start();
-  const auto response = Client().Get("/readyz?verbose=1");
+  const auto response = Client().Get("/readyz");
   ASSERT_TRUE(response);
   EXPECT_EQ(response->status, 200);
   EXPECT_EQ(response->body, "ok\n");
 }
 
+TEST_F(HttpServerTest, VerboseReadyzHasALineForEachCheck) {
+  ready_ = absl::UnavailableError("model 'b' has no replica");
+  checks_ = {{"model 'a'", absl::OkStatus()}, {"model 'b'", absl::UnavailableError("no replica")}};
+  Start();
+  const auto response = Client().Get("/readyz?verbose");
+  ASSERT_TRUE(response);
+  EXPECT_EQ(response->status, 503);
+  EXPECT_EQ(response->body,
+            "[+]model 'a' ok\n[-]model 'b': no replica\nnot ready: model 'b' has no replica\n");
+}
+
+TEST_F(HttpServerTest, PageAllowsNothingButItsOwnScriptAndStyle) {
+  Start();
+  const auto response = Client().Get("/");
+  ASSERT_TRUE(response);
+  EXPECT_EQ(response->status, 200);
+  EXPECT_EQ(response->get_header_value("Content-Type"), "text/html; charset=utf-8");
+  ASSERT_EQ(response->get_header_value_count("Content-Security-Policy"), 1U);
+  const std::string policy = response->get_header_value("Content-Security-Policy");
+  EXPECT_THAT(policy, StartsWith("default-src 'none'; script-src 'nonce-"));
+  const std::string nonce = policy.substr(policy.find("nonce-") + 6, 32);
+  EXPECT_THAT(nonce, MatchesRegex("[0-9a-f]+"));
+  EXPECT_THAT(response->body, HasSubstr("<script nonce=\"" + nonce + "\">"));
+  EXPECT_THAT(response->body, HasSubstr("<style nonce=\"" + nonce + "\">"));
+  EXPECT_THAT(response->body, Not(HasSubstr("NONCE")));
+  const auto again = Client().Get("/");
+  ASSERT_TRUE(again);
+  EXPECT_NE(again->get_header_value("Content-Security-Policy"), policy);
+}
+
+TEST_F(HttpServerTest, SnapshotIsMadeOnceHoweverManyAsk) {
+  events_.interval = absl::Hours(1);
+  Start();
+  EXPECT_EQ(snapshots_, 0);
+  for (int i = 0; i < 5; ++i) {
+    const auto response = Client().Get("/statusz");
+    ASSERT_TRUE(response);
+    EXPECT_EQ(response->body, status_ + "\n");
+    EXPECT_EQ(response->get_header_value("Content-Type"), "application/json");
+  }
+  for (int i = 0; i < 3; ++i) {
+    RawConnection viewer(server_->port());
+    viewer.Send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    EXPECT_THAT(viewer.ReadUntil("data: " + status_ + "\n\n"),
+                HasSubstr("data: " + status_ + "\n\n"));
+  }
+  EXPECT_EQ(snapshots_, 1);
+}
+
+TEST_F(HttpServerTest, ViewersAreSentNewSnapshotsAndTakeNoThread) {
+  events_.interval = absl::Milliseconds(10);
+  events_.most_viewers = 2 * HttpServer::kThreads;
+  Start();
+  std::vector<std::unique_ptr<RawConnection>> viewers;
+  for (size_t i = 0; i < events_.most_viewers; ++i) {
+    viewers.push_back(std::make_unique<RawConnection>(server_->port()));
+    viewers.back()->Send("GET /events HTTP/1.1\r\nHost: 127.0.0.1:8002\r\n\r\n");
+    EXPECT_THAT(viewers.back()->ReadUntil("data: "), HasSubstr("text/event-stream"));
+  }
+  const auto probe = Client().Get("/livez");
+  ASSERT_TRUE(probe);
+  EXPECT_EQ(probe->status, 200);
+  const auto refused = Client().Get("/events");
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->status, 503);
+  for (int i = 0; i < 10; ++i) {
+    for (const auto& viewer : viewers) {
+      EXPECT_THAT(viewer->ReadUntil("data: "), HasSubstr("data: "));
+    }
+  }
+}
+
+TEST_F(HttpServerTest, ViewerWhoDoesntReadIsDroppedAndLeavesItsPlace) {
+  status_.assign(1 << 20, 'x');  // More than the kernel keeps for it.
+  events_ = {
+      .most_viewers = 1, .interval = absl::Milliseconds(10), .patience = absl::Milliseconds(100)};
+  Start();
+  RawConnection slow(server_->port());
+  slow.Send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  WaitForViewers(1);
+  WaitForViewers(0);
+  RawConnection next(server_->port());
+  next.Send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_THAT(next.ReadUntil("xxx\n\n"), HasSubstr("xxx\n\n"));
+}
+
+TEST_F(HttpServerTest, NoSnapshotIsMadeOnceTheLastViewerHasGone) {
+  events_.interval = absl::Milliseconds(10);
+  Start(absl::Milliseconds(300));
+  {
+    RawConnection viewer(server_->port());
+    viewer.Send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    viewer.ReadUntil("data: ");
+  }
+  WaitForViewers(0);
+  const int made = snapshots_;
+  RawConnection silent(server_->port());  // It is closed at its deadline, many intervals later.
+  EXPECT_THAT(silent.ReadAll(), IsEmpty());
+  EXPECT_EQ(snapshots_, made);
+}
+
+TEST_F(HttpServerTest, StatusIsRefusedToOtherOriginsAndStrangeNames) {
+  Start();
+  for (const char* path : {"/", "/statusz", "/events"}) {
+    auto response = Client().Get(path, {{"Host", "evil.example"}});
+    ASSERT_TRUE(response);
+    EXPECT_EQ(response->status, 421) << path;
+    response = Client().Get(path, {{"Sec-Fetch-Site", "cross-site"}});
+    ASSERT_TRUE(response);
+    EXPECT_EQ(response->status, 403) << path;
+  }
+  EXPECT_EQ(snapshots_, 0);
+  const auto scrape = Client().Get("/metrics", {{"Host", "millrace.example"}});
+  ASSERT_TRUE(scrape);
+  EXPECT_EQ(scrape->status, 200);
+}
+
 TEST_F(HttpServerTest, OtherPathsAreNotFound) {
   Start();
-  for (const char* path : {"/", "/metrics/", "/metricsx", "/../metrics", "/livez/../x"}) {
+  for (const char* path :
+       {"/index.html", "/statusz/", "/metrics/", "/metricsx", "/../metrics", "/livez/../x"}) {
     const auto response = Client().Get(path);
     ASSERT_TRUE(response);
     EXPECT_EQ(response->status, 404) << path;

@@ -474,6 +474,15 @@ TEST(EncodeStreamResponse, EverySuccessIsMarkedFinal) {
   }
 }
 
+TEST(EncodeDrainNotice, IsNoAnswerToAnything) {
+  const auto message = Parsed<ModelStreamInferResponse>(EncodeDrainNotice());
+  EXPECT_EQ(message.error_message(), "");
+  EXPECT_EQ(message.infer_response().id(), "");
+  EXPECT_EQ(message.infer_response().model_name(), "");
+  ASSERT_EQ(message.infer_response().parameters_size(), 1);
+  EXPECT_TRUE(message.infer_response().parameters().at("millrace_draining").bool_param());
+}
+
 TEST(EncodeStreamResponse, AnErrorTravelsInBand) {
   Response response = Response::Error(absl::NotFoundError("no such model"));
   response.id = "r-1";

@@ -39,6 +39,14 @@ TEST(StreamTerms, AreTheServersWhereNothingIsAskedFor) {
   EXPECT_EQ(terms.order, AnswerOrder::kRequest);
   EXPECT_EQ(terms.max_age, absl::InfiniteDuration());
   EXPECT_FALSE(terms.ends_on_error);
+  EXPECT_FALSE(terms.wants_notice);
+}
+
+TEST(StreamTerms, NoticeOfADrainIsForThoseWhoAskForIt) {
+  EXPECT_TRUE(Terms({{"millrace-drain-notice", "true"}}).wants_notice);
+  EXPECT_FALSE(Terms({{"millrace-drain-notice", "false"}}).wants_notice);
+  EXPECT_THAT(std::string(Read({{"millrace-drain-notice", "1"}}).status().message()),
+              AllOf(HasSubstr("'millrace-drain-notice' is '1'"), HasSubstr("true or false")));
 }
 
 TEST(StreamTerms, AreWhatTheStreamAsksFor) {
