@@ -16,7 +16,7 @@ SECONDS = 1.0
 # What the guard says of each.
 FAULTS = {"header_string": "header_block", "continuations": "header_block",
           "many_headers": "header_block", "rapid_reset": "flood", "pings": "flood",
-          "settings_frames": "flood"}
+          "settings_frames": "flood", "empty_data": "flood"}
 
 
 @pytest.fixture(scope="module")
