@@ -120,6 +120,7 @@ void GuardRelay::Run() {
   for (;;) {
     if (stopping_ && stop_at_ == absl::InfiniteFuture()) {
       stop_at_ = clock_.Now() + options_.farewell;
+      TakeArrivals();  // Also who came just before.
     }
     if (stop_at_ < absl::InfiniteFuture() && (connections_.empty() || clock_.Now() >= stop_at_)) {
       connections_.clear();

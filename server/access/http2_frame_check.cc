@@ -31,6 +31,7 @@ constexpr std::array<absl::string_view, 10> kNames = {
     "PUSH_PROMISE", "PING",    "GOAWAY",   "WINDOW_UPDATE", "CONTINUATION"};
 
 constexpr uint8_t kAck = 0x1;
+constexpr uint8_t kEndStream = 0x1;
 constexpr uint8_t kEndHeaders = 0x4;
 constexpr uint32_t kMostOfOthers = 16'384;  // What every endpoint takes (section 4.2).
 constexpr uint32_t kSettingBytes = 6;
@@ -61,6 +62,7 @@ Http2FrameCheck::Http2FrameCheck(const Limits& limits)
       resets_(limits.resets_per_second, limits.resets_at_once),
       pings_(limits.pings_per_second, limits.pings_at_once),
       settings_(limits.settings_per_second, limits.settings_at_once),
+      empties_(limits.empties_per_second, limits.empties_at_once),
       priorities_(limits.priorities_per_second, limits.priorities_at_once) {}
 
 FrameFault Http2FrameCheck::Take(absl::string_view bytes, absl::Time now) {
@@ -212,6 +214,9 @@ void Http2FrameCheck::CountRate(const Head& head, absl::Time now) {
   bool within = true;
   const bool is_ack = (head.flags & kAck) != 0;  // They answer what gRPC has asked.
   switch (head.type) {
+    case kData:
+      within = head.length > 0 || (head.flags & kEndStream) != 0 || empties_.Take(now);
+      break;
     case kResetStream:
       within = resets_.Take(now);
       break;

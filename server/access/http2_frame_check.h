@@ -35,16 +35,19 @@ const char* NameOf(FrameFault fault);
 // clients a limit that changes), the order of streams' numbers, flow control, padding.
 class Http2FrameCheck {
  public:
-  // By default what a client of 4,096 calls at once doesn't reach that cancels them all together.
+  // By default what no client reaches that cancels all its calls together, of which gRPC lets it
+  // have 1,024.
   struct Limits {
     size_t header_block_bytes = 64 << 10;
     absl::Duration header_block_time = absl::Seconds(20);  // From its first frame to its last.
-    double resets_per_second = 256;                        // RST_STREAM.
-    double resets_at_once = 4096;
+    double resets_per_second = 128;                        // RST_STREAM.
+    double resets_at_once = 1024;
     double pings_per_second = 1000;  // Some clients measure a fast network by one after another.
     double pings_at_once = 10'000;
     double settings_per_second = 10;
     double settings_at_once = 100;
+    double empties_per_second = 100;  // DATA that brings nothing, not even its stream's end.
+    double empties_at_once = 1000;
     double priorities_per_second = 256;
     double priorities_at_once = 4096;
   };
@@ -91,6 +94,7 @@ class Http2FrameCheck {
   RateLimiter resets_;
   RateLimiter pings_;
   RateLimiter settings_;
+  RateLimiter empties_;
   RateLimiter priorities_;
 };
 

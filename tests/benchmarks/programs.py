@@ -130,8 +130,9 @@ class Programs:
             yield Server(self, process, variants)
 
     @contextlib.contextmanager
-    def echo(self) -> Iterator["Target"]:
-        command = [self.build / "benchmarks/benchmark-echo"]
+    def echo(self, *door: str) -> Iterator["Target"]:
+        """At gRPC's own door, or at the server's `plain`, `guard` or `check`."""
+        command = [self.build / "benchmarks/benchmark-echo", *door]
         with running(command, stdout=subprocess.PIPE) as process:
             with kill_after(process, STARTUP_SECONDS):
                 address = process.stdout.readline().strip()

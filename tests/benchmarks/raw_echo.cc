@@ -5,6 +5,9 @@
 // queue, raw methods, as many pending accepts, the done tag that every call needs), transport
 // settings and one I/O thread; every request is answered at once with the bytes of an answer of the
 // identity model. Prints its address and serves until it is killed.
+//
+// Its clients come in at gRPC's own door, or at one of the server's, as an argument says: `plain`,
+// `guard` (each byte is looked at before gRPC gets it) or `check` (each call is).
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -13,7 +16,10 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "proto/grpc_service.grpc.pb.h"
+#include "server/access/credentials_store.h"
+#include "server/base/clock.h"
 #include "server/rpc/completion_tag.h"
+#include "server/rpc/listeners.h"
 #include "server/rpc/transport.h"
 
 namespace millrace {
@@ -164,19 +170,34 @@ class EchoStream {
   int owed_tags_ = 2;  // Finish and done.
 };
 
-int Serve() {
+// `kind` is empty for gRPC's own.
+int Serve(const std::string& kind) {
   Echo echo;
   grpc::ServerBuilder builder;
   SetTransport(builder, /*max_message_bytes=*/64 << 20);
   int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  auto credentials = CredentialsStore::Create({}, Clock::Real());
+  if (!credentials.ok()) return 1;
+  std::unique_ptr<Listeners> listeners;
+  if (kind.empty()) {
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  } else {
+    auto opened =
+        Listeners::Open({.addresses = {kind == "guard" ? "127.0.0.1:0?guard=on" : "127.0.0.1:0"},
+                         .always_check = kind == "check"},
+                        {.clock = &Clock::Real(), .credentials = credentials->get()}, builder);
+    if (!opened.ok()) return 1;
+    listeners = *std::move(opened);
+  }
   builder.RegisterService(&echo.service);
   echo.queue = builder.AddCompletionQueue();
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr) return 1;
   for (int i = 0; i < kUnaryAccepts; ++i) EchoCall::Accept(echo);
   for (int i = 0; i < kStreamAccepts; ++i) EchoStream::Accept(echo);
-  std::printf("127.0.0.1:%d\n", port);
+  if (listeners != nullptr && !listeners->Start().ok()) return 1;
+  std::printf("%s\n", listeners == nullptr ? ("127.0.0.1:" + std::to_string(port)).c_str()
+                                           : listeners->addresses()[0].c_str());
   std::fflush(stdout);
   void* tag;
   bool ok;
@@ -187,7 +208,7 @@ int Serve() {
 }  // namespace
 }  // namespace millrace
 
-int main() {
+int main(int argc, char** argv) {
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  return millrace::Serve();
+  return millrace::Serve(argc > 1 ? argv[1] : "");
 }

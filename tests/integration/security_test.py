@@ -222,6 +222,9 @@ def test_stock_clients_and_our_own_speak_tls(tmp_path, authority):
     (["--admin-listen", "0.0.0.0:0"], "other machines"),
     (["--channelz"], "--admin-listen"),
     (["--unix-mode", "0999"], "octal"),
+    (["--grpc-listen", "127.0.0.1:0?guard=yes"], "expected guard=on or guard=off"),
+    (["--tls-cert", __file__, "--tls-key", __file__, "--grpc-listen", "127.0.0.1:0?guard=on"],
+     "only gRPC can read it"),
 ])
 def test_settings_that_make_no_sense_are_refused(tmp_path, flags, said):
     assert said in refusal_to_start("--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0",

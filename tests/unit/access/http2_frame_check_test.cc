@@ -139,7 +139,8 @@ std::pair<int, int> Passing(const std::string& frame) {
 }
 
 TEST(Http2FrameCheck, FloodsOfCheapFramesEnd) {
-  EXPECT_EQ(Passing(Frame(kResetFrame, 0, 1, 4)), std::make_pair(4096, 256));
+  EXPECT_EQ(Passing(Frame(kResetFrame, 0, 1, 4)), std::make_pair(1024, 128));
+  EXPECT_EQ(Passing(Frame(kDataFrame, 0, 1, 0)), std::make_pair(1000, 100));
   EXPECT_EQ(Passing(Frame(kPingFrame, 0, 0, 8)), std::make_pair(10'000, 1000));
   EXPECT_EQ(Passing(Frame(kSettingsFrame, 0, 0, 6)), std::make_pair(99, 10));  // One was sent.
   EXPECT_EQ(Passing(Frame(kPriorityFrame, 0, 1, 5)), std::make_pair(4096, 256));
