@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "server/base/status.h"
 
 namespace millrace {
@@ -49,12 +50,25 @@ CredentialsStore::CredentialsStore(Options options, Clock& clock)
 absl::StatusOr<std::unique_ptr<CredentialsStore>> CredentialsStore::Create(Options options,
                                                                            Clock& clock) {
   std::unique_ptr<CredentialsStore> store(new CredentialsStore(std::move(options), clock));
-  for (KeptFiles& files : store->files_) MILLRACE_RETURN_IF_ERROR(files.Read());
-  if (!store->files_.empty()) {
+  MILLRACE_RETURN_IF_ERROR(store->ReadAll(&KeptFiles::Read));
+  if (store->uses_tls() || store->demands_tokens()) {
     store->thread_ = std::make_unique<Thread>("credentials", [raw = store.get()] { raw->Run(); });
   }
   return store;
 }
+
+absl::Status CredentialsStore::ReadAll(absl::Status (KeptFiles::*read)()) {
+  MutexLock lock(looking_);
+  std::vector<std::string> problems;
+  for (KeptFiles& files : files_) {
+    const absl::Status status = (files.*read)();
+    if (!status.ok()) problems.emplace_back(status.message());
+  }
+  if (problems.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(problems, "; "));
+}
+
+absl::Status CredentialsStore::Reread() { return ReadAll(&KeptFiles::Reread); }
 
 CredentialsStore::~CredentialsStore() {
   {
@@ -83,6 +97,7 @@ void CredentialsStore::Run() {
       while (!stopping_ && clock_.Now() < next) clock_.WaitUntil(stopped_, mutex_, next);
       if (stopping_) return;
     }
+    MutexLock lock(looking_);
     for (KeptFiles& files : files_) files.Look();
   }
 }

@@ -34,10 +34,14 @@ class CredentialsStore {
     std::string token_file = {};             // Empty: no tokens are needed.
   };
 
-  // Reads them all; an error names the file and what is wrong with it.
+  // Reads them all; an error names each file that can't be used and what is wrong with it.
   static absl::StatusOr<std::unique_ptr<CredentialsStore>> Create(Options options, Clock& clock);
 
   ~CredentialsStore();
+
+  // Reads them again at once, whether they have changed or not. An error says of each that can't be
+  // used what is wrong with it; the others are in use then.
+  absl::Status Reread() ABSL_LOCKS_EXCLUDED(looking_, mutex_);
 
   // Null where there is no TLS. Another one each time that it has changed.
   std::shared_ptr<const ServerCertificate> certificate() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -52,11 +56,13 @@ class CredentialsStore {
  private:
   CredentialsStore(Options options, Clock& clock);
 
-  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status ReadAll(absl::Status (KeptFiles::*read)()) ABSL_LOCKS_EXCLUDED(looking_, mutex_);
+  void Run() ABSL_LOCKS_EXCLUDED(looking_, mutex_);
 
   const Options options_;
   Clock& clock_;
-  std::vector<KeptFiles> files_;  // The thread's, once it runs.
+  Mutex looking_;
+  std::vector<KeptFiles> files_ ABSL_GUARDED_BY(looking_);
   mutable Mutex mutex_;
   CondVar stopped_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

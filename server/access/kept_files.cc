@@ -75,6 +75,15 @@ absl::Status KeptFiles::Read() {
   return Annotate(ReadAll(), absl::StrJoin(paths_, ", "));
 }
 
+absl::Status KeptFiles::Reread() {
+  std::string stamp = Stamp();
+  MILLRACE_RETURN_IF_ERROR(
+      Annotate(ReadAll(), absl::StrCat(what_, " (", absl::StrJoin(paths_, ", "), ")")));
+  used_ = std::move(stamp);
+  tried_.clear();
+  return absl::OkStatus();
+}
+
 void KeptFiles::Look() {
   std::string stamp = Stamp();  // Before they are read: what changes meanwhile is read again.
   if (stamp == used_) {

@@ -25,6 +25,10 @@ class KeptFiles {
   // Reads them for the first time. An error names the file, or is that of `use`.
   absl::Status Read();
 
+  // Reads them again at once, changed or not. An error names the file, or is that of `use`, and
+  // what is in use stays.
+  absl::Status Reread();
+
   // Reads them again where one has changed. What can't be used is told to the log once, when it
   // has stayed so since the last look.
   void Look();

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "server/access/listen_address.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
@@ -127,8 +128,14 @@ absl::StatusOr<std::unique_ptr<ServerApp>> ServerApp::Start(ServerConfig config)
 
 absl::Status ServerApp::Check(ServerConfig config) {
   ServerApp app(std::move(config));
-  MILLRACE_RETURN_IF_ERROR(app.Build());
-  return app.CheckModels();
+  std::vector<std::string> problems;
+  const absl::Status credentials = app.OpenCredentials();
+  if (!credentials.ok()) problems.emplace_back(credentials.message());
+  absl::Status models = app.Build();
+  if (models.ok()) models = app.CheckModels();
+  if (!models.ok()) problems.emplace_back(models.message());
+  if (problems.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
 }
 
 absl::Status ServerApp::Build() {
@@ -283,15 +290,20 @@ absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int 
   return absl::OkStatus();
 }
 
-absl::Status ServerApp::BuildRpc(int cpu_slots) {
-  // The guard takes two more of each connection.
-  const int descriptors = RaiseDescriptorLimit() / (AnyIsGuarded(config_.grpc_listen) ? 2 : 1);
+absl::Status ServerApp::OpenCredentials() {
   MILLRACE_ASSIGN_OR_RETURN(
       credentials_, CredentialsStore::Create({.certificate_file = config_.tls_cert,
                                               .key_file = config_.tls_key,
                                               .client_authority_file = config_.tls_client_ca,
                                               .token_file = config_.token_file},
                                              Clock::Real()));
+  return absl::OkStatus();
+}
+
+absl::Status ServerApp::BuildRpc(int cpu_slots) {
+  // The guard takes two more of each connection.
+  const int descriptors = RaiseDescriptorLimit() / (AnyIsGuarded(config_.grpc_listen) ? 2 : 1);
+  MILLRACE_RETURN_IF_ERROR(OpenCredentials());
   door_ = Door{.clock = &Clock::Real(),
                .credentials = credentials_.get(),
                .allowed_names = config_.tls_allowed_sans,
@@ -413,6 +425,11 @@ std::string ServerApp::status() const {
   return report == nullptr ? "{}" : report->Json();
 }
 
+void ServerApp::MindManager(const absl::Status& told) {
+  if (told.ok() || manager_is_deaf_.exchange(true)) return;
+  LogWarning(std::string(told.message()));
+}
+
 void ServerApp::ShowHealth(const std::string& name, const absl::Status& state) {
   const auto show = [&](const std::string& service) {
     rpc_->SetHealth(service, state.ok());
@@ -421,17 +438,56 @@ void ServerApp::ShowHealth(const std::string& name, const absl::Status& state) {
   show(name);
   if (!name.empty()) return;
   show(kServiceName);
+  // From here: while the monitor comes by once a second, locks are free and models are looked
+  // after.
+  if (manager_.has_watchdog()) MindManager(manager_.Tell("WATCHDOG=1"));
   if (!loaded_ || draining_ || shown_ready_ == state.ok()) return;
   shown_ready_ = state.ok();
   if (state.ok()) {
     LogInfo("ready");
+    MindManager(manager_.Tell("READY=1\nSTATUS=serving"));
+    announced_ = true;
   } else {
     LogWarning("not ready: ", std::string(state.message()));
+    MindManager(manager_.Tell(
+        absl::StrCat("STATUS=not ready: ", absl::StrReplaceAll(state.message(), {{"\n", " "}}))));
   }
+}
+
+void ServerApp::Reload(const absl::StatusOr<LogLevel>& log_level) {
+  if (announced_) MindManager(manager_.TellReloading());
+  std::vector<std::string> read;
+  std::vector<std::string> kept;
+  const LogLevel level = log_level.value_or(log_level_);
+  if (log_level.ok()) {
+    read.emplace_back("the log level");
+  } else {
+    kept.emplace_back(log_level.status().message());
+  }
+  const absl::Status credentials = credentials_->Reread();
+  if (!credentials.ok()) {
+    kept.emplace_back(credentials.message());
+  } else {
+    if (credentials_->uses_tls()) read.emplace_back("certificates");
+    if (credentials_->demands_tokens()) read.emplace_back("tokens");
+  }
+  if (repository_->LookAgain()) read.emplace_back("the model repository");
+  SetLogLevel(std::min(level, log_level_));  // This line is for both who want more and less.
+  const std::string line = absl::StrCat("read again, as SIGHUP demands: ",
+                                        read.empty() ? "nothing" : absl::StrJoin(read, ", "));
+  if (kept.empty()) {
+    LogInfo(line);
+  } else {
+    LogWarning(line, "; stays as it was: ", absl::StrJoin(kept, "; "));
+  }
+  SetLogLevel(level);
+  log_level_ = level;
+  if (announced_) MindManager(manager_.Tell("READY=1"));
 }
 
 bool ServerApp::Stop() {
   draining_ = true;
+  MindManager(manager_.Tell("STOPPING=1\nSTATUS=answering what was read"));
   repository_->StopChanges();
   rpc_->DrainHealth();
   if (probes_ != nullptr) probes_->health().Drain();

@@ -16,6 +16,8 @@
 #include "server/app/resource_metrics.h"
 #include "server/app/status_report.h"
 #include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/service_notifier.h"
 #include "server/base/timer_thread.h"
 #include "server/channel/worker_protocol.h"
 #include "server/config/server_config.h"
@@ -46,6 +48,11 @@ class ServerApp {
   // the reasons where a model that is to be loaded can't be served.
   static absl::Status Check(ServerConfig config);
 
+  // Reads again what may change while it serves: certificates and tokens, the log level, which the
+  // caller has found out, and the model repository where it is watched. What can't be read stays as
+  // it was. One line of the log says which was which.
+  void Reload(const absl::StatusOr<LogLevel>& log_level);
+
   // Ends everything at once where Stop() hasn't been called.
   ~ServerApp();
 
@@ -56,7 +63,8 @@ class ServerApp {
   bool Stop();
 
  private:
-  explicit ServerApp(ServerConfig config) : config_(std::move(config)), timer_(Clock::Real()) {}
+  explicit ServerApp(ServerConfig config)
+      : config_(std::move(config)), log_level_(config_.log_level), timer_(Clock::Real()) {}
 
   absl::Status Build();
   // Whose models are loaded later.
@@ -67,6 +75,7 @@ class ServerApp {
   // Measures the models that no plan has, before they are loaded.
   void TuneAtStart(const Hardware& hardware, const MeasuredPlans::Options& plans);
   absl::Status BuildListeners(const std::string& libtorch_version, int cpu_slots);
+  absl::Status OpenCredentials();
   absl::Status BuildRpc(int cpu_slots);
   void WarnOfExposure() const;
   void ShowMetrics(bool gpus);
@@ -74,10 +83,14 @@ class ServerApp {
   // What readiness() depends on.
   std::vector<std::pair<std::string, absl::Status>> checks() const;
   std::string status() const;
+  // Logs once that the service manager can't be told.
+  void MindManager(const absl::Status& told);
   // Called by the health monitor, once at a time.
   void ShowHealth(const std::string& name, const absl::Status& state);
 
   const ServerConfig config_;
+  const ServiceNotifier manager_ = ServiceNotifier::FromEnvironment();
+  LogLevel log_level_;
   TimerThread timer_;
   MetricsRegistry registry_;
   std::unique_ptr<ServerMetrics> metrics_;
@@ -95,7 +108,9 @@ class ServerApp {
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<HealthMonitor> health_;
   std::unique_ptr<CoreBalancer> balancer_;
-  std::optional<bool> shown_ready_;  // What the log says last of the server.
+  std::optional<bool> shown_ready_;     // What the log says last of the server.
+  std::atomic<bool> announced_{false};  // The service manager has heard that it is ready.
+  std::atomic<bool> manager_is_deaf_{false};
   std::atomic<bool> loaded_{false};
   std::atomic<bool> draining_{false};
 };

@@ -134,6 +134,8 @@ void ConfigureLog(LogLevel level, LogFormat format, absl::string_view program) {
   Logger().swap(*logger);
 }
 
+void SetLogLevel(LogLevel level) { Logger().set_level(ToSpdlog(level)); }
+
 void Log(LogLevel level, absl::string_view message, absl::Span<const LogField> fields) {
   if (!Logger().should_log(ToSpdlog(level))) return;
   uint64_t dropped = 0;

@@ -19,6 +19,9 @@ enum class LogFormat { kText, kJson };
 // stands in every line. Call once, before other threads log.
 void ConfigureLog(LogLevel level, LogFormat format, absl::string_view program);
 
+// Logs what is of this level or worse from now on. Thread-safe.
+void SetLogLevel(LogLevel level);
+
 // Something that a line says of what it tells: in JSON a member of its object, in text
 // "name=value" behind the message.
 struct LogField {

@@ -30,6 +30,10 @@ void AddDuration(CLI::App& app, const std::string& flag, absl::Duration* duratio
       ->default_str(absl::FormatDuration(*duration));
 }
 
+void AddFile(CLI::App& app, const std::string& flag, std::string* path, const std::string& help) {
+  app.add_option(flag, *path, help)->type_name("FILE")->check(CLI::ExistingFile);
+}
+
 void AddMaxMessageBytes(CLI::App& app, int* bytes, const std::string& help) {
   app.add_option("--max-message-bytes", *bytes, help)
       ->check(CLI::Range(1 << 10, 1 << 30))
@@ -37,10 +41,8 @@ void AddMaxMessageBytes(CLI::App& app, int* bytes, const std::string& help) {
 }
 
 void AddWorkerProgram(CLI::App& app, std::string* program) {
-  app.add_option("--worker", *program,
-                 "The worker program; default: millrace-worker beside this program")
-      ->type_name("FILE")
-      ->check(CLI::ExistingFile);
+  AddFile(app, "--worker", program,
+          "The worker program; default: millrace-worker beside this program");
 }
 
 void AddSandbox(CLI::App& app, SandboxMode* mode) {

@@ -34,6 +34,9 @@ void AddChoice(CLI::App& app, const std::string& flag, T* value,
       ->default_str(initial);
 }
 
+// The path of a file that must exist.
+void AddFile(CLI::App& app, const std::string& flag, std::string* path, const std::string& help);
+
 // --max-message-bytes.
 void AddMaxMessageBytes(CLI::App& app, int* bytes, const std::string& help);
 

@@ -56,28 +56,20 @@ std::string ParseMode(const std::string& text, mode_t* mode) {
 
 // Who may come in, and to what.
 void AddAccessFlags(CLI::App& app, ServerConfig& config) {
-  app.add_option("--tls-cert", config.tls_cert,
-                 "The server's certificate and those that lead to its authority, in PEM: gRPC at "
-                 "host:port is TLS then. Read again when it changes")
-      ->type_name("FILE")
-      ->check(CLI::ExistingFile);
-  app.add_option("--tls-key", config.tls_key, "The certificate's private key, in PEM")
-      ->type_name("FILE")
-      ->check(CLI::ExistingFile);
-  app.add_option("--tls-client-ca", config.tls_client_ca,
-                 "Authorities, in PEM, one of which must have signed a client's certificate; "
-                 "without it clients need none")
-      ->type_name("FILE")
-      ->check(CLI::ExistingFile);
+  AddFile(app, "--tls-cert", &config.tls_cert,
+          "The server's certificate and those that lead to its authority, in PEM: gRPC at "
+          "host:port is TLS then. Read again when it changes");
+  AddFile(app, "--tls-key", &config.tls_key, "The certificate's private key, in PEM");
+  AddFile(app, "--tls-client-ca", &config.tls_client_ca,
+          "Authorities, in PEM, one of which must have signed a client's certificate; "
+          "without it clients need none");
   app.add_option("--tls-allowed-san", config.tls_allowed_sans,
                  "A subject alternative name (DNS name, URI, IP address) of client certificates "
                  "that are let in; may be given several times; default: all that are signed")
       ->type_name("NAME");
-  app.add_option("--token-file", config.token_file,
-                 "Bearer tokens, one of which every call needs but those of the health service: "
-                 "lines of classes (infer,read,admin) and a SHA-256. Read again when it changes")
-      ->type_name("FILE")
-      ->check(CLI::ExistingFile);
+  AddFile(app, "--token-file", &config.token_file,
+          "Bearer tokens, one of which every call needs but those of the health service: "
+          "lines of classes (infer,read,admin) and a SHA-256. Read again when it changes");
   app.add_option("--max-connections", config.max_connections,
                  "Connections that may be open at once; more are closed at once. 0: a third of the "
                  "file descriptors that the process may have, at most 10000")
@@ -261,9 +253,10 @@ void AddServerFlags(CLI::App& app, ServerConfig& config) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   app.option_defaults()->group("Instead of serving");
-  app.add_flag("--check", config.check_only,
-               "Load every model as when serving, listen nowhere, and leave: 0 where all of it "
-               "would serve")
+  app.add_flag(
+         "--check", config.check_only,
+         "Load every model as when serving, read certificates and tokens, listen nowhere, and "
+         "leave: 0 where all of it would serve")
       ->configurable(false);
   app.add_flag("--print-config", config.print_config,
                "Print the settings in effect, as a file for --config, and leave")

@@ -552,6 +552,12 @@ void ModelRepository::StopChanges() {
   for (auto& [name, done] : waiting) done(ShuttingDown());
 }
 
+bool ModelRepository::LookAgain() {
+  if (watcher_ == nullptr) return false;
+  watcher_->Poke();
+  return true;
+}
+
 // ---- Finding ----
 
 absl::StatusOr<std::shared_ptr<ServedModel>> ModelRepository::Find(

@@ -103,6 +103,10 @@ class ModelRepository {
   // on, answers those who wait for one with UNAVAILABLE. Blocks shortly. May be called again.
   void StopChanges() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Has the repository looked through at once, where it is watched; false where it isn't, since
+  // models change by calls only, or not at all. Call on the thread that calls StopChanges().
+  bool LookAgain();
+
   // The model version that serves `version` of `name`; an empty version means the newest that is
   // loaded. NOT_FOUND for a model or version that doesn't exist, UNAVAILABLE with the reason for
   // one that isn't loaded.

@@ -66,12 +66,16 @@ ModelWatcher::ModelWatcher(Options options, Clock& clock, OnSettled on_settled)
       clock_(clock),
       on_settled_(std::move(on_settled)),
       stop_event_(MakeEvent()),
+      poke_event_(MakeEvent()),
       inotify_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)),
       polls_(!inotify_.valid()) {
-  MILLRACE_CHECK(stop_event_.valid(), "The process has run out of file descriptors.");
+  MILLRACE_CHECK(stop_event_.valid() && poke_event_.valid(),
+                 "The process has run out of file descriptors.");
 }
 
 ModelWatcher::~ModelWatcher() { SignalEvent(stop_event_.get()); }
+
+void ModelWatcher::Poke() { SignalEvent(poke_event_.get()); }
 
 bool ModelWatcher::Follow(const std::set<std::string>& directories) {
   std::string why;
@@ -126,9 +130,11 @@ bool ModelWatcher::WaitForChange() {
   const absl::Duration sleep = std::min(settler_->next_look() - clock_.Now(),
                                         polls ? options_.poll_interval : absl::InfiniteDuration());
   pollfd entries[] = {{.fd = inotify_.get(), .events = POLLIN, .revents = 0},
-                      {.fd = stop_event_.get(), .events = POLLIN, .revents = 0}};
+                      {.fd = stop_event_.get(), .events = POLLIN, .revents = 0},
+                      {.fd = poke_event_.get(), .events = POLLIN, .revents = 0}};
   Poll(absl::MakeSpan(entries), std::max(sleep, absl::ZeroDuration()));
   if (entries[0].revents != 0) Drain(inotify_.get());
+  if (entries[2].revents != 0) ClearEvent(poke_event_.get());
   return entries[1].revents == 0;
 }
 

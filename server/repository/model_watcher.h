@@ -43,6 +43,9 @@ class ModelWatcher {
   // Joins the thread.
   ~ModelWatcher();
 
+  // Has it look again at once. Thread-safe, never blocks.
+  void Poke();
+
   // Whether it looks again from time to time, since not all changes are told.
   bool polls() const { return polls_; }
 
@@ -61,6 +64,7 @@ class ModelWatcher {
   Clock& clock_;
   const OnSettled on_settled_;
   const UniqueFd stop_event_;
+  const UniqueFd poke_event_;
   UniqueFd inotify_;
   std::set<int> watches_;
   bool polls_ = false;

@@ -179,6 +179,17 @@ def test_check_names_every_model_that_would_not_serve(tmp_path):
     assert "model 'nobody': no repository has it" in missing.stderr
 
 
+def test_check_says_what_is_wrong_with_certificates_tokens_and_models_at_once(tmp_path):
+    for name in ("certificate", "key", "tokens"):
+        (tmp_path / name).write_text("nothing of the kind\n")
+    done = check("--model-repository", MODELS / "bad", "--tls-cert", tmp_path / "certificate",
+                 "--tls-key", tmp_path / "key", "--token-file", tmp_path / "tokens")
+    assert done.returncode == 1 and done.stdout == ""
+    assert str(tmp_path / "certificate") in done.stderr
+    assert str(tmp_path / "tokens") in done.stderr
+    assert "model '" in done.stderr
+
+
 def test_settings_come_from_a_file_and_the_environment(tmp_path):
     good = make_repository(tmp_path / "good", ["identity"])
     settings = tmp_path / "millrace.yaml"

@@ -107,6 +107,24 @@ TEST_F(CredentialsStoreTest, TokensAreTakenOver) {
   EXPECT_EQ((*store)->tokens()->ClassesOf("old"), 0u);
 }
 
+TEST_F(CredentialsStoreTest, RereadTakesOverWhatIsGoodAtOnceAndNamesWhatIsNot) {
+  Write(MakeTestCertificate(1, kEnd));
+  Write("tokens", Line("old"));
+  const auto store = CredentialsStore::Create({.certificate_file = Path("certificate"),
+                                               .key_file = Path("key"),
+                                               .token_file = Path("tokens")},
+                                              Clock::Real());
+  ASSERT_TRUE(store.ok()) << store.status();
+
+  Write("certificate", "no certificate");
+  Write("tokens", Line("new"));
+  const absl::Status status = (*store)->Reread();
+
+  EXPECT_THAT(status.message(), HasSubstr(Path("certificate")));
+  EXPECT_EQ((*store)->certificate()->serial, "01");
+  EXPECT_NE((*store)->tokens()->ClassesOf("new"), 0u);
+}
+
 // As Kubernetes mounts a secret.
 TEST_F(CredentialsStoreTest, LinkThatComesToLeadElsewhereIsAChange) {
   Write("one", Line("old"));

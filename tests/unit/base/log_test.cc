@@ -40,6 +40,14 @@ TEST(Log, LevelsBelowTheConfiguredOneAreLeftOut) {
   EXPECT_THAT(StderrOf([] { Log(LogLevel::kDebug, "that"); }), HasSubstr("that"));
 }
 
+TEST(Log, LevelCanBeChangedLater) {
+  ConfigureLog(LogLevel::kWarning, LogFormat::kText, "tester");
+  SetLogLevel(LogLevel::kInfo);
+  EXPECT_THAT(StderrOf([] { LogInfo("now"); }), HasSubstr("now"));
+  SetLogLevel(LogLevel::kError);
+  EXPECT_EQ(StderrOf([] { LogWarning("not now"); }), "");
+}
+
 TEST(Log, LineBreaksCannotForgeALine) {
   ConfigureLog(LogLevel::kInfo, LogFormat::kText, "tester");
   const std::string out = StderrOf([] { LogInfo("a\nb\rc\x1b[31m"); });
