@@ -45,7 +45,7 @@ class Fleet:
                 self._threads.append(threading.Thread(target=self._live))
                 self._threads[-1].start()
             leaving = []
-            while self.ready and len(self.ready) + self._starting > wanted:
+            while len(self.ready) > wanted:  # What starts in excess ends when it has started.
                 leaving.append(self.ready.pop())
         if leaving:
             self._changed()

@@ -61,10 +61,10 @@ class Load:
     def _next_stub(self):
         servers = list(self._fleet.ready)
         server = servers[next(self._turn) % len(servers)]
-        if server.address not in self._channels:
-            self._channels[server.address] = grpc.aio.insecure_channel(
+        if server not in self._channels:  # A port may be another server's later.
+            self._channels[server] = grpc.aio.insecure_channel(
                 server.address, options=[("grpc.use_local_subchannel_pool", 1)])
-        return service_pb2_grpc.GRPCInferenceServiceStub(self._channels[server.address])
+        return service_pb2_grpc.GRPCInferenceServiceStub(self._channels[server])
 
     async def _arrivals(self, begin, seconds, part):
         """Yields when requests are due, at random; never earlier than then."""
@@ -154,7 +154,7 @@ class Load:
                 waiting.popleft()
         except grpc.aio.AioRpcError as error:
             if error.code() != grpc.StatusCode.UNAVAILABLE:
-                raise
+                self.account.lost[f"stream {error.code().name}: {error.details()}"] += 1
         finally:
             call.cancel()
             sending.cancel()

@@ -29,8 +29,8 @@ STREAMS = 8
 SLO = 0.5  # Seconds.
 AGE = 8  # Seconds of a connection.
 # (seconds, requests per second): straight lines between them. A server can do 20.
-PROFILE = [(0, 6), (10, 6), (30, 40), (42, 40), (43, 70), (55, 70), (56, 40), (65, 40), (72, 6),
-           (125, 6)]
+PROFILE = [(0, 6), (10, 6), (30, 40), (40, 40), (41, 70), (65, 70), (66, 40), (72, 40), (78, 6),
+           (140, 6)]
 TOTAL = PROFILE[-1][0]
 GRACE = 20.0  # Seconds that streams have after it for what is unanswered.
 BEGIN, END = "<!-- autoscale begin -->", "<!-- autoscale end -->"
@@ -54,13 +54,14 @@ class Signal:
     def __init__(self, name, query, target, by_pods):
         self.name, self.query, self.target, self.by_pods = name, query, target, by_pods
 
-    def recommend(self, prometheus, current):
-        values = list(prometheus.query(self.query).values())
-        if not values:
-            return None
-        if self.by_pods:
-            return proposed_by_pods(current, values[:current], self.target)
-        return proposed(current, values[0], self.target)
+    def recommend(self, prometheus, current, ready):
+        """The replicas for this signal, of which `ready` are the addresses of those that serve;
+        None without a value."""
+        values = prometheus.query(self.query)
+        if not self.by_pods:
+            return proposed(current, *values.values(), self.target) if values else None
+        of_pods = [value for address, value in values.items() if address in ready]
+        return proposed_by_pods(current, of_pods, self.target) if of_pods else None
 
 
 MINUTE = f"{60000 // FACTOR}ms"
@@ -122,7 +123,8 @@ class Run:
                 continue
             sync = now + 15 / FACTOR
             try:
-                recommended = self.signal.recommend(prometheus, wanted)
+                ready = {server.http for server in list(fleet.ready)}
+                recommended = self.signal.recommend(prometheus, wanted, ready)
             except OSError as error:
                 self.failures.append(f"Prometheus did not answer: {error}")
                 continue
@@ -156,7 +158,7 @@ class Run:
     @property
     def follows(self):
         """Within the burst as many as it takes, and back to the least in the end."""
-        return (max(ready for t, _, ready in self.samples if 30 <= t <= 56) >= need(50)
+        return (max(ready for t, _, ready in self.samples if 30 <= t <= 66) >= need(50)
                 and self.samples[-1][2] == LEAST)
 
     @property
