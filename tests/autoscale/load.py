@@ -11,7 +11,7 @@ import struct
 import time
 
 import grpc
-from fleet import MODEL
+from servers import MODEL
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 OVERLOAD = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)

@@ -17,10 +17,10 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests" / name) for name in ("models", "integration", "benchmarks")]
 
-from fleet import CAPACITY, Fleet, knows_connection_age  # noqa: E402
 from hpa import Autoscaler, Behaviour, proposed, proposed_by_pods  # noqa: E402
 from load import Load  # noqa: E402
 from prometheus import Prometheus  # noqa: E402
+from servers import CAPACITY, Fleet, knows_connection_age  # noqa: E402
 from tables import Table, machine  # noqa: E402
 
 FACTOR = 10  # Kubernetes' times and Prometheus's, divided by this.
