@@ -219,7 +219,7 @@ def main():
         "Real servers, scraped by a real Prometheus, are started and stopped by the HPA's formula "
         "on each signal in turn, while load rises, bursts and falls. Lost requests, flapping, and "
         "servers that don't follow (the desired ratio) fail it."))
-    parser.add_argument("--quick", action="store_true", help="the desired ratio only: 2 minutes")
+    parser.add_argument("--quick", action="store_true", help="the desired ratio only: 3 minutes")
     parser.add_argument("--signal", choices=[signal.name for signal in SIGNALS])
     parser.add_argument("--docs", action="store_true",
                         help="write table and picture into docs/autoscaling.md and docs/images")
