@@ -54,6 +54,10 @@ class Two(torch.nn.Module):
     def forward(self, image, ids, scale=None):
         return {"sum": image + ids.sum(1, keepdim=True), "mean": ids.float().mean(1)}
 
+class Convolution(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
+
 def raises():
     raise ValueError("the weights aren't there")
 
@@ -94,7 +98,7 @@ def compile_model(nets, cache, *arguments, code=0, **environment):
 
 @pytest.fixture(scope="module")
 def compiled(nets, cache):
-    """The only real compilation: what it said, as JSON. The package is in the cache since, in a file,
+    """The only real compilation but one: what it said, as JSON. The package is in the cache since, in a file,
     and in a repository as a model that wasn't there before."""
     return json.loads(compile_model(nets, cache, *NET, "--output", nets / "net.pt2", "--into",
                                     nets / "models/new", "--json").stdout)
@@ -132,6 +136,15 @@ def test_report_tells_time_memory_and_accuracy(nets, compiled):
         assert measured["error"] < 1e-5
     assert variant["build_seconds"] > 1 and variant["build_mib"] > 50 and variant["file_mib"] > 0.01
     assert compiled["written"] == [str(nets / "net.pt2"), str(nets / "models/new/1/model.pt2")]
+
+
+def test_convolution_of_sixteen_rows_takes_fewer_too(nets, tmp_path):
+    said = json.loads(compile_model(nets, tmp_path, "compiled_nets:Convolution", "--input", "3x8x8:FP32",
+                                    "--max-batch-size", 16, *FLAGS, "--json", "--output",
+                                    tmp_path / "convolution.pt2").stdout)
+    [variant] = said["variants"]
+    assert variant["trouble"] == ""
+    assert sorted(variant["milliseconds"]) == ["1", "16", "2"]
 
 
 def test_watching_server_swaps_to_the_compiled_version(nets, cache, compiled, tmp_path):
