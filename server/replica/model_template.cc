@@ -2,11 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/replica/model_template.h"
 
+#include <fcntl.h>
+#include <spawn.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +17,7 @@
 #include "server/base/event_fd.h"
 #include "server/base/poll.h"
 #include "server/base/status.h"
+#include "server/base/unique_fd.h"
 
 namespace millrace {
 namespace {
@@ -165,12 +169,29 @@ void ModelTemplate::WatchUntilDeath(int stop_event) {
 std::string ModelTemplate::Bury() { return millrace::Bury(process_, output_); }
 
 absl::StatusOr<WorkerDescription> DescribeWorker(const std::string& worker_program) {
-  FILE* const pipe = popen(absl::StrCat("'", worker_program, "' --describe").c_str(), "re");
-  if (pipe == nullptr) return ErrnoStatus(errno, absl::StrCat("starting ", worker_program));
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe2");
+  const UniqueFd from(ends[0]);
+  UniqueFd to(ends[1]);
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_adddup2(&files, to.get(), STDOUT_FILENO);
+  std::string words[] = {worker_program, "--describe"};
+  char* const arguments[] = {words[0].data(), words[1].data(), nullptr};
+  pid_t pid = 0;
+  const int error = posix_spawn(&pid, worker_program.c_str(), &files, nullptr, arguments, environ);
+  posix_spawn_file_actions_destroy(&files);
+  if (error != 0) return ErrnoStatus(error, absl::StrCat("starting ", worker_program));
+  to.reset();
   std::string text;
   char piece[4096];
-  for (size_t size; (size = fread(piece, 1, sizeof(piece), pipe)) > 0;) text.append(piece, size);
-  const int ended = pclose(pipe);
+  for (ssize_t size; (size = read(from.get(), piece, sizeof(piece))) != 0;) {
+    if (size > 0) text.append(piece, static_cast<size_t>(size));
+    if (size < 0 && errno != EINTR) break;
+  }
+  int ended = 0;
+  while (waitpid(pid, &ended, 0) < 0 && errno == EINTR) {
+  }
   if (ended != 0) {
     return absl::InternalError(
         absl::StrCat("'", worker_program, " --describe' failed (wait status ", ended,
