@@ -179,9 +179,10 @@ def try_module(module: torch.nn.Module, signature: Signature, rows: int) -> None
 def export_module(module: torch.nn.Module, signature: Signature, many: bool = False):
     """Exports it with a dynamic batch; `many`: forward() takes *arguments.
 
-    Inductor takes what holds for the example's rows for granted, such as 'at least 16' in a
-    convolution; with room above, that doesn't leave the example's as the only number."""
-    batch = torch.export.Dim("batch", min=1, max=max(2, signature.max_batch_size + 1))
+    libtorch chooses a convolution's code by whether there are 16 rows, and what holds for the
+    example's rows Inductor takes for granted. Of up to 16 that would leave 16 as the only number."""
+    most = signature.max_batch_size + (signature.max_batch_size == 16)
+    batch = torch.export.Dim("batch", min=1, max=max(2, most))
     shapes: List[Dict[int, Any]] = []
     for spec in signature.inputs:
         first = 1 if signature.max_batch_size else 0
