@@ -16,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "server/access/listen_address.h"
+#include "server/app/build_commit.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
 #include "server/hardware/hardware.h"
@@ -143,8 +144,8 @@ absl::Status ServerApp::Build() {
   const std::string worker_program = WorkerProgram(config_);
   MILLRACE_ASSIGN_OR_RETURN(const WorkerDescription worker, DescribeWorker(worker_program));
   const Hardware hardware = DetectAll(worker);
-  LogInfo("Millrace ", MILLRACE_VERSION, ", gRPC ", GrpcVersion(), ", libtorch ",
-          worker.libtorch_version);
+  LogInfo("Millrace ", MILLRACE_VERSION, " (", BuildCommit(), "), gRPC ", GrpcVersion(),
+          ", libtorch ", worker.libtorch_version);
   LogInfo(DescribeHardware(hardware));
   MILLRACE_ASSIGN_OR_RETURN(const MeasuredPlans::Options plans,
                             PlansOf(config_, hardware, worker.libtorch_version));
@@ -252,10 +253,11 @@ void ServerApp::TuneAtStart(const Hardware& hardware, const MeasuredPlans::Optio
 }
 
 absl::Status ServerApp::BuildListeners(const std::string& libtorch_version, int cpu_slots) {
-  metrics_ = std::make_unique<ServerMetrics>(
-      BuildVersions{
-          .millrace = MILLRACE_VERSION, .grpc = GrpcVersion(), .libtorch = libtorch_version},
-      static_cast<size_t>(config_.stream_names));
+  metrics_ = std::make_unique<ServerMetrics>(BuildVersions{.millrace = MILLRACE_VERSION,
+                                                           .grpc = GrpcVersion(),
+                                                           .libtorch = libtorch_version,
+                                                           .commit = std::string(BuildCommit())},
+                                             static_cast<size_t>(config_.stream_names));
   MILLRACE_ASSIGN_OR_RETURN(
       http_,
       HttpServer::Create({.host = config_.http_host, .port = config_.http_port, .events = {}},
@@ -524,7 +526,8 @@ std::string DescribeVersions(const std::string& worker_program) {
   const auto worker =
       DescribeWorker(worker_program.empty() ? DefaultWorkerProgram() : worker_program);
   return absl::StrCat(
-      "millrace ", MILLRACE_VERSION, "\ngRPC ", GrpcVersion(), "\nlibtorch ",
+      "millrace ", MILLRACE_VERSION, "\ncommit ", BuildCommit(), "\ngRPC ", GrpcVersion(),
+      "\nlibtorch ",
       worker.ok() ? worker->libtorch_version : absl::StrCat("unknown: ", worker.status().message()),
       "\n");
 }

@@ -291,8 +291,8 @@ inline constexpr Metric kBatchCores = {
     "Cores' worth of batches that may run at a time on CPU replicas."};
 inline constexpr Metric kBuildInfo = {"millrace_build_info",
                                       MetricType::kGauge,
-                                      "Always 1; the versions are in the labels.",
-                                      {"version", "grpc", "libtorch"}};
+                                      "Always 1; what was built, and with what, is in the labels.",
+                                      {"version", "grpc", "libtorch", "commit"}};
 
 inline constexpr Metric kTlsExpiry = {
     "millrace_tls_certificate_expiry_timestamp_seconds", MetricType::kGauge,

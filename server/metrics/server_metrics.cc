@@ -54,7 +54,9 @@ std::vector<Sample> ServerMetrics::Collect() const {
   if (const int64_t expiry = tls_expiry_s_.load(std::memory_order_relaxed); expiry != 0) {
     samples.push_back({&kTlsExpiry, {}, static_cast<double>(expiry)});
   }
-  samples.push_back({&kBuildInfo, {versions_.millrace, versions_.grpc, versions_.libtorch}, 1.0});
+  samples.push_back({&kBuildInfo,
+                     {versions_.millrace, versions_.grpc, versions_.libtorch, versions_.commit},
+                     1.0});
   return samples;
 }
 

@@ -22,6 +22,7 @@ struct BuildVersions {
   std::string millrace;
   std::string grpc;
   std::string libtorch;
+  std::string commit;  // Of the source; `unknown` where nobody knew.
 };
 
 // The two ways in which requests come.

@@ -146,6 +146,7 @@ def test_version_names_what_it_is_built_with():
     text = subprocess.run([BIN / "millrace-server", "--version"], capture_output=True, text=True,
                           check=True, timeout=60).stdout
     assert re.search(r"millrace \d+\.\d+\.\d+", text)
+    assert re.search(r"^commit ([0-9a-f]{7,}(-dirty)?|unknown)$", text, re.MULTILINE)
     assert re.search(r"gRPC \d+\.\d+", text) and re.search(r"libtorch \d+\.\d+", text)
 
 

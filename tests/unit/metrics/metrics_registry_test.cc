@@ -104,13 +104,13 @@ TEST_F(MetricsRegistryTest, FamilyOfTwoModelsHasOneHeading) {
 }
 
 TEST_F(MetricsRegistryTest, ShowsWhatSourcesGive) {
-  const ServerMetrics server({"1.2.3", "1.51.1", "2.13.0"});
+  const ServerMetrics server({"1.2.3", "1.51.1", "2.13.0", "0123abc"});
   registry_.AddSource([&server] { return server.Collect(); });
   registry_.AddSource([] { return std::vector<Sample>{{&kCpuBudget, {}, 1.5}}; });
   const std::string text = registry_.Render();
   EXPECT_THAT(text, HasSubstr("millrace_cpu_budget_cores 1.5\n"));
   EXPECT_THAT(text, HasSubstr("millrace_build_info{version=\"1.2.3\",grpc=\"1.51.1\","
-                              "libtorch=\"2.13.0\"} 1\n"));
+                              "libtorch=\"2.13.0\",commit=\"0123abc\"} 1\n"));
 }
 
 }  // namespace

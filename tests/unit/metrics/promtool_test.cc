@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,53 +45,49 @@ class PromtoolTest : public ::testing::Test {
     }
     registry_.AddSource([this] { return server_.Collect(); });
     server_.SetTlsCertificateExpiry(absl::FromUnixSeconds(2'000'000'000));
-    registry_.AddSource([] {  // What other folders show.
-      std::vector<Sample> samples;
-      for (const Metric* metric : {&kCpuBudget,
-                                   &kTransformWorkers,
-                                   &kTransformBusyTotal,
-                                   &kBatchCores,
-                                   &kQueueBytes,
-                                   &kQueueBytesLimit,
-                                   &kTraceDroppedTotal,
-                                   &kLogDroppedTotal,
-                                   &kWorkerCpuTotal,
-                                   &kWorkerMemory,
-                                   &kCgroupCpuTotal,
-                                   &kCgroupPeriodsTotal,
-                                   &kCgroupThrottledPeriodsTotal,
-                                   &kCgroupThrottledTotal,
-                                   &kCgroupMemory,
-                                   &kCgroupWorkingSet,
-                                   &kCgroupMemoryLimit,
-                                   &kCgroupOomKillsTotal,
-                                   &kGpuUtilisation,
-                                   &kGpuMemoryUsed,
-                                   &kGpuMemoryTotal,
-                                   &kGpuPower,
-                                   &kProcessCpuTotal,
-                                   &kProcessResident,
-                                   &kProcessVirtual,
-                                   &kProcessOpenFds,
-                                   &kProcessMaxFds,
-                                   &kProcessThreads,
-                                   &kProcessStartTime,
-                                   &kConnections,
-                                   &kRefusedConnectionsTotal,
-                                   &kGuardClosedTotal,
-                                   &kDeniedCallsTotal}) {
-        std::vector<std::string> labels;
-        for (const char* label : metric->labels) {
-          if (label != nullptr) labels.emplace_back("x");
-        }
-        samples.push_back({metric, std::move(labels), 2.0});
-      }
-      return samples;
+    busy_->SetGauges([] {
+      ModelGauges gauges;
+      gauges.replicas.push_back({.index = 0, .device = "cpu"});
+      gauges.costs.resize(1);
+      gauges.costs[0].shape = "3x224x224";
+      gauges.costs[0].replica_kind = "cpu";
+      return gauges;
     });
+    busy_->RecordRequest({});
+    BatchRecord batch;
+    batch.rows = 3;
+    batch.execute = absl::Milliseconds(7);
+    busy_->RecordBatch(batch);
+    registry_.AddSource([this] { return FromElsewhere(); });
+  }
+
+  // What the server and its models show of themselves.
+  std::set<const Metric*> Shown() const {
+    std::set<const Metric*> shown;
+    for (const Sample& sample : server_.Collect()) shown.insert(sample.metric);
+    for (const Sample& sample : busy_->Collect()) shown.insert(sample.metric);
+    return shown;
+  }
+
+  // A series of each metric that other folders show.
+  std::vector<Sample> FromElsewhere() const {
+    const std::set<const Metric*> shown = Shown();
+    std::vector<Sample> samples;
+    for (const Metric* metric : kAllMetrics) {
+      if (shown.contains(metric)) continue;
+      std::vector<std::string> labels;
+      for (const char* label : metric->labels) {
+        if (label != nullptr) labels.emplace_back("x");
+      }
+      samples.push_back({metric, std::move(labels), 2.0});
+    }
+    return samples;
   }
 
   FakeClock clock_;
-  ServerMetrics server_{{"0.1.0", "1.51.1", "2.13.0"}};
+  ServerMetrics server_{{"0.1.0", "1.51.1", "2.13.0", "0123abc"}};
+  const std::shared_ptr<ModelMetrics> busy_ =
+      std::make_shared<ModelMetrics>("busy", "2", 8, clock_, /*has_transform=*/true);
   MetricsRegistry registry_;
 };
 
@@ -100,27 +97,20 @@ TEST_F(PromtoolTest, AcceptsAServerWithoutModels) {
 
 TEST_F(PromtoolTest, AcceptsAServerWithModels) {
   const auto idle = std::make_shared<ModelMetrics>("idle \"quoted\"\\", "1", 0, clock_);
-  const auto busy = std::make_shared<ModelMetrics>("busy", "2", 8, clock_, /*has_transform=*/true);
   registry_.AddModel(idle);
-  registry_.AddModel(busy);
-  busy->SetGauges([] {
-    ModelGauges gauges;
-    gauges.replicas.push_back({.index = 0, .device = "cpu"});
-    gauges.costs.resize(1);
-    gauges.costs[0].shape = "3x224x224";
-    gauges.costs[0].replica_kind = "cpu";
-    return gauges;
-  });
-  busy->RecordRequest({});
-  BatchRecord batch;
-  batch.rows = 3;
-  batch.execute = absl::Milliseconds(7);
-  busy->RecordBatch(batch);
+  registry_.AddModel(busy_);
   const std::string exposition = registry_.Render();
-  for (const Metric* metric : kAllMetrics) {
+  for (const Metric* metric : Shown()) {
     EXPECT_NE(exposition.find(metric->name), std::string::npos) << metric->name;
   }
   EXPECT_EQ(CheckMetrics(exposition), 0);
+}
+
+TEST_F(PromtoolTest, WhatOthersShowIsNoHistogram) {
+  // Its samples above would be wrong.
+  for (const Sample& sample : FromElsewhere()) {
+    EXPECT_NE(sample.metric->type, MetricType::kHistogram) << sample.metric->name;
+  }
 }
 
 TEST_F(PromtoolTest, RefusesABadName) {

@@ -53,7 +53,7 @@ class ScrapeBoundsTest : public ::testing::Test {
   }
 
   MetricsRegistry registry_;
-  ServerMetrics server_{{"1", "2", "3"}, 64};
+  ServerMetrics server_{{"1", "2", "3", "4"}, 64};
   std::vector<std::shared_ptr<ModelMetrics>> models_;
   std::vector<std::shared_ptr<StreamCounts>> streams_;
 };

@@ -21,7 +21,7 @@ double Value(const ServerMetrics& metrics, const Metric& metric, const std::stri
 }
 
 TEST(ServerMetrics, StreamsAndRequestsBegunByOneThreadMayEndOnAnother) {
-  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0", "0123abc"});
   for (int i = 0; i < 100; ++i) {
     metrics.StreamOpened();
     metrics.RequestReceived(InferRpc::kModelStreamInfer);
@@ -42,7 +42,7 @@ TEST(ServerMetrics, StreamsAndRequestsBegunByOneThreadMayEndOnAnother) {
 }
 
 TEST(ServerMetrics, BytesThatStreamsHoldGoUpAndDown) {
-  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0", "0123abc"});
   metrics.StreamHolds(1000);
   metrics.StreamHolds(0);
   metrics.StreamHolds(50);
@@ -52,7 +52,7 @@ TEST(ServerMetrics, BytesThatStreamsHoldGoUpAndDown) {
 }
 
 TEST(ServerMetrics, ReorderBufferHoldsAnswersThatAreThereAndHaveNotLeft) {
-  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0", "0123abc"});
   for (int i = 0; i < 5; ++i) metrics.AnswerDecided();
   metrics.AnswerLeft(absl::Milliseconds(3));
   EXPECT_EQ(Value(metrics, kReorderBuffer), 4);
@@ -61,7 +61,7 @@ TEST(ServerMetrics, ReorderBufferHoldsAnswersThatAreThereAndHaveNotLeft) {
 }
 
 TEST(ServerMetrics, HeadOfLineWaitIsThatOfAnswersThatLeft) {
-  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0", "0123abc"});
   metrics.AnswerLeft(absl::Milliseconds(3));
   metrics.AnswerLeft(absl::Milliseconds(5));
   metrics.AnswersDropped(1);
@@ -72,7 +72,7 @@ TEST(ServerMetrics, HeadOfLineWaitIsThatOfAnswersThatLeft) {
 }
 
 TEST(ServerMetrics, MessagesOfStreamsAreCountedBothWays) {
-  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0", "0123abc"});
   metrics.RequestReceived(InferRpc::kModelStreamInfer);
   metrics.RequestReceived(InferRpc::kModelStreamInfer);
   metrics.RequestReceived(InferRpc::kModelInfer);
@@ -82,14 +82,14 @@ TEST(ServerMetrics, MessagesOfStreamsAreCountedBothWays) {
 }
 
 TEST(ServerMetrics, CertificatesExpiryIsShownOnceItIsKnown) {
-  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0", "0123abc"});
   EXPECT_EQ(Value(metrics, kTlsExpiry), -1);
   metrics.SetTlsCertificateExpiry(absl::FromUnixSeconds(2'000'000'000));
   EXPECT_EQ(Value(metrics, kTlsExpiry), 2e9);
 }
 
 TEST(ServerMetrics, BuildInfoCarriesTheVersions) {
-  const ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0"});
+  const ServerMetrics metrics({"1.2.3", "1.51.1", "2.13.0", "0123abc"});
   EXPECT_EQ(Value(metrics, kBuildInfo, "1.2.3"), 1);
 }
 
