@@ -14,7 +14,6 @@
 #include "proto/admin.grpc.pb.h"
 #include "proto/reflection_v1.grpc.pb.h"
 #include "proto/reflection_v1alpha.grpc.pb.h"
-#include "server/base/check.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/status.h"
@@ -105,11 +104,12 @@ class AdminServer::Service final : public v1::Admin::Service {
 AdminServer::AdminServer(Options options, ModelRepository& repository)
     : options_(std::move(options)),
       service_(std::make_unique<Service>(repository, options_.drain)),
-      control_(gate_, inference_, repository, options_.control),
-      reflection_(gate_, {v1::Admin::service_full_name(),
-                          inference::GRPCInferenceService::service_full_name(),
-                          grpc::reflection::v1::ServerReflection::service_full_name(),
-                          grpc::reflection::v1alpha::ServerReflection::service_full_name()}) {}
+      control_(server_.gate(), inference_, repository, options_.control),
+      reflection_(
+          server_.gate(),
+          {v1::Admin::service_full_name(), inference::GRPCInferenceService::service_full_name(),
+           grpc::reflection::v1::ServerReflection::service_full_name(),
+           grpc::reflection::v1alpha::ServerReflection::service_full_name()}) {}
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Create(Options options,
                                                                  ModelRepository& repository,
@@ -137,16 +137,15 @@ absl::Status AdminServer::Start(const Door& door) {
     builder.RegisterService(reflection_.v1());
     builder.RegisterService(reflection_.v1alpha());
   }
-  queues_.Add(builder, 1);
   // Always checked: nobody waits for calls of the inference methods, which the service declares.
   Listeners::Options listen = {
       .addresses = options_.listen,
       .offered = BitOf(MethodClass::kRead) | BitOf(MethodClass::kAdmin),
       .always_check = true,
       .limits = {.most = kMostConnections, .most_per_peer = kMostConnections}};
-  MILLRACE_ASSIGN_OR_RETURN(listeners_, Listeners::Open(std::move(listen), door, builder));
+  MILLRACE_RETURN_IF_ERROR(server_.Listen(std::move(listen), door, builder));
   const CredentialsStore& store = *door.credentials;
-  if (listeners_->reaches_network() &&
+  if (server_.listeners().reaches_network() &&
       !(store.uses_tls() && (store.demands_certificates() || store.demands_tokens()))) {
     return absl::FailedPreconditionError(absl::StrCat(
         "operators' calls are not taken from other machines (",
@@ -154,20 +153,15 @@ absl::Status AdminServer::Start(const Door& door) {
         ") without TLS and a way to tell who calls: listen on the loopback or a unix socket, or "
         "give --tls-cert, --tls-key and one of --tls-client-ca and --token-file"));
   }
-  server_ = builder.BuildAndStart();
-  if (server_ == nullptr) return absl::InternalError("gRPC did not start; its log says why");
-  control_.Start(queues_.all()[0].get());
-  if (options_.reflection) reflection_.Start(queues_.all()[0].get());
-  queues_.Serve();
-  return listeners_->Start();
+  return server_.Serve(builder, [this](grpc::ServerCompletionQueue* queue) {
+    control_.Start(queue);
+    if (options_.reflection) reflection_.Start(queue);
+  });
 }
 
 AdminServer::~AdminServer() {
   reflection_.Shutdown();
-  if (listeners_ != nullptr) listeners_->Close();
-  if (server_ != nullptr) server_->Shutdown(absl::ToChronoTime(WallTime()));
-  MILLRACE_CHECK(gate_.Close(Clock::Real(), absl::InfiniteFuture()),
-                 "An operator's call did not come back.");
+  server_.Stop();
 }
 
 }  // namespace millrace

@@ -8,13 +8,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "grpcpp/server.h"
 #include "server/repository/model_repository.h"
-#include "server/rpc/call_gate.h"
 #include "server/rpc/control_service.h"
 #include "server/rpc/listeners.h"
 #include "server/rpc/reflection_service.h"
-#include "server/rpc/served_queues.h"
+#include "server/rpc/side_server.h"
 
 namespace millrace {
 
@@ -41,7 +39,7 @@ class AdminServer {
   ~AdminServer();
 
   // The addresses that it listens on, with the ports that were chosen.
-  const std::vector<std::string>& addresses() const { return listeners_->addresses(); }
+  const std::vector<std::string>& addresses() const { return server_.listeners().addresses(); }
 
  private:
   class Service;
@@ -51,14 +49,11 @@ class AdminServer {
   absl::Status Start(const Door& door);
 
   const Options options_;
-  CallGate gate_;
+  SideServer server_;
   std::unique_ptr<Service> service_;
   RawInferenceService inference_;
   ControlService control_;
   ReflectionService reflection_;
-  ServedQueues queues_;
-  std::unique_ptr<Listeners> listeners_;
-  std::unique_ptr<grpc::Server> server_;
 };
 
 }  // namespace millrace

@@ -4,11 +4,8 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/server_builder.h"
-#include "server/base/check.h"
-#include "server/base/clock.h"
 #include "server/base/status.h"
 #include "server/rpc/transport.h"
 
@@ -21,7 +18,7 @@ constexpr size_t kMostWatches = 100;
 
 }  // namespace
 
-HealthServer::HealthServer() : health_(gate_, kMostWatches) {}
+HealthServer::HealthServer() : health_(server_.gate(), kMostWatches) {}
 
 absl::StatusOr<std::unique_ptr<HealthServer>> HealthServer::Create(
     std::vector<std::string> addresses, const Door& door) {
@@ -35,28 +32,20 @@ absl::Status HealthServer::Start(std::vector<std::string> addresses, const Door&
   grpc::ServerBuilder builder;
   SetTransport(builder, kMaxMessageBytes);
   builder.RegisterService(health_.service());
-  queues_.Add(builder, 1);
   // No other service is there, so no call needs to be looked at.
-  MILLRACE_ASSIGN_OR_RETURN(
-      listeners_,
-      Listeners::Open({.addresses = std::move(addresses),
-                       .tls = false,
-                       .tokens = false,
-                       .limits = {.most = kMostConnections, .most_per_peer = kMostConnections}},
-                      door, builder));
-  server_ = builder.BuildAndStart();
-  if (server_ == nullptr) return absl::InternalError("gRPC did not start; its log says why");
-  health_.Start(queues_.all()[0].get());
-  queues_.Serve();
-  return listeners_->Start();
+  MILLRACE_RETURN_IF_ERROR(
+      server_.Listen({.addresses = std::move(addresses),
+                      .tls = false,
+                      .tokens = false,
+                      .limits = {.most = kMostConnections, .most_per_peer = kMostConnections}},
+                     door, builder));
+  return server_.Serve(builder,
+                       [this](grpc::ServerCompletionQueue* queue) { health_.Start(queue); });
 }
 
 HealthServer::~HealthServer() {
   health_.Shutdown();
-  if (listeners_ != nullptr) listeners_->Close();
-  if (server_ != nullptr) server_->Shutdown(absl::ToChronoTime(WallTime()));
-  MILLRACE_CHECK(gate_.Close(Clock::Real(), absl::InfiniteFuture()),
-                 "A health check did not come back.");
+  server_.Stop();
 }
 
 }  // namespace millrace

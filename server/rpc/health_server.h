@@ -7,11 +7,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "grpcpp/server.h"
-#include "server/rpc/call_gate.h"
 #include "server/rpc/health_service.h"
 #include "server/rpc/listeners.h"
-#include "server/rpc/served_queues.h"
+#include "server/rpc/side_server.h"
 
 namespace millrace {
 
@@ -28,7 +26,7 @@ class HealthServer {
   ~HealthServer();
 
   // With the ports that were chosen.
-  const std::vector<std::string>& addresses() const { return listeners_->addresses(); }
+  const std::vector<std::string>& addresses() const { return server_.listeners().addresses(); }
 
   HealthService& health() { return health_; }
 
@@ -37,11 +35,8 @@ class HealthServer {
 
   absl::Status Start(std::vector<std::string> addresses, const Door& door);
 
-  CallGate gate_;
+  SideServer server_;
   HealthService health_;
-  ServedQueues queues_;
-  std::unique_ptr<Listeners> listeners_;
-  std::unique_ptr<grpc::Server> server_;
 };
 
 }  // namespace millrace

@@ -70,14 +70,7 @@ void InferCall::Submit() {
   request.trace = context_.tracer->Begin(TraceParentOf(server_context_, request, *context_.tracer),
                                          "", [this] { return server_context_.peer(); });
   const auto refuse = [&](const absl::Status& status) {
-    Response response = Response::Error(status);
-    response.id = std::move(request.id);
-    response.model_name = std::move(request.model_name);
-    response.model_version = std::move(request.model_version);
-    response.trace = std::move(request.trace);
-    response.timings.arrival = now;
-    response.timings.answered = context_.clock->Now();
-    responder.Respond(std::move(response));
+    responder.Respond(RefusalOf(request, status, now, context_));
   };
   if (!decoded.status.ok()) return refuse(decoded.status);
   auto model = context_.repository->Find(request.model_name, request.model_version);

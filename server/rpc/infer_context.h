@@ -2,9 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "proto/grpc_service.grpc.pb.h"
 #include "server/base/clock.h"
 #include "server/base/timer.h"
+#include "server/inference/request.h"
+#include "server/inference/response.h"
 #include "server/metrics/server_metrics.h"
 #include "server/repository/model_repository.h"
 #include "server/rpc/call_gate.h"
@@ -33,5 +37,10 @@ struct InferContext {
   LoadReports* load_reports;  // Null: answers bring none.
   StreamLimits limits;
 };
+
+// The answer to a request that came at `arrival` and reaches no model: `status`, with what the
+// request was called and its trace, which it takes. What a stream echoes is left in the request.
+Response RefusalOf(Request& request, const absl::Status& status, absl::Time arrival,
+                   const InferContext& context);
 
 }  // namespace millrace

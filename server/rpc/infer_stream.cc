@@ -228,14 +228,8 @@ void InferStream::TakeRequest(uint64_t place, const grpc::ByteBuffer& message) {
                    : absl::StatusOr<std::shared_ptr<ServedModel>>(decoded.status);
   if (decoded.status.ok() && !model.ok()) context_.metrics->UnknownModel();
   if (!model.ok()) {
-    Response response = Response::Error(model.status());
-    response.id = std::move(request.id);
-    response.model_name = std::move(request.model_name);
-    response.model_version = std::move(request.model_version);
+    Response response = RefusalOf(request, model.status(), now, context_);
     response.parameters = std::move(request.echoes);
-    response.trace = std::move(request.trace);
-    response.timings.arrival = now;
-    response.timings.answered = context_.clock->Now();
     return responder.Respond(std::move(response));
   }
   Remember(*model);
