@@ -39,17 +39,26 @@ std::string ChromeTrace::Begin() const {
                       NameLane("process_name", kReplicas, 0, "replicas"));
 }
 
+std::string ChromeTrace::End() const {
+  // The last event has no comma after it. Perfetto takes one without a phase for an error.
+  return absl::StrFormat(
+      R"({"ph":"M","name":"process_sort_index","pid":%d,"tid":0,"args":{"sort_index":%d}}])"
+      "\n",
+      kReplicas, kReplicas);
+}
+
 std::string ChromeTrace::Events(const TracedRequest& request) {
   const Timings& timings = request.timings;
   const std::string id = absl::StrFormat("%016x", request.trace->context.span);
   std::string out;
   // Spans of one id nest by the order of their events.
   const auto edge = [&](char phase, const char* name, absl::Time time, const std::string& args) {
-    absl::StrAppendFormat(&out,
-                          R"({"ph":"%c","cat":"request","id":"%s","name":"%s","pid":%d,"tid":0,)"
-                          R"("ts":%.3f%s},)"
-                          "\n",
-                          phase, id, name, kRequests, Microseconds(time), args);
+    absl::StrAppendFormat(
+        &out,
+        R"({"ph":"%c","cat":"request","id2":{"local":"%s"},"name":"%s","pid":%d,"tid":0,)"
+        R"("ts":%.3f%s},)"
+        "\n",
+        phase, id, name, kRequests, Microseconds(time), args);
   };
   const absl::Time end = request.written;
   const bool ran = Known(timings.started);

@@ -28,7 +28,7 @@ class ChromeTrace {
   // batch has brought that.
   std::string Events(const TracedRequest& request);
 
-  std::string End() const { return "{}]\n"; }
+  std::string End() const;
 
  private:
   // A replica of a model version.

@@ -249,11 +249,11 @@ def test_trace_file_shows_stages_and_batches(tmp_path):
         assert len(stream.rest()) == 40
         server.stub.ModelInfer(frame(99), metadata=[("traceparent", RECORDED)])
         assert server.metric("millrace_trace_dropped_total") == 0
-    events = [event for event in json.loads(path.read_text()) if event]
+    events = json.loads(path.read_text())
     spans = collections.defaultdict(dict)
     for event in events:
         if event["ph"] in "be":
-            spans[event["id"]][event["name"], event["ph"]] = event
+            spans[event["id2"]["local"]][event["name"], event["ph"]] = event
     assert len(spans) == 11  # A quarter of 40, and the one that its client records.
     lanes = {event["tid"]: event["args"]["name"] for event in events
              if event["ph"] == "M" and event["name"] == "thread_name"}

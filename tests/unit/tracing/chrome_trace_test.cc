@@ -27,7 +27,8 @@ class ChromeTraceTest : public ::testing::Test {
     text += trace_.End();
     std::vector<json> events;
     for (json& event : json::parse(text)) {
-      if (!event.empty() && event["ph"] != "M") events.push_back(std::move(event));
+      EXPECT_TRUE(event.contains("ph")) << event;
+      if (event["ph"] != "M") events.push_back(std::move(event));
     }
     return events;
   }
@@ -40,7 +41,7 @@ TEST_F(ChromeTraceTest, StagesNestInTheRequest) {
   std::vector<std::string> edges;
   for (const json& event : Events({ServedRequest(origin_, "a", 7)})) {
     if (event["cat"] != "request") continue;
-    EXPECT_EQ(event["id"], "0000000000000007");
+    EXPECT_EQ(event["id2"]["local"], "0000000000000007");
     edges.push_back(event["ph"].get<std::string>() + " " + event["name"].get<std::string>());
   }
   EXPECT_THAT(edges, ElementsAre("b rpc", "b queue", "b fill", "e fill", "e queue", "b execute",
