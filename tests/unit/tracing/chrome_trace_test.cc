@@ -102,7 +102,8 @@ TEST_F(ChromeTraceTest, LanesAreNamed) {
   std::string text = trace_.Begin() + trace_.Events(ServedRequest(origin_, "a", 7)) + trace_.End();
   std::vector<std::string> names;
   for (const json& event : json::parse(text)) {
-    if (event["ph"] == "M" && event["args"].contains("name")) names.push_back(event["args"]["name"]);
+    if (event["ph"] == "M" && event["args"].contains("name"))
+      names.push_back(event["args"]["name"]);
   }
   EXPECT_THAT(names, ElementsAre("requests", "replicas", "net/3 replica 1"));
 }
