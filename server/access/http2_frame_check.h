@@ -27,8 +27,8 @@ const char* NameOf(FrameFault fault);
 // Invariants:
 //  1. What is found doesn't depend on the pieces in which the bytes come.
 //  2. Up to a fault every frame is of a size, on a stream and in a place where a client may send
-//  it;
-//     and no header block, the heads of its frames included, is larger than `header_block_bytes`.
+//     it, and no header block, the heads of its frames included, is larger than
+//     `header_block_bytes`.
 //  3. It keeps no byte of what it is given, but for the head of a frame that is cut off.
 //
 // What it leaves to gRPC, which reads these as they come: the size of DATA frames (gRPC tells its

@@ -18,21 +18,10 @@
 #include "absl/strings/numbers.h"
 #include "gtest/gtest.h"
 #include "server/base/mutex.h"
+#include "tests/unit/access/eventually.h"
 
 namespace millrace {
 namespace {
-
-constexpr absl::Duration kPatience = absl::Seconds(20);
-
-template <typename Condition>
-bool Eventually(Condition condition) {
-  const absl::Time end = Clock::Real().Now() + kPatience;
-  while (!condition()) {
-    if (Clock::Real().Now() > end) return false;
-    Clock::Real().SleepFor(absl::Milliseconds(5));
-  }
-  return true;
-}
 
 UniqueFd Connect(const std::string& address) {
   sockaddr_in to = {};

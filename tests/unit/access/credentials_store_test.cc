@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/access/eventually.h"
 #include "tests/unit/access/test_certificate.h"
 
 namespace millrace {
@@ -19,7 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-constexpr absl::Duration kPatience = absl::Seconds(20);
 const absl::Time kEnd = absl::FromUnixSeconds(2'000'000'000);
 
 std::string Line(absl::string_view token) {
@@ -48,17 +48,6 @@ class CredentialsStoreTest : public testing::Test {
   absl::StatusOr<std::unique_ptr<CredentialsStore>> WithTls() const {
     return CredentialsStore::Create(
         {.certificate_file = Path("certificate"), .key_file = Path("key")}, Clock::Real());
-  }
-
-  // Waits until the condition is true; false where it takes too long.
-  template <typename Condition>
-  static bool Eventually(Condition condition) {
-    const absl::Time end = Clock::Real().Now() + kPatience;
-    while (!condition()) {
-      if (Clock::Real().Now() > end) return false;
-      Clock::Real().SleepFor(absl::Milliseconds(20));
-    }
-    return true;
   }
 
  private:

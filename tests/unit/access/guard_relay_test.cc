@@ -14,24 +14,13 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/seed.h"
+#include "tests/unit/access/eventually.h"
 #include "tests/unit/access/http2_frames.h"
 
 namespace millrace {
 namespace {
 
 using ::testing::StartsWith;
-
-constexpr absl::Duration kPatience = absl::Seconds(20);
-
-template <typename Condition>
-bool Eventually(Condition condition) {
-  const absl::Time end = Clock::Real().Now() + kPatience;
-  while (!condition()) {
-    if (Clock::Real().Now() > end) return false;
-    Clock::Real().SleepFor(absl::Milliseconds(2));
-  }
-  return true;
-}
 
 bool IsReady(const UniqueFd& socket, int16_t events, int milliseconds = 20'000) {
   pollfd entry = {.fd = socket.get(), .events = events, .revents = 0};
